@@ -1,0 +1,94 @@
+"""The log: one line a mail event, queue id first; a function an event.
+
+info is a mail event, warning is for an operator, error is a fault of ours. Never a
+body, a password or an AUTH line. Values are quoted, so that a hostile one can't
+start a line of its own.
+"""
+
+import logging
+import sys
+
+from panel.database import ids
+
+_log = logging.getLogger("posthouse")
+
+
+def setup(process: str) -> None:
+    """Log to standard error, each line with the process's name."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter(f"%(asctime)s {process} %(levelname)s %(message)s"))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    _log.setLevel(logging.INFO)
+
+
+def _line(event: str, queue_id: int | None, facts: dict[str, object]) -> str:
+    first = ids.to_text(queue_id) if queue_id is not None else "-"
+    rest = " ".join(f"{key}={_clean(value)}" for key, value in facts.items() if value not in (None, ""))
+    return f"{first} {event} {rest}".rstrip()
+
+
+def _clean(value: object) -> str:
+    text = str(value)[:500]
+    if text.isascii() and text.isprintable() and " " not in text and '"' not in text:
+        return text
+    return '"' + text.encode("unicode_escape").decode("ascii").replace('"', '\\"') + '"'
+
+
+def started(what: str, **facts: object) -> None:
+    _log.info(_line("started", None, {"what": what, **facts}))
+
+
+def stopped(what: str, **facts: object) -> None:
+    _log.info(_line("stopped", None, {"what": what, **facts}))
+
+
+def logged_in(login: str, ip: str, credential: str) -> None:
+    _log.info(_line("login", None, {"login": login, "ip": ip, "credential": credential}))
+
+
+def login_failed(login: str, ip: str, because: str) -> None:
+    _log.info(_line("login-failed", None, {"login": login, "ip": ip, "because": because}))
+
+
+def refused(verb: str, ip: str, reply: object, **facts: object) -> None:
+    _log.info(_line("refused", None, {"verb": verb, "ip": ip, "reply": reply, **facts}))
+
+
+def accepted(queue_id: int, **facts: object) -> None:
+    _log.info(_line("accepted", queue_id, facts))
+
+
+def delivered(queue_id: int, **facts: object) -> None:
+    _log.info(_line("delivered", queue_id, facts))
+
+
+def deferred(queue_id: int, **facts: object) -> None:
+    _log.info(_line("deferred", queue_id, facts))
+
+
+def failed(queue_id: int, **facts: object) -> None:
+    _log.info(_line("failed", queue_id, facts))
+
+
+def held(queue_id: int, **facts: object) -> None:
+    _log.info(_line("held", queue_id, facts))
+
+
+def bounced(queue_id: int, **facts: object) -> None:
+    _log.info(_line("bounced", queue_id, facts))
+
+
+def recovered(queue_id: int, **facts: object) -> None:
+    _log.info(_line("recovered", queue_id, facts))
+
+
+def warning(what: str, **facts: object) -> None:
+    """Something that an operator should look at."""
+    _log.warning(_line("warning", None, {"what": what, **facts}))
+
+
+def fault(what: str, **facts: object) -> None:
+    """A fault of ours, with the traceback of the exception being handled."""
+    _log.error(_line("fault", None, {"what": what, **facts}), exc_info=sys.exc_info()[0] is not None)

@@ -1,0 +1,75 @@
+"""Domains hosted here: a tenant's own, or the provider's shared ones, and their aliases."""
+
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+from panel.tenants.models import Plan, StatusField, Tenant
+from panel.tenants.scoping import ScopedQuerySet
+
+
+class Proof(models.TextChoices):
+    """Whether the domain's owner proved it. A pending domain doesn't exist for the wire."""
+
+    PENDING = "pending", "pending"
+    PROVED = "proved", "proved"
+    LAPSED = "lapsed", "lapsed"
+
+
+class Domain(models.Model):
+    """A domain whose mail is handled here. Its name is canonical: A-labels, lower case."""
+
+    to_tenant = "tenant"
+
+    class Kind(models.TextChoices):
+        OWN = "own", "a tenant's own"
+        SHARED = "shared", "shared (the provider's)"
+
+    name = models.CharField(max_length=253, unique=True)
+    kind = models.CharField(max_length=10, choices=Kind, default=Kind.OWN)
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, null=True, blank=True, related_name="domains")
+    proof = models.CharField(max_length=10, choices=Proof, default=Proof.PENDING)
+    proved_by = models.CharField(max_length=100, blank=True)  # "checked by us" or, later, the TXT record
+    plans = models.ManyToManyField(
+        Plan, blank=True, related_name="shared_domains",
+        help_text="For a shared domain: tenants on these plans may place addresses in it themselves.",
+    )
+    status = StatusField()
+    status_reason = models.CharField(max_length=500, blank=True)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    objects = ScopedQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [
+            models.CheckConstraint(
+                name="domain_own_has_a_tenant",
+                condition=Q(kind="own", tenant__isnull=False) | Q(kind="shared", tenant__isnull=True),
+            ),
+        ]
+
+    def __str__(self):
+        return self.name
+
+
+class DomainAlias(models.Model):
+    """A whole domain that stands for another: anything@name is anything@domain."""
+
+    to_tenant = "domain__tenant"
+
+    name = models.CharField(max_length=253, unique=True)
+    domain = models.ForeignKey(Domain, on_delete=models.CASCADE, related_name="aliases")
+    proof = models.CharField(max_length=10, choices=Proof, default=Proof.PENDING)
+    proved_by = models.CharField(max_length=100, blank=True)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    objects = ScopedQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["name"]
+        verbose_name = "domain alias"
+        verbose_name_plural = "domain aliases"
+
+    def __str__(self):
+        return f"{self.name} → {self.domain}"

@@ -1,0 +1,361 @@
+"""The settings, declared once: name, kind, default, meaning.
+
+Both programs read the environment here and nowhere else. A bad value raises
+BadSetting, whose text names the setting and says what to write instead.
+`python -m panel.environment` prints deploy/env.example; a test holds the two together.
+"""
+
+import ipaddress
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import environ
+
+BASE = Path(__file__).resolve().parent.parent
+
+IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class BadSetting(Exception):
+    """A setting that can't be used; the text is a sentence for the operator."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Listen:
+    """An address to listen on or to ask, port 1 to 65535 (0 in tests: any free port)."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
+
+
+def _listen(text: str) -> Listen:
+    host, colon, port = text.strip().rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError("write ADDRESS:PORT, for example 127.0.0.1:2525 or [::1]:2525")
+    if host != "localhost":
+        try:
+            ipaddress.ip_address(host)
+        except ValueError:
+            raise ValueError(f"{host!r} is not an IP address; write for example 127.0.0.1:{port}") from None
+    return Listen("127.0.0.1" if host == "localhost" else host, int(port))
+
+
+def _listens(text: str) -> tuple[Listen, ...]:
+    return tuple(_listen(part) for part in text.split(",") if part.strip())
+
+
+def _yes(text: str) -> bool:
+    if text.strip().lower() in ("yes", "true", "1", "on"):
+        return True
+    if text.strip().lower() in ("no", "false", "0", "off", ""):
+        return False
+    raise ValueError("write yes or no")
+
+
+def _number(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        text = text.strip()
+        if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
+            raise ValueError(f"write a whole number from {low} to {high}")
+        return int(text)
+
+    return parse
+
+
+def _size(text: str) -> int:
+    units = {"K": 1024, "M": 1024**2, "G": 1024**3}
+    text = text.strip().upper().removesuffix("B").removesuffix("I")
+    factor = units.get(text[-1:], 1)
+    digits = text[:-1] if factor > 1 else text
+    if not digits.isascii() or not digits.isdigit() or not 65536 <= int(digits) * factor <= 2 * 1024**3:
+        raise ValueError("write a size from 64K to 2G, for example 50M")
+    return int(digits) * factor
+
+
+def _networks(text: str) -> tuple[IPNetwork, ...]:
+    try:
+        return tuple(ipaddress.ip_network(part.strip()) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise ValueError(f"{error}; write networks such as 10.0.0.0/8,192.168.7.0/24") from None
+
+
+def _optional_listen(text: str) -> Listen | None:
+    return _listen(text) if text.strip() else None
+
+
+def _optional_path(text: str) -> Path | None:
+    return Path(text).expanduser().absolute() if text.strip() else None
+
+
+def _hostname(text: str) -> str:
+    name = text.strip().rstrip(".").lower()
+    labels = name.split(".")
+    if not name or len(name) > 253 or not all(_is_ldh(label) for label in labels):
+        raise ValueError("write the full host name of this server, for example mx1.example.com")
+    return name
+
+
+def _is_ldh(label: str) -> bool:
+    return (
+        0 < len(label) <= 63
+        and label.isascii()
+        and label.replace("-", "").isalnum()
+        and not label.startswith("-")
+        and not label.endswith("-")
+    )
+
+
+def _separator(text: str) -> str:
+    if len(text) > 1 or (text and text not in "+-_=."):
+        raise ValueError("write one of + - _ = . or nothing")
+    return text
+
+
+def _text(text: str) -> str:
+    return text.strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting: its variable, its default as one would write it, how it is read, its meaning."""
+
+    variable: str
+    default: str
+    parse: Callable[[str], Any]
+    meaning: str
+    example: str = ""
+
+
+SETTINGS: Mapping[str, Setting] = {
+    "data": Setting(
+        "POSTHOUSE_DATA", str(BASE / "var"), _optional_path,
+        "The folder that holds all state: database, keys, certificate, spool and mail.",
+        example="/var/lib/posthouse/data",
+    ),
+    "database_url": Setting(
+        "DATABASE_URL", "", _text,
+        "The database. Empty: SQLite in the data folder. PostgreSQL: postgres://user:password@host:5432/name",
+        example="postgres://posthouse:secret@127.0.0.1:5432/posthouse",
+    ),
+    "secret_key": Setting(
+        "POSTHOUSE_SECRET_KEY", "", _text,
+        "The key that signs sessions. Empty: made once and kept in secret.key in the data folder.",
+    ),
+    "secret_key_file": Setting(
+        "POSTHOUSE_SECRET_KEY_FILE", "", _optional_path,
+        "A file that holds the secret key, in place of secret.key in the data folder.",
+        example="/run/secrets/posthouse",
+    ),
+    "hostname": Setting(
+        "POSTHOUSE_HOSTNAME", "", lambda text: _hostname(text or _machine_name()),
+        "This server's full name: in its greeting, Received lines and links. Empty: the machine's own name.",
+        example="mx1.example.com",
+    ),
+    "postmaster": Setting(
+        "POSTHOUSE_POSTMASTER", "", _text,
+        "Where mail to postmaster and abuse of every hosted domain goes: an address. Empty: refused.",
+        example="postmaster@example.com",
+    ),
+    "http": Setting(
+        "POSTHOUSE_HTTP", "127.0.0.1:8000", _listen,
+        "Where the panel listens. Beyond loopback only behind a proxy that speaks HTTPS.",
+    ),
+    "https_proxy": Setting(
+        "POSTHOUSE_HTTPS_PROXY", "no", _yes,
+        "yes: an HTTPS proxy stands before the panel and sets X-Forwarded-Proto and X-Forwarded-For.",
+    ),
+    "mx": Setting(
+        "POSTHOUSE_MX", "127.0.0.1:2525", _listens,
+        "Where mail from other servers comes in (port 25 of the world). A list, separated by commas.",
+    ),
+    "submission": Setting(
+        "POSTHOUSE_SUBMISSION", "127.0.0.1:2587", _listens,
+        "Where mail clients send with STARTTLS (port 587 of the world). A list.",
+    ),
+    "submissions": Setting(
+        "POSTHOUSE_SUBMISSIONS", "127.0.0.1:2465", _listens,
+        "Where mail clients send with TLS from the first byte (port 465 of the world). A list.",
+    ),
+    "tls_cert": Setting(
+        "POSTHOUSE_TLS_CERT", "", _optional_path,
+        "The certificate chain (PEM), read again when the file changes. Empty: tls/ in the data folder.",
+        example="/etc/letsencrypt/live/mx1.example.com/fullchain.pem",
+    ),
+    "tls_key": Setting(
+        "POSTHOUSE_TLS_KEY", "", _optional_path,
+        "The certificate's private key (PEM).",
+        example="/etc/letsencrypt/live/mx1.example.com/privkey.pem",
+    ),
+    "dns": Setting(
+        "POSTHOUSE_DNS", "", _optional_listen,
+        "The DNS resolver to ask, ADDRESS:PORT. Empty: the system's.",
+        example="127.0.0.1:53",
+    ),
+    "outward_port": Setting(
+        "POSTHOUSE_OUTWARD_PORT", "25", _number(1, 65535),
+        "The port on which other mail servers are reached by MX.",
+    ),
+    "outward_private": Setting(
+        "POSTHOUSE_OUTWARD_PRIVATE", "", _networks,
+        "Private networks that an MX record may lead to. Empty: none, such mail is refused (5.4.6).",
+        example="10.20.0.0/16",
+    ),
+    "workers": Setting(
+        "POSTHOUSE_WORKERS", str(min(os.cpu_count() or 1, 16)), _number(1, 63),
+        "Worker processes of the mailserver. As many as cores.",
+    ),
+    "message_size": Setting(
+        "POSTHOUSE_MESSAGE_SIZE", "50M", _size,
+        "The largest message that is taken.",
+    ),
+    "separator": Setting(
+        "POSTHOUSE_SEPARATOR", "+", _separator,
+        "What parts a subaddress: with +, user+tag@ reaches user@. Empty: no subaddresses.",
+    ),
+    "node": Setting(
+        "POSTHOUSE_NODE", "", _text,
+        "This machine's name among several that share one database. Empty: the host name.",
+    ),
+    "debug": Setting(
+        "POSTHOUSE_DEBUG", "no", _yes,
+        "yes: Django's error pages, for developing only.",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """All settings, typed. Fields are named as the keys of SETTINGS."""
+
+    data: Path
+    database_url: str
+    secret_key: str
+    secret_key_file: Path | None
+    hostname: str
+    postmaster: str
+    http: Listen
+    https_proxy: bool
+    mx: tuple[Listen, ...]
+    submission: tuple[Listen, ...]
+    submissions: tuple[Listen, ...]
+    tls_cert: Path
+    tls_key: Path
+    dns: Listen | None
+    outward_port: int
+    outward_private: tuple[IPNetwork, ...]
+    workers: int
+    message_size: int
+    separator: str
+    node: str
+    debug: bool
+
+    def __repr__(self) -> str:
+        return f"Environment(data={self.data})"
+
+
+def read(variables: Mapping[str, str] | None = None) -> Environment:
+    """The environment's settings. Raises BadSetting, one sentence for the first bad value."""
+    env = environ.Env()
+    env.ENVIRON = os.environ if variables is None else variables
+    values: dict[str, Any] = {}
+    for key, setting in SETTINGS.items():
+        text = env.str(setting.variable, default="") or setting.default
+        if key == "separator" and setting.variable in env.ENVIRON:
+            text = env.ENVIRON[setting.variable]
+        if any(ord(character) < 32 or ord(character) == 127 for character in text):
+            raise BadSetting(f"{setting.variable} holds a control character; write it on one line.")
+        try:
+            values[key] = setting.parse(text)
+        except ValueError as error:
+            raise BadSetting(f"{setting.variable}={text!r} can't be used: {error}.") from None
+    values["node"] = values["node"] or values["hostname"]
+    if bool(values["tls_cert"]) != bool(values["tls_key"]):
+        raise BadSetting("POSTHOUSE_TLS_CERT and POSTHOUSE_TLS_KEY belong together: set both or neither.")
+    values["tls_cert"] = values["tls_cert"] or values["data"] / "tls" / "cert.pem"
+    values["tls_key"] = values["tls_key"] or values["data"] / "tls" / "key.pem"
+    if values["postmaster"] and "@" not in values["postmaster"]:
+        raise BadSetting(
+            f"POSTHOUSE_POSTMASTER={values['postmaster']!r} can't be used: write an address, for example "
+            "postmaster@example.com."
+        )
+    if not values["http"].is_loopback and not values["https_proxy"]:
+        raise BadSetting(
+            f"POSTHOUSE_HTTP={values['http']} is reachable from outside without HTTPS. Put an HTTPS proxy before "
+            "it and set POSTHOUSE_HTTPS_PROXY=yes, or listen on 127.0.0.1."
+        )
+    return Environment(**{field.name: values[field.name] for field in fields(Environment)})
+
+
+def secret_key(environment: Environment) -> str:
+    """The secret key: from the environment, a file, or made once in the data folder.
+
+    Raises BadSetting when the file can't be read, is too short, or can't be made.
+    """
+    if environment.secret_key:
+        return _long_enough(environment.secret_key, "POSTHOUSE_SECRET_KEY")
+    path = environment.secret_key_file or environment.data / "secret.key"
+    try:
+        if not path.exists() and environment.secret_key_file is None:
+            environment.data.mkdir(parents=True, exist_ok=True)
+            _create_secret(path)
+        return _long_enough(path.read_text().strip(), str(path))
+    except OSError as error:
+        raise BadSetting(
+            f"The secret key in {path} can't be read or made: {error.strerror}. "
+            "Give this user the right to it, or set POSTHOUSE_DATA or POSTHOUSE_SECRET_KEY_FILE."
+        ) from None
+
+
+def _create_secret(path: Path) -> None:
+    # Written aside and linked, so that two programs that start at once agree on one key.
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(secrets.token_urlsafe(48) + "\n")
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()
+
+
+def _long_enough(key: str, where: str) -> str:
+    if len(key) < 32:
+        raise BadSetting(f"The secret key in {where} is too short: write at least 32 random characters.")
+    return key
+
+
+def _machine_name() -> str:
+    name = socket.gethostname().rstrip(".").lower()
+    return name if name and all(_is_ldh(label) for label in name.split(".")) else "localhost"
+
+
+def example() -> str:
+    """The text of deploy/env.example."""
+    lines = [
+        "# Posthouse's settings. Copy to a file that your service manager reads, and change what you need.",
+        "# Written by `python -m panel.environment`. A line with # before it shows the default or an example.",
+    ]
+    for key, setting in SETTINGS.items():
+        default = {"data": "", "workers": ""}.get(key, setting.default)
+        lines += ["", f"# {setting.meaning}", f"#{setting.variable}={default or setting.example}"]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(example())

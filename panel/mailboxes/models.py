@@ -1,0 +1,140 @@
+"""Addresses, and what stands behind them: mailboxes with their credentials, and aliases."""
+
+import secrets
+
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+from panel.domains.models import Domain
+from panel.tenants.models import StatusField, Tenant, User
+from panel.tenants.scoping import ScopedQuerySet
+
+
+class Address(models.Model):
+    """local_part@domain, canonical and unique, and the tenant that holds it.
+
+    In a tenant's own domain that is the domain's tenant; in a shared domain each
+    address has its own. An empty local part is the domain's catch-all. Mailbox and
+    Alias each own one row, so that the database refuses a collision.
+    """
+
+    to_tenant = "tenant"
+
+    local_part = models.CharField(max_length=64, blank=True)
+    domain = models.ForeignKey(Domain, on_delete=models.PROTECT, related_name="addresses")
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="addresses")
+
+    objects = ScopedQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["domain", "local_part"]
+        constraints = [models.UniqueConstraint(fields=["domain", "local_part"], name="address_once")]
+
+    def __str__(self):
+        return f"{self.local_part or '*'}@{self.domain.name}"
+
+
+def new_opaque_id() -> str:
+    """A mailbox's folder name: 20 hex digits, never derived from the address."""
+    return secrets.token_hex(10)
+
+
+class Mailbox(models.Model):
+    """A place where mail is kept, for one person."""
+
+    to_tenant = "address__tenant"
+
+    address = models.OneToOneField(Address, on_delete=models.PROTECT, related_name="mailbox")
+    person = models.OneToOneField(User, on_delete=models.PROTECT, related_name="mailbox", editable=False)
+    opaque_id = models.CharField(max_length=20, unique=True, default=new_opaque_id, editable=False)
+    name = models.CharField(max_length=100, blank=True)
+    quota_bytes = models.PositiveBigIntegerField("storage in bytes", null=True, blank=True)
+    status = StatusField()
+    status_reason = models.CharField(max_length=500, blank=True)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    objects = ScopedQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["pk"]
+        verbose_name_plural = "mailboxes"
+
+    def __str__(self):
+        return str(self.address)
+
+
+class Alias(models.Model):
+    """An address that leads to others, here or elsewhere."""
+
+    to_tenant = "address__tenant"
+
+    address = models.OneToOneField(Address, on_delete=models.PROTECT, related_name="alias")
+    description = models.CharField(max_length=200, blank=True)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    objects = ScopedQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["pk"]
+        verbose_name_plural = "aliases"
+
+    def __str__(self):
+        return str(self.address)
+
+
+class AliasTarget(models.Model):
+    """One address that an alias leads to, canonical."""
+
+    to_tenant = "alias__address__tenant"
+
+    alias = models.ForeignKey(Alias, on_delete=models.CASCADE, related_name="targets")
+    target = models.CharField(max_length=320, db_index=True)
+
+    objects = ScopedQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["pk"]
+        constraints = [models.UniqueConstraint(fields=["alias", "target"], name="alias_target_once")]
+
+    def __str__(self):
+        return self.target
+
+
+class Credential(models.Model):
+    """Something to log in with: the main password of a mailbox (argon2id), or an app password.
+
+    App secrets are 128 random bits behind a prefix, shown once, kept as SHA-256 hex.
+    """
+
+    to_tenant = "mailbox__address__tenant"
+
+    class Kind(models.TextChoices):
+        MAIN = "main", "main password"
+        APP = "app", "app password"
+
+    mailbox = models.ForeignKey(Mailbox, on_delete=models.CASCADE, related_name="credentials")
+    kind = models.CharField(max_length=10, choices=Kind, default=Kind.APP)
+    label = models.CharField(max_length=100, blank=True)
+    secret = models.CharField(max_length=200, editable=False)
+    # An app password's; the main password opens every protocol.
+    scopes = models.JSONField(default=list)
+    networks = models.JSONField(default=list, blank=True)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    frozen_at = models.DateTimeField(null=True, blank=True, editable=False)
+    frozen_reason = models.CharField(max_length=500, blank=True)
+    last_used_at = models.DateTimeField(null=True, editable=False)
+    last_used_ip = models.GenericIPAddressField(null=True, editable=False)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    objects = ScopedQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["pk"]
+        constraints = [
+            models.UniqueConstraint(fields=["mailbox"], condition=Q(kind="main"), name="credential_one_main"),
+            models.UniqueConstraint(fields=["secret"], condition=Q(kind="app"), name="credential_app_secret_once"),
+        ]
+
+    def __str__(self):
+        return f'app password "{self.label}"' if self.kind == self.Kind.APP else "main password"

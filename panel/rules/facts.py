@@ -1,0 +1,132 @@
+"""What the rules decide by: frozen facts that the directory gathers and policy reads."""
+
+import ipaddress
+from dataclasses import dataclass, field
+from enum import Enum
+
+from panel.rules.addresses import Address
+from panel.rules.limits import Subject
+from panel.rules.status import Status
+
+
+class Proof(Enum):
+    """Whether a domain's owner proved it (domains.Proof, without Django)."""
+
+    PENDING = "pending"
+    PROVED = "proved"
+    LAPSED = "lapsed"
+
+
+@dataclass(frozen=True, slots=True)
+class SenderRights:
+    """The addresses that a mailbox may send as.
+
+    Its own local part, with any subaddress, in its domain and that domain's aliases;
+    and each alias of its own tenant that names it directly. Never by catch-all,
+    nested alias, wildcard or another tenant's alias.
+    """
+
+    local_part: str  # canonical
+    domains: frozenset[str]
+    aliases: frozenset[Address]  # canonical
+    separator: str = "+"
+
+    def __contains__(self, sender: Address) -> bool:
+        address = sender.canonical
+        if address in self.aliases:
+            return True
+        return address.domain in self.domains and self.local_part in (
+            address.local_part, address.without_subaddress(self.separator).local_part
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """An authenticated credential and all that decides what it may do; as fresh as the directory."""
+
+    credential_id: int
+    credential: str  # in words: "main password" or 'app password "web shop"'
+    mailbox_id: int
+    address: Address
+    tenant_id: int
+    domain: str
+    status: Status  # the strictest of mailbox, domain and tenant
+    suspended: str  # which of them is: "shop@demo.test", "demo.test" or "the tenant Demo"; empty when active
+    proof: Proof
+    usable: bool  # not frozen, not expired
+    scopes: frozenset[str]
+    networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]  # empty: from anywhere
+    may_send_as: SenderRights
+    limits: tuple[Subject, ...]  # credential, mailbox, domain, tenant: those that have a limit
+
+    @property
+    def name(self) -> str:
+        return str(self.address)
+
+
+@dataclass(frozen=True, slots=True)
+class LocalMailbox:
+    """A mailbox that mail can be put into."""
+
+    mailbox_id: int
+    opaque_id: str
+    tenant_id: int
+    address: Address
+    quota_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One place where an accepted recipient's mail goes.
+
+    `mailbox` is None when `resolved` is elsewhere: then it goes by MX or route.
+    `charged` are the subjects that an address outside costs when an alias led there.
+    """
+
+    resolved: Address
+    mailbox: LocalMailbox | None
+    charged: tuple[Subject, ...] = ()
+
+
+class Verdict(Enum):
+    """What the directory knows of an address."""
+
+    HERE = "here"  # deliveries say where
+    UNKNOWN = "unknown"  # its domain is hosted here, it isn't; also a closed one
+    ELSEWHERE = "elsewhere"  # its domain is not hosted here, or pending
+    LOOPS = "loops"
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """What became of one recipient address."""
+
+    asked: Address
+    verdict: Verdict
+    tenant_id: int | None = None  # who holds the address here
+    deliveries: tuple[Delivery, ...] = ()
+    domains: frozenset[str] = field(default_factory=frozenset)  # whose change makes this stale
+
+    @property
+    def leads_outside(self) -> bool:
+        return self.verdict is Verdict.HERE and any(d.mailbox is None for d in self.deliveries)
+
+
+@dataclass(frozen=True, slots=True)
+class HostedDomain:
+    """A domain as the wire sees it (pending ones are not seen)."""
+
+    name: str
+    domain_id: int
+    tenant_id: int | None  # None: shared
+    status: Status  # the strictest of domain and tenant
+    proof: Proof
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The provider's way to a destination in place of its MX."""
+
+    host: str
+    port: int
+    tls: str  # opportunistic, required, none

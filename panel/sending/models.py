@@ -1,0 +1,257 @@
+"""Limits and their counters; messages, their recipients and every try; routes outward.
+
+Ids of Message, Recipient and Attempt are made by the mailserver (panel/database/ids).
+No other unique key and no foreign key of the database's stands on these three, so
+that they can be partitioned by id range and pruned; tenants are closed, never deleted.
+"""
+
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+from panel.domains.models import Domain
+from panel.mailboxes.models import Credential, Mailbox
+from panel.tenants.models import Tenant
+from panel.tenants.scoping import ScopedQuerySet
+
+
+def _trace(to, related_name, **options):
+    """A foreign key of a table that grows with traffic: indexed by hand, not enforced by the database."""
+    return models.ForeignKey(
+        to, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name=related_name, **options
+    )
+
+
+class Window(models.TextChoices):
+    HOUR = "hour", "1 hour"
+    DAY = "day", "24 hours"
+
+
+class SendingLimit(models.Model):
+    """Recipients that a subject may reach in a window. No row: inherit; no number: unlimited."""
+
+    to_tenant = "owner"
+
+    # Whose subject it is, also for a tenant's own limit: all scoping goes through it.
+    owner = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="+", editable=False)
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, null=True, blank=True, related_name="limits")
+    domain = models.ForeignKey(Domain, on_delete=models.CASCADE, null=True, blank=True, related_name="limits")
+    mailbox = models.ForeignKey(Mailbox, on_delete=models.CASCADE, null=True, blank=True, related_name="limits")
+    credential = models.ForeignKey(Credential, on_delete=models.CASCADE, null=True, blank=True, related_name="limits")
+    window = models.CharField(max_length=10, choices=Window)
+    recipients = models.PositiveIntegerField(null=True, blank=True)
+
+    objects = ScopedQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["pk"]
+        constraints = [
+            models.CheckConstraint(
+                name="limit_has_one_subject",
+                condition=(
+                    Q(tenant__isnull=False, domain__isnull=True, mailbox__isnull=True, credential__isnull=True)
+                    | Q(tenant__isnull=True, domain__isnull=False, mailbox__isnull=True, credential__isnull=True)
+                    | Q(tenant__isnull=True, domain__isnull=True, mailbox__isnull=False, credential__isnull=True)
+                    | Q(tenant__isnull=True, domain__isnull=True, mailbox__isnull=True, credential__isnull=False)
+                ),
+            ),
+            models.UniqueConstraint(fields=["tenant", "window"], name="limit_tenant_once"),
+            models.UniqueConstraint(fields=["domain", "window"], name="limit_domain_once"),
+            models.UniqueConstraint(fields=["mailbox", "window"], name="limit_mailbox_once"),
+            models.UniqueConstraint(fields=["credential", "window"], name="limit_credential_once"),
+        ]
+
+    def __str__(self):
+        subject = self.tenant or self.domain or self.mailbox or self.credential
+        number = "unlimited" if self.recipients is None else self.recipients
+        return f"{subject}: {number} in {self.get_window_display()}"
+
+
+class Counter(models.Model):
+    """Recipients charged to one subject: packed rings of minutes, hours and days (rules/limits)."""
+
+    kind = models.PositiveSmallIntegerField()  # limits.Kind
+    subject = models.BigIntegerField()  # the id of the credential, mailbox, domain or tenant
+    rings = models.BinaryField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["kind", "subject"], name="counter_once")]
+
+
+class Message(models.Model):
+    """One intake. A tenant's log is read from Recipient and Attempt, never from here."""
+
+    to_tenant = "tenant"
+
+    class Direction(models.TextChoices):
+        SUBMISSION = "submission", "submission"
+        INBOUND = "inbound", "inbound"
+        INTERNAL = "internal", "internal"  # made here: a DSN
+
+    id = models.BigIntegerField(primary_key=True)
+    accepted_at = models.DateTimeField()
+    direction = models.CharField(max_length=10, choices=Direction)
+    tenant = _trace(Tenant, "+", null=True)
+    reverse_path = models.CharField(max_length=320, blank=True)  # empty: the null path
+    subject = models.CharField(max_length=200, blank=True)
+    message_id = models.CharField(max_length=200, blank=True)
+    header_from = models.CharField(max_length=320, blank=True)
+    credential = _trace(Credential, "+", null=True)
+    credential_text = models.CharField(max_length=400, blank=True)
+    client_ip = models.GenericIPAddressField(null=True)
+    client_name = models.CharField(max_length=255, blank=True)  # as it said in EHLO
+    tls = models.CharField(max_length=60, blank=True)  # such as "TLSv1.3 TLS_AES_256_GCM_SHA384"; empty: plain
+    size = models.BigIntegerField()
+    smtputf8 = models.BooleanField(default=False)
+    body = models.CharField(max_length=10, blank=True)  # 7BIT, 8BITMIME
+    ret = models.CharField(max_length=4, blank=True)  # FULL, HDRS (RFC 3461 §4.3)
+    envid = models.CharField(max_length=100, blank=True)
+    facts = models.JSONField(default=dict)  # what decided: the counters charged, as they stood
+
+    objects = ScopedQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-id"]
+        indexes = [
+            models.Index(fields=["tenant", "-id"]),
+            models.Index(fields=["message_id"]),
+        ]
+
+    @property
+    def queue_id(self):
+        from panel.database import ids
+
+        return ids.to_text(self.id)
+
+    def __str__(self):
+        return self.queue_id
+
+
+class Hold(models.IntegerChoices):
+    """Why a waiting recipient does not go; several can hold at once (a bit each)."""
+
+    SUSPENDED = 1, "its sender is suspended"
+    UNDELIVERABLE = 2, "it can neither be delivered nor returned"
+    POISON = 4, "it crashed its worker again and again"
+
+
+class Recipient(models.Model):
+    """One recipient of a message; its state is the queue.
+
+    `tenant` caused it and is charged; `recipient_tenant` is the one whose address it
+    is here, or none. The first may see `original` and the outcome; the second
+    `original`, `resolved` and the reverse-path.
+    """
+
+    to_tenant = "tenant"
+
+    class State(models.TextChoices):
+        WAITING = "waiting", "waiting"
+        DELIVERED = "delivered", "delivered"
+        FAILED = "failed", "failed"
+        DISCARDED = "discarded", "discarded"
+
+    id = models.BigIntegerField(primary_key=True)
+    message = _trace(Message, "recipients")
+    tenant = _trace(Tenant, "+", null=True)
+    recipient_tenant = _trace(Tenant, "+", null=True)
+    original = models.CharField(max_length=320)
+    resolved = models.CharField(max_length=320)
+    next_hop = models.CharField(max_length=255)  # "local", a domain, or a route's host:port
+    state = models.CharField(max_length=10, choices=State)
+    holds = models.PositiveSmallIntegerField(default=0)  # bits of Hold
+    due_at = models.DateTimeField()
+    lease_until = models.DateTimeField(null=True)
+    lease_by = models.CharField(max_length=60, blank=True)
+    tries = models.PositiveIntegerField(default=0)
+    expires_at = models.DateTimeField()
+    staged = models.BooleanField(default=False)  # its file was staged: what is no longer there was published
+    notify = models.CharField(max_length=40, blank=True)  # NEVER, or of SUCCESS,FAILURE,DELAY (RFC 3461 §4.1)
+    orcpt = models.CharField(max_length=500, blank=True)
+    delay_reported = models.BooleanField(default=False)
+    last_reply = models.CharField(max_length=600, blank=True)
+    settled_at = models.DateTimeField(null=True)
+
+    objects = ScopedQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-id"]
+        indexes = [
+            models.Index(fields=["message"]),
+            models.Index(fields=["due_at"], condition=Q(state="waiting", holds=0), name="recipient_due"),
+            models.Index(fields=["tenant", "-id"]),
+            models.Index(fields=["recipient_tenant", "-id"]),
+        ]
+
+    def __str__(self):
+        return self.original
+
+
+class Attempt(models.Model):
+    """One try to deliver one recipient."""
+
+    to_tenant = "tenant"
+
+    id = models.BigIntegerField(primary_key=True)
+    recipient = _trace(Recipient, "attempts")
+    tenant = _trace(Tenant, "+", null=True)
+    recipient_tenant = _trace(Tenant, "+", null=True)
+    at = models.DateTimeField()
+    outcome = models.CharField(max_length=10)  # delivered, deferred, failed
+    host = models.CharField(max_length=255, blank=True)
+    address = models.CharField(max_length=45, blank=True)
+    tls = models.CharField(max_length=60, blank=True)
+    reply = models.CharField(max_length=600, blank=True)
+    duration_ms = models.PositiveIntegerField()
+
+    objects = ScopedQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-id"]
+        indexes = [models.Index(fields=["recipient"])]
+
+    def __str__(self):
+        return f"{self.outcome} at {self.at:%Y-%m-%d %H:%M:%S}"
+
+
+class Content(models.Model):
+    """A message's bytes while a recipient needs them: our headers as a prefix, and the body as it came."""
+
+    class Where(models.TextChoices):
+        INLINE = "inline", "in this row"
+        FILE = "file", "a file in the spool folder"
+
+    message = models.OneToOneField(
+        Message, on_delete=models.DO_NOTHING, db_constraint=False, primary_key=True, related_name="content"
+    )
+    prefix = models.BinaryField()
+    where = models.CharField(max_length=10, choices=Where)
+    body = models.BinaryField(null=True)
+    key = models.CharField(max_length=60, blank=True)
+    size = models.BigIntegerField()  # of the body
+    sha256 = models.CharField(max_length=64)
+
+
+class OutboundRoute(models.Model):
+    """The provider's way to a destination, in place of its MX. An empty domain is the default way."""
+
+    class Tls(models.TextChoices):
+        OPPORTUNISTIC = "opportunistic", "when offered"
+        REQUIRED = "required", "required, certificate checked"
+        NONE = "none", "never"
+
+    domain = models.CharField(max_length=253, unique=True, blank=True, help_text="Empty: every domain without a route.")
+    host = models.CharField(max_length=253)
+    port = models.PositiveIntegerField(default=25)
+    tls = models.CharField(max_length=20, choices=Tls, default=Tls.OPPORTUNISTIC)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        ordering = ["domain"]
+        verbose_name = "route"
+        constraints = [
+            models.CheckConstraint(name="route_port_is_a_port", condition=Q(port__gte=1, port__lte=65535)),
+        ]
+
+    def __str__(self):
+        return f"{self.domain or 'every other domain'} → {self.host}:{self.port}"

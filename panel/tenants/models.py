@@ -1,0 +1,223 @@
+"""Who runs what: panel accounts, tenants, plans, memberships; the audit log; directory changes."""
+
+from django.contrib.auth.models import AbstractBaseUser, BaseUserManager
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+from panel.rules.status import Status
+from panel.tenants.scoping import ScopedQuerySet, TenantQuerySet
+
+STATUS_CHOICES = [
+    (Status.ACTIVE, "active"),
+    (Status.NO_SENDING, "no sending"),
+    (Status.SUSPENDED, "suspended"),
+    (Status.CLOSED, "closed"),
+]
+
+
+class StatusField(models.PositiveSmallIntegerField):
+    """A Status as a small number; the larger the stricter."""
+
+    def __init__(self, **kwargs):
+        kwargs.setdefault("choices", STATUS_CHOICES)
+        kwargs.setdefault("default", Status.ACTIVE)
+        super().__init__(**kwargs)
+
+
+class Plan(models.Model):
+    """What a tenant may have. An empty number means unlimited."""
+
+    name = models.CharField(max_length=100, unique=True)
+    domains = models.PositiveIntegerField("domains", null=True, blank=True)
+    mailboxes = models.PositiveIntegerField("mailboxes", null=True, blank=True)
+    aliases = models.PositiveIntegerField("aliases", null=True, blank=True)
+    storage_bytes = models.PositiveBigIntegerField("storage in bytes", null=True, blank=True)
+    mailbox_hour = models.PositiveIntegerField("recipients a mailbox, 1 hour", null=True, blank=True)
+    mailbox_day = models.PositiveIntegerField("recipients a mailbox, 24 hours", null=True, blank=True)
+    tenant_hour = models.PositiveIntegerField("recipients a tenant, 1 hour", null=True, blank=True)
+    tenant_day = models.PositiveIntegerField("recipients a tenant, 24 hours", null=True, blank=True)
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self):
+        return self.name
+
+
+class Tenant(models.Model):
+    """A company or a reseller's customer; owns domains and addresses."""
+
+    to_tenant = "pk"
+
+    name = models.CharField(max_length=100, unique=True)
+    plan = models.ForeignKey(Plan, on_delete=models.PROTECT, related_name="tenants")
+    parent = models.ForeignKey("self", on_delete=models.PROTECT, null=True, blank=True, related_name="children")
+    status = StatusField()
+    status_reason = models.CharField(max_length=500, blank=True)
+    notes = models.TextField(blank=True, help_text="For the provider only.")
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    objects = TenantQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self):
+        return self.name
+
+
+class ProviderRole(models.TextChoices):
+    NONE = "", "none"
+    SUPPORT = "support", "support (read only)"
+    OPERATOR = "operator", "operator"
+    OWNER = "owner", "owner"
+
+
+class UserManager(BaseUserManager):
+    def get_by_natural_key(self, username):
+        return self.get(email=(username or "").strip().lower(), kind=User.Kind.PANEL)
+
+
+class User(AbstractBaseUser):
+    """Somebody who signs in: a panel account by email, or the person of one mailbox.
+
+    A person has no usable password here, no email and no provider role: whoever may
+    reset a mailbox's password must not thereby enter its owner's panel account.
+    """
+
+    class Kind(models.TextChoices):
+        PANEL = "panel", "panel account"
+        PERSON = "person", "person with a mailbox"
+
+    kind = models.CharField(max_length=10, choices=Kind, default=Kind.PANEL, editable=False)
+    email = models.EmailField(max_length=254, unique=True, null=True)
+    name = models.CharField(max_length=100, blank=True)
+    provider_role = models.CharField(max_length=10, choices=ProviderRole, blank=True, default=ProviderRole.NONE)
+    is_active = models.BooleanField(default=True)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    USERNAME_FIELD = "email"
+    EMAIL_FIELD = "email"
+
+    objects = UserManager()
+
+    class Meta:
+        ordering = ["email", "pk"]
+        verbose_name = "account"
+        verbose_name_plural = "accounts"
+        constraints = [
+            models.CheckConstraint(
+                name="user_person_has_no_email_or_role",
+                condition=Q(kind="panel", email__isnull=False) | Q(kind="person", email__isnull=True, provider_role=""),
+            ),
+        ]
+
+    def __str__(self):
+        return self.email or self.name or f"person {self.pk}"
+
+    @property
+    def has_provider_role(self):
+        return self.is_active and self.kind == self.Kind.PANEL and self.provider_role != ProviderRole.NONE
+
+    @property
+    def is_staff(self):
+        """Whether the provider's admin lets this account in: derived from the role, never set."""
+        return self.has_provider_role
+
+    @property
+    def is_superuser(self):
+        return self.has_provider_role and self.provider_role == ProviderRole.OWNER
+
+    def has_perm(self, perm, obj=None):
+        """Support views; operators change everything but accounts; owners change everything."""
+        if not self.has_provider_role:
+            return False
+        app, _, codename = perm.partition(".")
+        if self.provider_role == ProviderRole.OWNER or codename.startswith("view_"):
+            return True
+        if self.provider_role == ProviderRole.SUPPORT:
+            return False
+        return not (app == "tenants" and codename.split("_")[-1] in ("user", "membership"))
+
+    def has_perms(self, perm_list, obj=None):
+        return all(self.has_perm(perm, obj) for perm in perm_list)
+
+    def has_module_perms(self, app_label):
+        return self.has_provider_role
+
+
+class Membership(models.Model):
+    """A panel account in a tenant, with a role; in a parent tenant it reaches the children."""
+
+    to_tenant = "tenant"
+
+    class Role(models.TextChoices):
+        OWNER = "owner", "owner"
+        ADMIN = "admin", "admin"
+        VIEWER = "viewer", "viewer"
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="memberships")
+    # Held here too, so that the database refuses a person as a member.
+    user_kind = models.CharField(max_length=10, default=User.Kind.PANEL, editable=False)
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="memberships")
+    role = models.CharField(max_length=10, choices=Role)
+
+    objects = ScopedQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["tenant", "user"]
+        constraints = [
+            models.UniqueConstraint(fields=["user", "tenant"], name="membership_once"),
+            models.CheckConstraint(name="membership_is_of_a_panel_account", condition=Q(user_kind="panel")),
+        ]
+
+    def __str__(self):
+        return f"{self.user} in {self.tenant} ({self.role})"
+
+
+class AuditEntry(models.Model):
+    """Who did what to whose data. Never changed; the tenant sees its own."""
+
+    to_tenant = "tenant"
+
+    at = models.DateTimeField(default=timezone.now, db_index=True)
+    actor = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, related_name="+")
+    actor_name = models.CharField(max_length=254)  # kept when the account is gone; "command line" without one
+    action = models.CharField(max_length=60)  # such as mailbox.suspended
+    tenant = models.ForeignKey(Tenant, on_delete=models.SET_NULL, null=True, related_name="+")
+    subject_type = models.CharField(max_length=40)
+    subject_id = models.BigIntegerField(null=True)
+    subject_name = models.CharField(max_length=400)
+    before = models.JSONField(default=dict)
+    after = models.JSONField(default=dict)
+    reason = models.CharField(max_length=500, blank=True)
+    ip = models.GenericIPAddressField(null=True)
+
+    objects = ScopedQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-pk"]
+        verbose_name = "audit entry"
+        verbose_name_plural = "audit log"
+        indexes = [
+            models.Index(fields=["subject_type", "subject_id"]),
+            models.Index(fields=["tenant", "-id"]),
+        ]
+
+    def __str__(self):
+        return f"{self.action} {self.subject_name}"
+
+
+class DirectoryChange(models.Model):
+    """Append-only: what the mailserver's caches follow. No domain means everything.
+
+    On PostgreSQL the table has one more column, xid, filled by the database: ids
+    become visible out of order there, so the follower asks by snapshot, not by id.
+    """
+
+    at = models.DateTimeField(default=timezone.now)
+    domain = models.CharField(max_length=253, blank=True)
+
+    class Meta:
+        ordering = ["pk"]

@@ -1,0 +1,27 @@
+"""What a person may see: the one place that says which rows belong to whom."""
+
+from django.db import models
+
+
+class ScopedQuerySet(models.QuerySet):
+    """Rows that belong to a tenant; the model's `to_tenant` names the path to it."""
+
+    def for_user(self, user):
+        """What this person may see: all for a provider role, else their tenants' rows."""
+        if user.has_provider_role:
+            return self
+        from panel.tenants.models import Tenant
+
+        return self.filter(**{f"{self.model.to_tenant}__in": Tenant.objects.of(user)})
+
+
+class TenantQuerySet(ScopedQuerySet):
+    def of(self, user):
+        """The tenants that this account is a member of, and their children."""
+        if not user.is_active or user.kind != user.Kind.PANEL:
+            return self.none()
+        return self.filter(
+            models.Q(memberships__user=user)
+            | models.Q(parent__memberships__user=user)
+            | models.Q(parent__parent__memberships__user=user)
+        ).distinct()

@@ -1,0 +1,77 @@
+"""Builds valid worlds, row by row, for tests of what reads the database.
+
+Tests of the services themselves call the services instead.
+"""
+
+from datetime import datetime
+
+from panel.domains.models import Domain, DomainAlias
+from panel.mailboxes import passwords
+from panel.mailboxes.models import Address, Alias, AliasTarget, Credential, Mailbox
+from panel.sending.models import SendingLimit
+from panel.tenants.models import DirectoryChange, Plan, Tenant, User
+
+PASSWORD = "right horse battery"
+
+
+def tenant(name: str = "Demo", **fields) -> Tenant:
+    return Tenant.objects.create(name=name, plan=Plan.objects.get(name="Standard"), **fields)
+
+
+def domain(name: str = "demo.test", owner: Tenant | None = None, **fields) -> Domain:
+    """A proved domain of `owner`; without one a shared domain."""
+    fields.setdefault("proof", "proved")
+    kind = Domain.Kind.OWN if owner else Domain.Kind.SHARED
+    return Domain.objects.create(name=name, kind=kind, tenant=owner, **fields)
+
+
+def domain_alias(name: str, of: Domain, **fields) -> DomainAlias:
+    fields.setdefault("proof", "proved")
+    return DomainAlias.objects.create(name=name, domain=of, **fields)
+
+
+def address(text: str, owner: Tenant | None = None) -> Address:
+    """The address row; `owner` is needed in a shared domain. "@demo.test" is the catch-all."""
+    local_part, _, name = text.rpartition("@")
+    hosted = Domain.objects.get(name=name)
+    return Address.objects.create(local_part=local_part, domain=hosted, tenant=owner or hosted.tenant)
+
+
+def mailbox(text: str, owner: Tenant | None = None, password: str = PASSWORD, **fields) -> Mailbox:
+    person = User.objects.create(kind=User.Kind.PERSON, email=None, password="!")
+    made = Mailbox.objects.create(address=address(text, owner), person=person, **fields)
+    Credential.objects.create(mailbox=made, kind=Credential.Kind.MAIN, secret=passwords.hash_main(password))
+    return made
+
+
+def app_password(of: Mailbox, label: str = "web shop", scopes=("submission",), **fields) -> tuple[Credential, str]:
+    """The credential and its secret."""
+    secret = passwords.new_app_secret()
+    credential = Credential.objects.create(
+        mailbox=of, label=label, scopes=list(scopes), secret=passwords.hash_app(secret), **fields
+    )
+    return credential, secret
+
+
+def alias(text: str, *targets: str, owner: Tenant | None = None) -> Alias:
+    made = Alias.objects.create(address=address(text, owner))
+    AliasTarget.objects.bulk_create(AliasTarget(alias=made, target=target) for target in targets)
+    return made
+
+
+def limit(subject, **windows: int | None) -> None:
+    """limit(mailbox, hour=10): a SendingLimit row a window; None is unlimited."""
+    field = type(subject).__name__.lower()
+    owner = {
+        "tenant": lambda: subject, "domain": lambda: subject.tenant, "mailbox": lambda: subject.address.tenant,
+        "credential": lambda: subject.mailbox.address.tenant,
+    }[field]()
+    for window, recipients in windows.items():
+        SendingLimit.objects.update_or_create(
+            **{field: subject}, window=window, defaults={"recipients": recipients, "owner": owner}
+        )
+
+
+def changed(name: str = "") -> DirectoryChange:
+    """Tell the caches that a domain (or everything) changed."""
+    return DirectoryChange.objects.create(domain=name)
