@@ -12,6 +12,14 @@ from panel.rules.limits import Subject
 from panel.rules.reply import Reply
 
 
+class Listener(Enum):
+    """What a port is for."""
+
+    MX = "mx"  # mail from other servers, no logins
+    SUBMISSION = "submission"  # mail clients, STARTTLS and AUTH first
+    SUBMISSIONS = "submissions"  # mail clients, TLS from the first byte, AUTH first
+
+
 class Disposition(Enum):
     """How a try ended for one recipient."""
 
