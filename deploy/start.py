@@ -1,0 +1,351 @@
+"""What `deploy/run` starts: the panel and the mailserver of one machine, until Ctrl-C.
+
+Makes what is missing (folders, keys, certificate, tables, on the first start the
+demo), starts both programs, waits until they answer, sends a first message the way a
+mail client does, and says `ready`.
+"""
+
+import argparse
+import email.utils
+import fcntl
+import os
+import shlex
+import signal
+import smtplib
+import socket
+import ssl
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "panel.settings")
+
+from panel import environment  # noqa: E402
+from panel.environment import BadSetting, Environment, Listen  # noqa: E402
+
+ANSWER_WITHIN_S = 60.0
+ARRIVE_WITHIN_S = 30.0
+STOP_WITHIN_S = 45.0
+
+
+class CannotStart(Exception):
+    """Why the start is not possible: a sentence that says what to do."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="deploy/run",
+        description="Run Posthouse on this machine: the panel and the mailserver. The first start makes a demo "
+        "(an administrator, the tenant Demo, two mailboxes) and prints its passwords. Ctrl-C stops everything.",
+        epilog="Settings come from the environment; deploy/env.example explains each. All state is kept under var/, "
+        "or in the folder that POSTHOUSE_DATA names.",
+    )
+    parser.add_argument("--no-demo", action="store_true", help="don't make the demo on a first start")
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        settings = environment.read()
+        with _only_one(settings):
+            return _run(settings, demo=not options.no_demo)
+    except (BadSetting, CannotStart) as error:
+        print(f"posthouse: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 0
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def _only_one(settings: Environment) -> Iterator[None]:
+    """Hold the data folder's start lock. Raises CannotStart: taken, or the folder can't be written."""
+    try:
+        (settings.data / "run").mkdir(parents=True, exist_ok=True, mode=0o750)
+        lock = os.open(settings.data / "run" / "start.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    except OSError as error:
+        raise CannotStart(
+            f"the data folder {settings.data} can't be written: {error.strerror}. "
+            "Give this user the right to it, or set POSTHOUSE_DATA to another folder."
+        ) from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        pid = os.read(lock, 20).decode(errors="replace").strip()
+        raise CannotStart(
+            f"Posthouse is already running on {settings.data}, pid {pid}. "
+            f"Stop it with Ctrl-C or `kill {pid}`, or set POSTHOUSE_DATA to another folder."
+        ) from None
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
+def _run(settings: Environment, *, demo: bool) -> int:
+    _check_port(settings.http, "POSTHOUSE_HTTP")
+    for listens, name in (
+        (settings.mx, "POSTHOUSE_MX"),
+        (settings.submission, "POSTHOUSE_SUBMISSION"),
+        (settings.submissions, "POSTHOUSE_SUBMISSIONS"),
+    ):
+        for listen in listens:
+            _check_port(listen, name)
+    _say(f"keeping all state in {settings.data}")
+    first, passwords = _prepare(settings, demo=demo)
+    if passwords and not settings.postmaster:
+        # In the demo, mail to postmaster and abuse reaches a person.
+        os.environ["POSTHOUSE_POSTMASTER"] = "office@demo.test"
+    if first:
+        _say(f"the demo's passwords (kept in {settings.data / 'demo.txt'}):")
+        for login, password in passwords.items():
+            print(f"    {login:20} {password}", flush=True)
+    programs = {
+        "mailserver": _start([sys.executable, "-m", "mailserver"]),
+        "panel": _start(
+            [
+                sys.executable, "-m", "gunicorn", "--bind", str(settings.http), "--workers", "2", "--threads", "4",
+                "--log-level", "warning", "--forwarded-allow-ips", "127.0.0.1,::1", "panel.wsgi",
+            ]
+        ),
+    }
+    try:
+        _wait_until_both_answer(settings, programs)
+        if passwords:
+            if first or not _has_first_message(settings):
+                _say(_send_first_message(settings, passwords))
+            _print_examples(settings, passwords)
+        print(f"ready: the panel is at {_panel_url(settings)}, Ctrl-C stops everything", flush=True)
+        return _watch(programs)
+    finally:
+        _stop(programs)
+
+
+def _say(text: str) -> None:
+    print(f"posthouse: {text}", flush=True)
+
+
+def _check_port(listen: Listen, setting: str) -> None:
+    family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((listen.host, listen.port))
+        except PermissionError:
+            raise CannotStart(
+                f"port {listen.port} needs root. Set {setting} to a port above 1023, for example "
+                f"{listen.host}:{listen.port + 2000}."
+            ) from None
+        except OSError as error:
+            raise CannotStart(
+                f"{listen} is in use or not on this machine ({error.strerror}). Stop the program that has it, "
+                f"or set {setting}={listen.host}:{listen.port + 1}."
+            ) from None
+
+
+def _prepare(settings: Environment, *, demo: bool) -> tuple[bool, dict[str, str]]:
+    """Folders, keys, certificate, tables, demo. Whether the demo is new, and its logins with their passwords."""
+    import django
+    from django.core.management import call_command
+    from django.core.management.base import CommandError
+    from django.db import connections
+    from django.db.utils import Error
+
+    django.setup()
+    try:
+        call_command("prepare")
+        first = False
+        if demo:
+            from panel.operations import demo as demonstration
+
+            first = demonstration.seed(settings.data)
+    except CommandError as error:
+        raise CannotStart(str(error)) from None
+    except Error as error:
+        raise CannotStart(f"the database can't be used: {str(error).strip()}. Look at DATABASE_URL.") from None
+    except OSError as error:
+        raise CannotStart(f"{error.filename} can't be written: {error.strerror}.") from None
+    finally:
+        connections.close_all()
+    return first, _demo_passwords(settings)
+
+
+def _demo_passwords(settings: Environment) -> dict[str, str]:
+    """Login to password, from the data folder's demo.txt; empty without a demo."""
+    try:
+        lines = (settings.data / "demo.txt").read_text().splitlines()
+    except FileNotFoundError:
+        return {}
+    return {login: password for login, _, password in (line.partition(" ") for line in lines) if password}
+
+
+def _start(command: list[str]) -> subprocess.Popen[bytes]:
+    # A session of its own: Ctrl-C reaches us alone, and we stop the programs in order.
+    return subprocess.Popen(command, cwd=ROOT, start_new_session=True, stdin=subprocess.DEVNULL)
+
+
+def _wait_until_both_answer(settings: Environment, programs: dict[str, subprocess.Popen[bytes]]) -> None:
+    deadline = time.monotonic() + ANSWER_WITHIN_S
+    for listen in (*settings.mx, *settings.submission):
+        while not _greets(listen):
+            _still_waiting(programs, deadline, f"the mailserver on {listen}")
+    while not _panel_answers(settings):
+        _still_waiting(programs, deadline, f"the panel on {settings.http}")
+
+
+def _still_waiting(programs: dict[str, subprocess.Popen[bytes]], deadline: float, what: str) -> None:
+    for name, program in programs.items():
+        if program.poll() is not None:
+            raise CannotStart(f"the {name} ended at its start; the lines above say why.")
+    if time.monotonic() > deadline:
+        raise CannotStart(f"{what} doesn't answer within {ANSWER_WITHIN_S:.0f} s; the lines above may say why.")
+    time.sleep(0.1)
+
+
+def _greets(listen: Listen) -> bool:
+    try:
+        with socket.create_connection((_reachable(listen), listen.port), timeout=5) as connection:
+            return connection.recv(4) == b"220 "
+    except OSError:
+        return False
+
+
+def _reachable(listen: Listen) -> str:
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen.host, listen.host)  # noqa: S104
+
+
+def _panel_url(settings: Environment) -> str:
+    http = settings.http
+    return f"http://{Listen(_reachable(http), http.port)}/"
+
+
+def _panel_answers(settings: Environment) -> bool:
+    request = urllib.request.Request(  # noqa: S310 our own address
+        _panel_url(settings) + "admin/login/",
+        headers={"Host": settings.hostname, "X-Forwarded-Proto": "https"} if settings.https_proxy else {},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+            return bool(answer.status == 200)
+    except (OSError, urllib.error.URLError):
+        return False
+
+
+def _has_first_message(settings: Environment) -> bool:
+    return (settings.data / "run" / "first-message").exists()
+
+
+def _send_first_message(settings: Environment, passwords: dict[str, str]) -> str:
+    """Send shop → office as a mail client would. Where it landed, as a sentence. Raises CannotStart."""
+    sender, recipient = "shop@demo.test", "office@demo.test"
+    listen = settings.submission[0]
+    mailbox = _maildir(settings, recipient)
+    before = set(mailbox.glob("new/*")) if mailbox.exists() else set()
+    text = (
+        f"From: {sender}\r\nTo: {recipient}\r\nSubject: Posthouse works\r\n"
+        f"Date: {email.utils.formatdate(usegmt=True)}\r\nMIME-Version: 1.0\r\n"
+        "Content-Type: text/plain; charset=utf-8\r\n\r\n"
+        "This message came through the submission port, with TLS and a login,\r\n"
+        "and was put into this mailbox before it was answered with 250.\r\n"
+    )
+    try:
+        with smtplib.SMTP(_reachable(listen), listen.port, timeout=30) as client:
+            client.starttls(context=_client_context(settings))
+            client.login(sender, passwords[sender])
+            client.sendmail(sender, [recipient], text)
+    except (OSError, smtplib.SMTPException, KeyError) as error:
+        raise CannotStart(f"the first message couldn't be sent: {error}") from None
+    deadline = time.monotonic() + ARRIVE_WITHIN_S
+    while time.monotonic() < deadline:
+        for path in set(mailbox.glob("new/*")) - before:
+            (settings.data / "run" / "first-message").touch()
+            return f"a first message went from {sender} to {recipient}; it lies in {path}"
+        time.sleep(0.05)
+    raise CannotStart(f"the first message was accepted but didn't arrive in {mailbox}.")
+
+
+def _client_context(settings: Environment) -> ssl.SSLContext:
+    """Trusts our own certificate by name; one from elsewhere isn't ours to judge on loopback."""
+    context = ssl.create_default_context()
+    if settings.tls_cert == settings.data / "tls" / "cert.pem":
+        context.load_verify_locations(settings.tls_cert)
+    else:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _maildir(settings: Environment, address: str) -> Path:
+    from django.db import connections
+
+    from panel.mailboxes.models import Mailbox
+
+    local_part, _, domain = address.partition("@")
+    opaque_id = Mailbox.objects.values_list("opaque_id", flat=True).get(
+        address__local_part=local_part, address__domain__name=domain
+    )
+    connections.close_all()
+    return settings.data / "mail" / opaque_id[:2] / opaque_id / "Maildir"
+
+
+def _print_examples(settings: Environment, passwords: dict[str, str]) -> None:
+    password = shlex.quote(passwords.get("shop@demo.test", ""))
+    certificate = shlex.quote(str(settings.tls_cert))
+    starttls, implicit = settings.submission[0], settings.submissions[0] if settings.submissions else None
+    _say("send a message yourself:")
+    print(
+        f"    swaks --server {_reachable(starttls)}:{starttls.port} -tls --auth PLAIN --auth-user shop@demo.test "
+        f"--auth-password {password} --from shop@demo.test --to office@demo.test",
+        flush=True,
+    )
+    if implicit:
+        print(
+            "    printf 'From: shop@demo.test\\r\\nTo: office@demo.test\\r\\nSubject: Hello\\r\\n\\r\\nHello.\\r\\n' | "
+            f"curl --url smtps://localhost:{implicit.port} --cacert {certificate} "
+            f"--user shop@demo.test:{password} --mail-from shop@demo.test --mail-rcpt office@demo.test -T -",
+            flush=True,
+        )
+    _say(f"the admin: {_panel_url(settings)}admin/ as admin@localhost")
+
+
+def _watch(programs: dict[str, subprocess.Popen[bytes]]) -> int:
+    """Wait for Ctrl-C (KeyboardInterrupt) or for a program's end, which is a failure."""
+    while True:
+        for name, program in programs.items():
+            if program.poll() is not None:
+                _say(f"the {name} ended with code {program.returncode}; stopping the rest")
+                return 1
+        time.sleep(0.5)
+
+
+def _stop(programs: dict[str, subprocess.Popen[bytes]]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    running = {name: program for name, program in programs.items() if program.poll() is None}
+    if running:
+        _say("stopping; sessions finish their message first")
+    for program in running.values():
+        program.terminate()
+    deadline = time.monotonic() + STOP_WITHIN_S
+    for program in running.values():
+        try:
+            program.wait(timeout=max(0.1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            program.kill()
+            program.wait()
+    _say("stopped")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
