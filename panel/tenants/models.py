@@ -97,6 +97,9 @@ class User(AbstractBaseUser):
     is_active = models.BooleanField(default=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
+    # Sign-ins are events with a place and a time, not one column (and a write at each).
+    last_login = None
+
     USERNAME_FIELD = "email"
     EMAIL_FIELD = "email"
 
