@@ -165,7 +165,7 @@ class Parent:
                 self.start(child)
 
     def reap(self) -> list[Child]:
-        gone = []
+        gone: list[Child] = []
         while True:
             try:
                 pid, _ = os.waitpid(-1, os.WNOHANG)

@@ -110,7 +110,7 @@ class Worker:
         deadline = loop.time() + self.config.stop_s
         for session in tuple(self.services.sessions):
             session.drain()
-        while self.services.sessions and loop.time() < deadline:
+        while self.services.sessions and loop.time() < deadline:  # noqa: ASYNC110 bounded, and only at a stop
             await asyncio.sleep(0.02)
         for session in tuple(self.services.sessions):
             session.abort()

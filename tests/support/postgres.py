@@ -52,13 +52,14 @@ class Postgres:
         )
 
     def start(self) -> None:
-        self.process = subprocess.Popen(
-            [
-                self.bin / "postgres", "-D", self.folder / "data", "-h", "127.0.0.1", "-p", str(self.port),
-                "-k", self.folder, "-c", f"fsync={'on' if self.fsync else 'off'}", "-c", "max_connections=200",
-            ],
-            cwd=self.folder, stdout=subprocess.DEVNULL, stderr=open(self.folder / "log", "ab"), **self.user,
-        )
+        command = [
+            self.bin / "postgres", "-D", self.folder / "data", "-h", "127.0.0.1", "-p", str(self.port),
+            "-k", self.folder, "-c", f"fsync={'on' if self.fsync else 'off'}", "-c", "max_connections=200",
+        ]
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                command, cwd=self.folder, stdout=subprocess.DEVNULL, stderr=log, **self.user
+            )
         deadline = time.monotonic() + START_WITHIN_S
         while not self.answers():
             if self.process.poll() is not None or time.monotonic() > deadline:

@@ -3,7 +3,6 @@
 Tests of the services themselves call the services instead.
 """
 
-from datetime import datetime
 
 from panel.domains.models import Domain, DomainAlias
 from panel.mailboxes import passwords

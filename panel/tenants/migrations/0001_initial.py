@@ -2,10 +2,11 @@
 
 import django.db.models.deletion
 import django.utils.timezone
-import panel.rules.status
-import panel.tenants.models
 from django.conf import settings
 from django.db import migrations, models
+
+import panel.rules.status
+import panel.tenants.models
 
 
 class Migration(migrations.Migration):
