@@ -1,0 +1,435 @@
+"""Changes to mailboxes, aliases and credentials: each atomic, audited, told to the mailserver's caches.
+
+Decides who may have which address: one table of addresses, so that the database refuses a
+collision; a plan's numbers; whose a shared domain's addresses are. Suspending and closing a
+mailbox stand in operations/services.
+"""
+
+import ipaddress
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.db.models import Q
+from django.utils import timezone
+
+from panel.domains.models import Domain, DomainAlias
+from panel.mailboxes import loops, passwords
+from panel.mailboxes.models import Address, Alias, AliasTarget, Credential, Mailbox
+from panel.rules import addresses
+from panel.rules.addresses import BadAddress
+from panel.rules.status import Status
+from panel.tenants import audit
+from panel.tenants.changes import (
+    HashedPassword, ServiceError, Taken, alone, changed, count_against_plan, delete, hash_password, lock, number,
+    one_line, write,
+)
+from panel.tenants.models import Tenant, User
+
+SCOPES = ("submission", "imap", "pop3", "sieve")
+MOST_TARGETS = 100  # below what the directory follows for one recipient (200)
+MOST_NETWORKS = 50
+MOST_QUOTA_BYTES = 2**63 - 1
+KEEP: Any = object()  # leave this value as it is
+
+
+# Mailboxes
+
+
+def create_mailbox(
+    *,
+    address: str,
+    password: str | HashedPassword,
+    tenant: Tenant | None = None,
+    name: str = "",
+    quota_bytes: int | None = None,
+    actor: User | None,
+    ip: str | None = None,
+) -> Mailbox:
+    """A new mailbox with its address, its person and its main password.
+
+    `tenant` is whose it is: needed in a shared domain; elsewhere it is the domain's.
+    """
+    parsed = _parse(address, "address")
+    name = one_line(name, "name", most=100)
+    number(quota_bytes, "quota_bytes", most=MOST_QUOTA_BYTES)
+    hashed = hash_password(password, User(email=str(parsed), name=name))
+    with transaction.atomic():
+        taken = _take_address(parsed, tenant, "mailboxes", actor)
+        person = User(kind=User.Kind.PERSON, email=None, name=name)
+        person.set_unusable_password()
+        person.save(force_insert=True)
+        mailbox = Mailbox.objects.create(address=taken, person=person, name=name, quota_bytes=quota_bytes)
+        Credential.objects.create(mailbox=mailbox, kind=Credential.Kind.MAIN, secret=hashed.stored)
+        after = {"address": taken, "name": name, "quota_bytes": quota_bytes}
+        audit.record(actor, "mailbox.created", mailbox, tenant=taken.tenant, after=after, ip=ip)
+        changed(taken.domain.name)
+    return mailbox
+
+
+@transaction.atomic
+def change_mailbox(
+    mailbox: Mailbox,
+    *,
+    name: str = KEEP,
+    quota_bytes: int | None = KEEP,
+    actor: User | None,
+    ip: str | None = None,
+) -> Mailbox:
+    """Give the mailbox another name or quota (None: no bound)."""
+    values: dict[str, Any] = {}
+    if name is not KEEP:
+        values["name"] = one_line(name, "name", most=100)
+    if quota_bytes is not KEEP:
+        values["quota_bytes"] = number(quota_bytes, "quota_bytes", most=MOST_QUOTA_BYTES)
+    before, after = write(mailbox, **values)
+    if after:
+        tenant = mailbox.address.tenant
+        audit.record(actor, "mailbox.changed", mailbox, tenant=tenant, before=before, after=after, ip=ip)
+        changed(mailbox.address.domain.name)
+    return mailbox
+
+
+def set_password(
+    mailbox: Mailbox, password: str | HashedPassword, *, actor: User | None, ip: str | None = None
+) -> None:
+    """Give the mailbox another main password. A frozen one stays frozen."""
+    hashed = hash_password(password, User(email=str(mailbox.address), name=mailbox.name))
+    with transaction.atomic():
+        lock(mailbox)
+        mains = Credential.objects.filter(mailbox=mailbox, kind=Credential.Kind.MAIN)
+        if not mains.update(secret=hashed.stored):
+            Credential.objects.create(mailbox=mailbox, kind=Credential.Kind.MAIN, secret=hashed.stored)
+        audit.record(actor, "mailbox.password_set", mailbox, tenant=mailbox.address.tenant, ip=ip)
+        changed(mailbox.address.domain.name)
+
+
+# Aliases
+
+
+@transaction.atomic
+def create_alias(
+    *,
+    address: str,
+    targets: Sequence[str],
+    tenant: Tenant | None = None,
+    description: str = "",
+    actor: User | None,
+    ip: str | None = None,
+) -> Alias:
+    """A new alias that leads to `targets`, here or elsewhere. "@example.com" is that domain's catch-all."""
+    parsed = _parse_alias(address)
+    wanted = _parse_targets(targets)
+    description = one_line(description, "description", most=200)
+    alone("aliases")
+    taken = _take_address(parsed, tenant, "aliases", actor)
+    alias = Alias.objects.create(address=taken, description=description)
+    AliasTarget.objects.bulk_create(AliasTarget(alias=alias, target=target) for target in wanted)
+    _refuse_loop(alias)
+    after = {"address": taken, "targets": wanted, "description": description}
+    audit.record(actor, "alias.created", alias, tenant=taken.tenant, after=after, ip=ip)
+    changed(taken.domain.name, *_domains_here(wanted))
+    return alias
+
+
+@transaction.atomic
+def change_alias(
+    alias: Alias,
+    *,
+    targets: Sequence[str] = KEEP,
+    description: str = KEEP,
+    actor: User | None,
+    ip: str | None = None,
+) -> Alias:
+    """Let the alias lead to other targets, or describe it otherwise."""
+    alone("aliases")
+    before, after = {}, {}
+    if description is not KEEP:
+        before, after = write(alias, description=one_line(description, "description", most=200))
+    old = list(lock(alias).targets.values_list("target", flat=True))
+    wanted = old if targets is KEEP else _parse_targets(targets)
+    if wanted != old:
+        alias.targets.all().delete()
+        AliasTarget.objects.bulk_create(AliasTarget(alias=alias, target=target) for target in wanted)
+        _refuse_loop(alias)
+        before, after = {**before, "targets": old}, {**after, "targets": wanted}
+    if after:
+        tenant = alias.address.tenant
+        audit.record(actor, "alias.changed", alias, tenant=tenant, before=before, after=after, ip=ip)
+        changed(alias.address.domain.name, *_domains_here([*old, *wanted]))
+    return alias
+
+
+@transaction.atomic
+def delete_alias(alias: Alias, *, actor: User | None, ip: str | None = None) -> None:
+    """Delete an alias; its address is free again."""
+    address, targets = alias.address, list(lock(alias).targets.values_list("target", flat=True))
+    audit.record(
+        actor, "alias.deleted", alias, tenant=address.tenant, before={"address": address, "targets": targets}, ip=ip
+    )
+    delete(alias, f"{alias} is still in use.")
+    delete(address, f"{address} is still in use.")
+    changed(address.domain.name, *_domains_here(targets))
+
+
+# Credentials
+
+
+@transaction.atomic
+def create_credential(
+    mailbox: Mailbox,
+    *,
+    label: str = "",
+    scopes: Iterable[str] = ("submission",),
+    networks: Iterable[str] = (),
+    expires_at: datetime | None = None,
+    actor: User | None,
+    ip: str | None = None,
+) -> tuple[Credential, str]:
+    """A new app password, and its secret, which nobody can show a second time.
+
+    `networks` are where it may be used from (none: anywhere), `expires_at` until when.
+    """
+    values = _credential_values(label=label, scopes=scopes, networks=networks, expires_at=expires_at)
+    stored = lock(mailbox)
+    if stored.status == Status.CLOSED:
+        raise ServiceError(f"{mailbox} is closed.", "mailbox")
+    secret = passwords.new_app_secret()
+    credential = Credential.objects.create(
+        mailbox=stored, kind=Credential.Kind.APP, secret=passwords.hash_app(secret), **values
+    )
+    _tell(credential, "created", actor, ip, after=values)
+    return credential, secret
+
+
+@transaction.atomic
+def change_credential(
+    credential: Credential,
+    *,
+    label: str = KEEP,
+    scopes: Iterable[str] = KEEP,
+    networks: Iterable[str] = KEEP,
+    expires_at: datetime | None = KEEP,
+    actor: User | None,
+    ip: str | None = None,
+) -> Credential:
+    """Give an app password another label, other scopes, networks, or another end."""
+    given = {"label": label, "scopes": scopes, "networks": networks, "expires_at": expires_at}
+    values = _credential_values(**{name: value for name, value in given.items() if value is not KEEP})
+    if credential.kind != Credential.Kind.APP:
+        raise ServiceError("Scopes, networks and an end are for app passwords; freeze a main password instead.")
+    before, after = write(credential, **values)
+    if after:
+        _tell(credential, "changed", actor, ip, before=before, after=after)
+    return credential
+
+
+@transaction.atomic
+def freeze_credential(credential: Credential, *, reason: str, actor: User | None, ip: str | None = None) -> None:
+    """Let nobody log in with it until it is unfrozen."""
+    reason = one_line(reason, "reason", most=audit.MOST_REASON, required=True)
+    thawed = Credential.objects.filter(pk=credential.pk, frozen_at=None)
+    credential.frozen_at, credential.frozen_reason = timezone.now(), reason
+    if not thawed.update(frozen_at=credential.frozen_at, frozen_reason=reason):
+        raise ServiceError(f"The {credential} of {credential.mailbox} is frozen already.", "frozen")
+    _tell(credential, "frozen", actor, ip, reason=reason)
+
+
+@transaction.atomic
+def unfreeze_credential(
+    credential: Credential, *, reason: str = "", actor: User | None, ip: str | None = None
+) -> None:
+    """Let it log in again."""
+    reason = one_line(reason, "reason", most=audit.MOST_REASON)
+    frozen = Credential.objects.filter(pk=credential.pk, frozen_at__isnull=False)
+    if not frozen.update(frozen_at=None, frozen_reason=""):
+        raise ServiceError(f"The {credential} of {credential.mailbox} is not frozen.", "frozen")
+    credential.frozen_at, credential.frozen_reason = None, ""
+    _tell(credential, "unfrozen", actor, ip, reason=reason)
+
+
+@transaction.atomic
+def revoke_credential(credential: Credential, *, actor: User | None, ip: str | None = None) -> None:
+    """Delete an app password for good."""
+    if credential.kind != Credential.Kind.APP:
+        raise ServiceError("A main password can't be revoked: set another one, or freeze it.")
+    _tell(credential, "revoked", actor, ip, before={"label": credential.label, "scopes": credential.scopes})
+    delete(credential, f"The {credential} is still in use.")
+
+
+def find_mailbox(address: str) -> Mailbox:
+    """The mailbox of this address. Raises ServiceError."""
+    parsed = _parse(address, "address")
+    mailboxes = Mailbox.objects.select_related("address__domain", "address__tenant")
+    mailbox = mailboxes.filter(address__local_part=parsed.local_part, address__domain__name=parsed.domain).first()
+    if mailbox is None:
+        raise ServiceError(f"There is no mailbox {parsed}.", "address")
+    return mailbox
+
+
+def find_alias(address: str) -> Alias:
+    """The alias of this address. Raises ServiceError."""
+    parsed = _parse_alias(address)
+    aliases = Alias.objects.select_related("address__domain", "address__tenant")
+    alias = aliases.filter(address__local_part=parsed.local_part, address__domain__name=parsed.domain).first()
+    if alias is None:
+        raise ServiceError(f"There is no alias {_name(parsed)}.", "address")
+    return alias
+
+
+# How addresses are read and taken
+
+
+def _parse(text: str, field: str) -> addresses.Address:
+    try:
+        return addresses.parse_address(text).canonical
+    except BadAddress as error:
+        raise ServiceError(str(error), field) from None
+
+
+def _parse_alias(text: str) -> addresses.Address:
+    if not text.strip().startswith("@"):
+        return _parse(text, "address")
+    try:
+        return addresses.Address("", addresses.canonical_domain(text.strip()[1:]))
+    except BadAddress as error:
+        raise ServiceError(str(error), "address") from None
+
+
+def _parse_targets(texts: Sequence[str]) -> list[str]:
+    """The targets, canonical, each once, in the order given."""
+    wanted: dict[str, None] = {}
+    for text in texts:
+        try:
+            wanted[str(addresses.parse_address(text).canonical)] = None
+        except BadAddress as error:
+            raise ServiceError(f"Target {text.strip()[:100]!r}: {error}", "targets") from None
+    if not wanted:
+        raise ServiceError("An alias needs a target: write at least one address.", "targets")
+    if len(wanted) > MOST_TARGETS:
+        raise ServiceError(f"An alias leads to {MOST_TARGETS} addresses at most.", "targets")
+    return list(wanted)
+
+
+def _name(address: addresses.Address) -> str:
+    return str(address) if address.local_part else f"@{address.domain}"
+
+
+def _take_address(
+    parsed: addresses.Address, tenant: Tenant | None, what: str, actor: User | None
+) -> Address:
+    """The Address row for a new mailbox or alias ("mailboxes", "aliases"), within the tenant's plan."""
+    domain = Domain.objects.filter(name=parsed.domain).first()
+    if domain is None:
+        other = DomainAlias.objects.filter(name=parsed.domain).select_related("domain").first()
+        if other:
+            raise ServiceError(f"{other.name} stands for {other.domain}: use an address in {other.domain}.", "address")
+        raise ServiceError(f"The domain {parsed.domain} isn't hosted here: create it first.", "address")
+    separator = settings.ENVIRONMENT.separator
+    if separator and parsed.without_subaddress(separator) != parsed:
+        raise ServiceError(
+            f"The address holds {separator}: what follows it is a subaddress, mail for which "
+            f"reaches {parsed.without_subaddress(separator)}.", "address",
+        )
+    owner = count_against_plan(_holder(domain, parsed, tenant, actor), what, _COUNTS[what])
+    if lock(domain).status == Status.CLOSED:
+        raise ServiceError(f"The domain {domain} is closed.", "address")
+    if what == "mailboxes" and User.objects.filter(email=str(parsed)).exists():
+        raise Taken(
+            f"{parsed} is the login of a panel account: give that account another address first.", "address"
+        )
+    try:
+        with transaction.atomic():
+            return Address.objects.create(local_part=parsed.local_part, domain=domain, tenant=owner)
+    except IntegrityError:
+        raise _taken(parsed, owner) from None
+
+
+_COUNTS = {
+    "mailboxes": lambda tenant: Mailbox.objects.filter(address__tenant=tenant).count(),
+    "aliases": lambda tenant: Alias.objects.filter(address__tenant=tenant).count(),
+}
+
+
+def _holder(domain: Domain, parsed: addresses.Address, tenant: Tenant | None, actor: User | None) -> Tenant:
+    """Whose the new address is."""
+    if domain.tenant:
+        if tenant and tenant.pk != domain.tenant_id:
+            raise ServiceError(f"{domain} is not a domain of {tenant}: leave the tenant out.", "tenant")
+        return domain.tenant
+    if not parsed.local_part:
+        raise ServiceError(f"{domain} is a shared domain: it has no catch-all.", "address")
+    if tenant is None:
+        raise ServiceError(f"{domain} is a shared domain: name the tenant whose address this is.", "tenant")
+    by_staff = actor is None or actor.has_provider_role
+    if not by_staff and not domain.plans.filter(pk=tenant.plan_id).exists():
+        raise ServiceError(f"Addresses in {domain} are given by the provider.", "address")
+    return tenant
+
+
+def _taken(parsed: addresses.Address, asking: Tenant) -> Taken:
+    """Who has the address already is told only to its own tenant."""
+    held = Address.objects.filter(local_part=parsed.local_part, domain__name=parsed.domain).first()
+    what = ""
+    if held and held.tenant_id == asking.pk:
+        what = ": it is a mailbox" if Mailbox.objects.filter(address=held).exists() else ": it is an alias"
+    return Taken(f"The address {_name(parsed)} is taken already{what}.", "address")
+
+
+def _refuse_loop(alias: Alias) -> None:
+    chain = loops.chain_back_to(alias, settings.ENVIRONMENT.separator)
+    if chain:
+        raise ServiceError(f"The alias would lead back to itself: {' → '.join(chain)}.", "targets")
+
+
+def _domains_here(targets: Iterable[str]) -> set[str]:
+    """The domains of these targets that are hosted here: who may send as the alias changes there."""
+    names = {target.rpartition("@")[2] for target in targets}
+    rows = Domain.objects.filter(Q(name__in=names) | Q(aliases__name__in=names))
+    return set(rows.values_list("name", flat=True))
+
+
+def _credential_values(**values: Any) -> dict[str, Any]:
+    if "label" in values:
+        values["label"] = one_line(values["label"], "label", most=100)
+    if "scopes" in values:
+        asked = set(values["scopes"])
+        values["scopes"] = [scope for scope in SCOPES if scope in asked]
+        if not asked or asked - set(SCOPES):
+            raise ServiceError(f"An app password is for one or more of {', '.join(SCOPES)}.", "scopes")
+    if "networks" in values:
+        values["networks"] = _networks(values["networks"])
+    if values.get("expires_at"):
+        if timezone.is_naive(values["expires_at"]):
+            values["expires_at"] = timezone.make_aware(values["expires_at"])
+        if values["expires_at"] <= timezone.now():
+            raise ServiceError("The app password would have expired already: write a later end.", "expires_at")
+    return values
+
+
+def _networks(texts: Iterable[str]) -> list[str]:
+    networks: dict[str, None] = {}
+    for text in texts:
+        try:
+            networks[str(ipaddress.ip_network(text.strip()))] = None
+        except ValueError:
+            raise ServiceError(
+                f"{text.strip()[:60]!r} is not a network: write 192.0.2.0/24 or 2001:db8::/32.", "networks"
+            ) from None
+    if len(networks) > MOST_NETWORKS:
+        raise ServiceError(f"An app password has {MOST_NETWORKS} networks at most.", "networks")
+    return list(networks)
+
+
+def _tell(
+    credential: Credential, act: str, actor: User | None, ip: str | None, *, before: dict[str, Any] | None = None,
+    after: dict[str, Any] | None = None, reason: str = "",
+) -> None:
+    address = credential.mailbox.address
+    audit.record(
+        actor, f"credential.{act}", credential, tenant=address.tenant, before={"mailbox": address, **(before or {})},
+        after=after, reason=reason, ip=ip,
+    )
+    changed(address.domain.name)

@@ -1,0 +1,215 @@
+"""Changes that cross apps: suspend, resume, close and restore; panel accounts beside hosted addresses.
+
+Each is conditional, atomic, audited, and told to the mailserver's caches: it takes hold on
+open connections within a second, and the queue asks again at its next claim.
+"""
+
+from typing import Any
+
+from django.db import transaction
+
+from panel.domains.models import Domain, DomainAlias, Proof
+from panel.mailboxes.models import Mailbox
+from panel.rules import addresses
+from panel.rules.addresses import BadAddress
+from panel.rules.status import Status
+from panel.sending.services import release_suspended
+from panel.tenants import audit
+from panel.tenants.changes import (
+    HashedPassword, ServiceError, Taken, changed, choice, hash_password, lock, one_line, taken_means,
+    tenant_changed, write,
+)
+from panel.tenants.models import AuditEntry, ProviderRole, Tenant, User
+from panel.tenants.services import keep_an_owner
+
+Suspendable = Mailbox | Domain | Tenant
+KEEP: Any = object()  # leave this value as it is
+
+
+class AlreadySuspended(ServiceError):
+    """It is suspended already: the audit log holds one entry an event."""
+
+
+class NotSuspended(ServiceError):
+    """There is nothing to resume."""
+
+
+# Suspend and resume, close and restore
+
+
+@transaction.atomic
+def suspend(
+    subject: Suspendable, *, reason: str, sending_only: bool = False, actor: User | None, ip: str | None = None
+) -> None:
+    """Stop the subject's logins and sending, or with `sending_only` its sending; its mail still comes in.
+
+    Raises AlreadySuspended.
+    """
+    reason = one_line(reason, "reason", most=audit.MOST_REASON, required=True)
+    status = Status.NO_SENDING if sending_only else Status.SUSPENDED
+    before = _move(subject, status, reason, range(status))
+    if before is None:
+        now = Status(lock(subject).status)
+        raise AlreadySuspended(f"{_named(subject)} is {now.words} already.")
+    _tell(subject, "suspended", before, status, reason, actor, ip)
+
+
+@transaction.atomic
+def resume(subject: Suspendable, *, reason: str = "", actor: User | None, ip: str | None = None) -> None:
+    """Make a suspended subject active again, and what waits of it due.
+
+    Only this one: what it belongs to, or what belongs to it, stays as it is. Raises NotSuspended.
+    """
+    reason = one_line(reason, "reason", most=audit.MOST_REASON)
+    before = _move(subject, Status.ACTIVE, "", (Status.NO_SENDING, Status.SUSPENDED))
+    if before is None:
+        now = Status(lock(subject).status)
+        raise NotSuspended(f"{_named(subject)} is {now.words}, not suspended.")
+    _tell(subject, "resumed", before, Status.ACTIVE, reason, actor, ip)
+    release_suspended(_tenants_of(subject))
+
+
+@transaction.atomic
+def close(subject: Suspendable, *, reason: str = "", actor: User | None, ip: str | None = None) -> None:
+    """Close the subject: no logins, no sending, its mail is refused. Everything is kept."""
+    reason = one_line(reason, "reason", most=audit.MOST_REASON)
+    before = _move(subject, Status.CLOSED, reason, range(Status.CLOSED))
+    if before is None:
+        raise ServiceError(f"{_named(subject)} is closed already.")
+    _tell(subject, "closed", before, Status.CLOSED, reason, actor, ip)
+
+
+@transaction.atomic
+def restore(subject: Suspendable, *, reason: str = "", actor: User | None, ip: str | None = None) -> None:
+    """Undo the closing: the subject is what it was before, suspended if it was."""
+    reason = one_line(reason, "reason", most=audit.MOST_REASON)
+    model = subject._meta.model_name
+    entries = AuditEntry.objects.filter(subject_type=model, subject_id=subject.pk, action=f"{model}.closed")
+    closing = entries.order_by("-pk").first()
+    # Without its entry nobody knows; suspended is then the safe one.
+    status = Status[closing.before["status"]] if closing else Status.SUSPENDED
+    old_reason = closing.before.get("status_reason", "") if closing else ""
+    before = _move(subject, status, old_reason, (Status.CLOSED,))
+    if before is None:
+        raise ServiceError(f"{_named(subject)} is not closed.")
+    _tell(subject, "restored", before, status, reason, actor, ip)
+
+
+def _move(subject: Suspendable, status: Status, reason: str, from_: Any) -> dict[str, str] | None:
+    """Set the status if it is one of `from_`; gives what was before, or None when it was not."""
+    stored = lock(subject)
+    before = {"status": Status(stored.status).name, "status_reason": stored.status_reason}
+    rows = type(subject)._default_manager.filter(pk=subject.pk, status__in=list(from_))
+    if not rows.update(status=status, status_reason=reason):
+        return None
+    subject.status, subject.status_reason = status, reason
+    return before
+
+
+def _tell(
+    subject: Suspendable, act: str, before: dict[str, str], status: Status, reason: str, actor: User | None,
+    ip: str | None,
+) -> None:
+    action = f"{subject._meta.model_name}.{act}"
+    after = {"status": status.name}
+    match subject:
+        case Mailbox():
+            tenant = subject.address.tenant
+            changed(subject.address.domain.name)
+        case Domain():
+            tenant = subject.tenant
+            changed(subject.name, *subject.aliases.values_list("name", flat=True))
+        case Tenant():
+            tenant = subject
+            tenant_changed(subject)
+    audit.record(actor, action, subject, tenant=tenant, before=before, after=after, reason=reason, ip=ip)
+
+
+def _tenants_of(subject: Suspendable) -> Any:
+    """Whose recipients may have waited for the subject."""
+    match subject:
+        case Mailbox():
+            return [subject.address.tenant_id]
+        case Tenant():
+            return [subject.pk]
+    return [subject.tenant_id] if subject.tenant_id else subject.addresses.values("tenant")
+
+
+def _named(subject: Suspendable) -> str:
+    kind = "tenant" if isinstance(subject, Tenant) else "domain" if isinstance(subject, Domain) else "mailbox"
+    return f"The {kind} {subject}"
+
+
+# Panel accounts
+
+
+def create_account(
+    *,
+    email: str,
+    password: str | HashedPassword,
+    name: str = "",
+    provider_role: str = ProviderRole.NONE,
+    actor: User | None,
+    ip: str | None = None,
+) -> User:
+    """A new panel account. Refused for an address hosted here: that signs in with its mailbox."""
+    values = {
+        "email": _account_email(email),
+        "name": one_line(name, "name", most=100),
+        "provider_role": choice(provider_role, ProviderRole, "provider_role"),
+    }
+    hashed = hash_password(password, User(**values))
+    with transaction.atomic():
+        _refuse_hosted(values["email"])
+        with taken_means(f"There is an account {values['email']} already.", "email"):
+            account = User.objects.create(kind=User.Kind.PANEL, password=hashed.stored, **values)
+        audit.record(actor, "account.created", account, tenant=None, after=values, ip=ip)
+    return account
+
+
+@transaction.atomic
+def change_account(
+    account: User,
+    *,
+    email: str = KEEP,
+    name: str = KEEP,
+    provider_role: str = KEEP,
+    actor: User | None,
+    ip: str | None = None,
+) -> User:
+    """Give a panel account another address, name or provider role."""
+    if account.kind != User.Kind.PANEL:
+        raise ServiceError("The person of a mailbox can't be changed here: change the mailbox.")
+    values: dict[str, Any] = {}
+    if email is not KEEP:
+        values["email"] = _account_email(email)
+        if not User.objects.filter(pk=account.pk, email=values["email"]).exists():
+            _refuse_hosted(values["email"])
+    if name is not KEEP:
+        values["name"] = one_line(name, "name", most=100)
+    if provider_role is not KEEP:
+        values["provider_role"] = choice(provider_role, ProviderRole, "provider_role")
+        if values["provider_role"] != ProviderRole.OWNER:
+            keep_an_owner(without=account)
+    with taken_means(f"There is an account {values.get('email')} already.", "email"):
+        before, after = write(account, **values)
+    if after:
+        audit.record(actor, "account.changed", account, tenant=None, before=before, after=after, ip=ip)
+    return account
+
+
+def _account_email(text: str) -> str:
+    try:
+        email = str(addresses.parse_address(text, smtputf8=False).canonical)
+    except BadAddress as error:
+        raise ServiceError(str(error), "email") from None
+    return one_line(email, "email", most=254, required=True)
+
+
+def _refuse_hosted(email: str) -> None:
+    """Refuse the login when its domain is hosted here (a pending one isn't: anybody may type a name)."""
+    domain = email.rpartition("@")[2]
+    proved = (Proof.PROVED, Proof.LAPSED)
+    alias = DomainAlias.objects.filter(name=domain, proof__in=proved)
+    if Domain.objects.filter(name=domain, proof__in=proved).exists() or alias.exists():
+        raise Taken(f"{domain} is hosted here: addresses hosted here sign in with their mailbox.", "email")

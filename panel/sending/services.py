@@ -1,0 +1,291 @@
+"""Changes to sending limits, routes and the queue: each atomic and audited.
+
+Limits and routes are told to the mailserver's caches; the queue is read afresh at each claim.
+"""
+
+import ipaddress
+from collections.abc import Iterable
+from enum import Enum
+from urllib.parse import urlsplit
+
+from django.db import transaction
+from django.db.models import Count, F, Q, QuerySet
+from django.utils import timezone
+
+from panel.database import ids
+from panel.domains.models import Domain
+from panel.domains.services import canonical_name
+from panel.mailboxes.models import Credential, Mailbox
+from panel.rules import addresses, reply
+from panel.sending.models import Content, Hold, OutboundRoute, Recipient, SendingLimit, Window
+from panel.tenants import audit
+from panel.tenants.changes import (
+    MOST_NUMBER, ServiceError, changed, choice, delete, everything_changed, lock, one_line, tenant_changed,
+)
+from panel.tenants.models import Tenant, User
+
+LimitSubject = Tenant | Domain | Mailbox | Credential
+
+
+class Inherit(Enum):
+    """No limit of its own: the plan's holds, or that of the level above."""
+
+    INHERIT = "inherit"
+
+
+INHERIT = Inherit.INHERIT
+
+
+# Limits
+
+
+@transaction.atomic
+def set_limit(
+    subject: LimitSubject, *, window: str, recipients: int | None, actor: User | None, ip: str | None = None
+) -> SendingLimit:
+    """Let the subject reach `recipients` in a window ("hour", "day": sliding); None is unlimited, 0 is nobody."""
+    window = choice(window, Window, "window")
+    if recipients is not None and (
+        isinstance(recipients, bool) or not isinstance(recipients, int) or not 0 <= recipients <= MOST_NUMBER
+    ):
+        raise ServiceError(f"A limit is a whole number from 0 to {MOST_NUMBER}, or unlimited.", "recipients")
+    field, owner = _limit_of(subject)
+    lock(subject)
+    old = SendingLimit.objects.filter(**{field: subject}, window=window).first()
+    limit, _ = SendingLimit.objects.update_or_create(
+        **{field: subject}, window=window, defaults={"recipients": recipients, "owner": owner}
+    )
+    audit.record(
+        actor, "limit.set", subject, tenant=owner, before={window: _in_words(old.recipients if old else INHERIT)},
+        after={window: _in_words(recipients)}, ip=ip,
+    )
+    _limit_changed(subject)
+    return limit
+
+
+@transaction.atomic
+def inherit_limit(subject: LimitSubject, *, window: str, actor: User | None, ip: str | None = None) -> None:
+    """Take the subject's own limit away. Raises ServiceError when it has none."""
+    window = choice(window, Window, "window")
+    field, owner = _limit_of(subject)
+    lock(subject)
+    old = SendingLimit.objects.filter(**{field: subject}, window=window).first()
+    if old is None:
+        raise ServiceError(f"{_named(subject)} has no limit of its own for the {window}.", "window")
+    audit.record(
+        actor, "limit.inherited", subject, tenant=owner, before={window: _in_words(old.recipients)},
+        after={window: INHERIT.value}, ip=ip,
+    )
+    delete(old, "The limit is in use.")
+    _limit_changed(subject)
+
+
+def read_limit(text: str) -> int | None | Inherit:
+    """The limit that a person wrote: a number, "unlimited" (None) or "inherit". Raises ServiceError."""
+    text = text.strip().lower()
+    if text == "unlimited":
+        return None
+    if text == INHERIT.value:
+        return INHERIT
+    if text.isascii() and text.isdigit() and int(text) <= MOST_NUMBER:
+        return int(text)
+    raise ServiceError(
+        f"{text[:40]!r} is no limit: write a whole number from 0 to {MOST_NUMBER}, unlimited or inherit.", "recipients"
+    )
+
+
+def limit_subject(limit: SendingLimit) -> LimitSubject:
+    """What the limit stands on."""
+    return limit.tenant or limit.domain or limit.mailbox or limit.credential
+
+
+def _limit_of(subject: LimitSubject) -> tuple[str, Tenant]:
+    """The limit's column for such a subject, and whose it is."""
+    match subject:
+        case Tenant():
+            return "tenant", subject
+        case Domain():
+            if subject.tenant is None:
+                raise ServiceError(f"{subject} is a shared domain: limit the tenants who send in it.", "domain")
+            return "domain", subject.tenant
+        case Mailbox():
+            return "mailbox", subject.address.tenant
+    return "credential", subject.mailbox.address.tenant
+
+
+def _limit_changed(subject: LimitSubject) -> None:
+    match subject:
+        case Tenant():
+            tenant_changed(subject)
+        case Domain():
+            changed(subject.name)
+        case Mailbox():
+            changed(subject.address.domain.name)
+        case Credential():
+            changed(subject.mailbox.address.domain.name)
+
+
+def _named(subject: LimitSubject) -> str:
+    return f"The {subject} of {subject.mailbox}" if isinstance(subject, Credential) else str(subject)
+
+
+def _in_words(limit: int | None | Inherit) -> int | str:
+    if isinstance(limit, Inherit):
+        return limit.value
+    return "unlimited" if limit is None else limit
+
+
+# Routes
+
+
+def parse_route(url: str) -> tuple[str, int]:
+    """Host and port of "smtp://host:port" (port 25 when left out). Raises ServiceError."""
+    example = "write smtp://HOST:PORT, for example smtp://relay.example.com:25"
+    try:
+        parts = urlsplit(one_line(url, "route", most=300, required=True))
+        host, port = parts.hostname or "", parts.port
+    except ValueError as error:
+        if isinstance(error, ServiceError):
+            raise
+        raise ServiceError(f"The route is not understood: {example}.", "route") from None
+    if parts.scheme == "smtps":
+        raise ServiceError("Routes by smtps:// (TLS from the first byte) come later: use smtp:// with STARTTLS.", "route")
+    if parts.username is not None or parts.password is not None:
+        raise ServiceError("Routes with a login come later: leave user name and password out.", "route")
+    if parts.scheme != "smtp" or not host or parts.path.strip("/") or parts.query or parts.fragment:
+        raise ServiceError(f"The route is not understood: {example}.", "route")
+    return host, 25 if port is None else port
+
+
+@transaction.atomic
+def set_route(
+    *,
+    domain: str,
+    host: str,
+    port: int = 25,
+    tls: str = OutboundRoute.Tls.OPPORTUNISTIC,
+    actor: User | None,
+    ip: str | None = None,
+) -> OutboundRoute:
+    """Send mail for `domain` to this host in place of its MX; "" or "*": for every domain without a route."""
+    name = "" if domain.strip() in ("", "*") else canonical_name(domain, "domain")
+    values = {"host": _route_host(host), "port": port, "tls": choice(tls, OutboundRoute.Tls, "tls")}
+    if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= 65535:
+        raise ServiceError("A port is a number from 1 to 65535.", "port")
+    old = OutboundRoute.objects.filter(domain=name).first()
+    before = {field: getattr(old, field) for field in values} if old else {}
+    route, _ = OutboundRoute.objects.update_or_create(domain=name, defaults=values)
+    audit.record(actor, "route.set", route, tenant=None, before=before, after=values, ip=ip)
+    _route_changed(name)
+    return route
+
+
+@transaction.atomic
+def remove_route(route: OutboundRoute, *, actor: User | None, ip: str | None = None) -> None:
+    """Let mail for the route's domain go by its MX again."""
+    before = {"host": route.host, "port": route.port, "tls": route.tls}
+    audit.record(actor, "route.removed", route, tenant=None, before=before, ip=ip)
+    delete(route, f"The route {route} is in use.")
+    _route_changed(route.domain)
+
+
+def _route_host(host: str) -> str:
+    host = host.strip()
+    try:
+        return str(ipaddress.ip_address(host.removeprefix("[").removesuffix("]")))
+    except ValueError:
+        pass
+    try:
+        return addresses.canonical_domain(host, single_label=True)
+    except addresses.BadAddress as error:
+        raise ServiceError(f"The host {host[:100]!r} can't be used: {error}", "host") from None
+
+
+def _route_changed(domain: str) -> None:
+    if domain:
+        changed(domain)
+    else:
+        everything_changed()
+
+
+# The queue
+
+
+@transaction.atomic
+def retry(
+    recipients: QuerySet[Recipient] | Iterable[int],
+    *,
+    release: bool = False,
+    reason: str = "",
+    actor: User | None,
+    ip: str | None = None,
+) -> int:
+    """Make waiting recipients due now; gives how many. One audit entry a tenant.
+
+    `release` also lifts that they were held as undeliverable or as poison. Whoever is held
+    because the sender is suspended stays so: resuming lifts that.
+    """
+    reason = one_line(reason, "reason", most=audit.MOST_REASON)
+    waiting = _waiting(recipients)
+    lifted = Hold.UNDELIVERABLE | Hold.POISON if release else 0
+    if not release:
+        waiting = waiting.filter(holds=0)
+    found = _lock(waiting)
+    tenants = found.values_list("tenant").annotate(Count("pk")).order_by("tenant")
+    for tenant_id, count in list(tenants):
+        audit.record(
+            actor, "queue.retried", "the queue", tenant=Tenant.objects.filter(pk=tenant_id).first(),
+            after={"recipients": count, "released": release}, reason=reason, ip=ip,
+        )
+    return found.update(due_at=timezone.now(), holds=F("holds").bitand(~lifted & 0x7FFF))
+
+
+@transaction.atomic
+def discard(recipient: Recipient, *, reason: str = "", actor: User | None, ip: str | None = None) -> None:
+    """Give a waiting recipient up: it is never delivered, and nobody is told.
+
+    Refused while a try is under way. The message's content goes with its last recipient;
+    a body kept as a file is removed by the mailserver's sweep.
+    """
+    reason = one_line(reason, "reason", most=audit.MOST_REASON)
+    now = timezone.now()
+    idle = Q(lease_until=None) | Q(lease_until__lte=now)
+    mine = Recipient.objects.filter(pk=recipient.pk, state=Recipient.State.WAITING)
+    if not mine.filter(idle).update(
+        state=Recipient.State.DISCARDED, settled_at=now, lease_until=None, lease_by="", last_reply=str(reply.DISCARDED)
+    ):
+        if mine.exists():
+            raise ServiceError(f"{recipient} is being delivered just now: try again in a minute.")
+        raise ServiceError(f"{recipient} no longer waits in the queue.")
+    # Locked before the count, so that of two who discard the last two recipients one sees none left.
+    content = Content.objects.select_for_update().filter(pk=recipient.message_id).values_list("pk").first()
+    left = Recipient.objects.filter(message=recipient.message_id, state=Recipient.State.WAITING)
+    if content and not left.exists():
+        Content.objects.filter(pk=recipient.message_id).delete()
+    audit.record(
+        actor, "queue.discarded", recipient, tenant=Tenant.objects.filter(pk=recipient.tenant_id).first(),
+        before={"queue_id": ids.to_text(recipient.message_id), "last_reply": recipient.last_reply},
+        reason=reason, ip=ip,
+    )
+
+
+def release_suspended(tenants: QuerySet[Tenant] | Iterable[int]) -> int:
+    """Make due what waits because its sender's tenant, or something of it, was suspended; gives how many.
+
+    In the transaction of whoever resumes. What still may not go is held again at its next claim.
+    """
+    held = Recipient.objects.filter(tenant__in=tenants, state=Recipient.State.WAITING)
+    held = held.annotate(suspended=F("holds").bitand(Hold.SUSPENDED)).filter(suspended=Hold.SUSPENDED)
+    return _lock(held).update(due_at=timezone.now(), holds=F("holds").bitand(~Hold.SUSPENDED & 0x7FFF))
+
+
+def _waiting(recipients: QuerySet[Recipient] | Iterable[int]) -> QuerySet[Recipient]:
+    rows = recipients if isinstance(recipients, QuerySet) else Recipient.objects.filter(pk__in=list(recipients))
+    return rows.filter(state=Recipient.State.WAITING)
+
+
+def _lock(rows: QuerySet[Recipient]) -> QuerySet[Recipient]:
+    """The rows, locked in the order of their ids, as the mailserver does it: no deadlock."""
+    for _ in rows.order_by("pk").select_for_update(of=("self",)).values_list("pk").iterator():
+        pass
+    return rows.order_by()

@@ -1,0 +1,58 @@
+"""The audit log: who did what to whose data. Written by the services, in their transaction."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import Enum
+from typing import Any
+
+from django.db import models
+
+from panel.tenants.models import AuditEntry, Tenant, User
+
+COMMAND_LINE = "command line"
+MOST_REASON = 500
+
+
+def record(
+    actor: User | None,
+    action: str,
+    subject: models.Model | str,
+    *,
+    tenant: Tenant | None,
+    before: Mapping[str, Any] | None = None,
+    after: Mapping[str, Any] | None = None,
+    reason: str = "",
+    ip: str | None = None,
+) -> AuditEntry:
+    """Write one entry, which `tenant` may read (None: only the provider).
+
+    Without an actor it was the command line. `subject` is a row, or words for what is
+    none ("the queue"). `before` and `after` hold the fields that changed, never a secret.
+    """
+    row = subject if isinstance(subject, models.Model) else None
+    return AuditEntry.objects.create(
+        actor=actor,
+        actor_name=str(actor) if actor else COMMAND_LINE,
+        action=action,
+        tenant=tenant,
+        subject_type=row._meta.model_name if row else "",
+        subject_id=row.pk if row else None,
+        subject_name=str(subject)[:400],
+        before=_plain(before or {}),
+        after=_plain(after or {}),
+        reason=reason,
+        ip=ip,
+    )
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON can hold it."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Enum):
+        return value.value
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)

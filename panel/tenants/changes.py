@@ -1,0 +1,216 @@
+"""What every change to the panel's data shares: refusals, clean texts, locks, the caches' notice.
+
+Each change is a service (`services.py` of an app): atomic, audited, told to the mailserver's
+caches. A refusal is a ServiceError, whose text is a sentence for whoever asked. Passwords are
+hashed before the transaction opens: `hash_password`, or the service does it at its start.
+"""
+
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from zlib import crc32
+
+from django.contrib.auth.hashers import make_password
+from django.contrib.auth.password_validation import validate_password
+from django.core.exceptions import ValidationError
+from django.db import IntegrityError, connection, models, transaction
+
+from panel.tenants.models import DirectoryChange, Tenant, User
+
+MOST_PASSWORD = 200  # characters: SASL PLAIN's line stays below 12,288 bytes (RFC 4954 §4.4)
+MOST_NUMBER = 2**31 - 1  # what a PositiveIntegerField holds on every database
+
+# Turn the direction of text, or end a line: what is shown would not be what is stored (UAX #9).
+_DECEIVING = frozenset("\u061c\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+Row = TypeVar("Row", bound=models.Model)
+
+
+class ServiceError(ValueError):
+    """A change that is refused. The text is a sentence; `field` is the form's field it belongs to, or empty."""
+
+    def __init__(self, sentence: str, field: str = "") -> None:
+        super().__init__(sentence)
+        self.field = field
+
+
+class Taken(ServiceError):
+    """A name or an address that somebody has already."""
+
+
+class Gone(ServiceError):
+    """The row was deleted in the meantime."""
+
+
+@dataclass(frozen=True, slots=True)
+class HashedPassword:
+    """A password that was checked and hashed before the transaction."""
+
+    stored: str = field(repr=False)
+
+
+def hash_password(password: "str | HashedPassword", about: User | None = None) -> HashedPassword:
+    """The password, checked by the validators of the settings and hashed: 26 ms, so call it before atomic().
+
+    `about` is the account that it may not resemble. Raises ServiceError (field "password").
+    """
+    if isinstance(password, HashedPassword):
+        return password
+    if any(unicodedata.category(character) in ("Cc", "Cs") or character in _DECEIVING for character in password):
+        raise ServiceError("The password holds a control character.", "password")
+    if len(password) > MOST_PASSWORD:
+        raise ServiceError(f"The password is longer than {MOST_PASSWORD} characters.", "password")
+    try:
+        validate_password(password, about)
+    except ValidationError as error:
+        raise ServiceError(" ".join(error.messages), "password") from None
+    return HashedPassword(make_password(password))
+
+
+def one_line(text: str, field: str, *, most: int, required: bool = False) -> str:
+    """The text without white space around it, in NFC. Raises ServiceError when it is no clean single line."""
+    text = unicodedata.normalize("NFC", str(text).strip())
+    for character in text:
+        if unicodedata.category(character) in ("Cc", "Cs") or character in _DECEIVING:
+            raise ServiceError(f"The {_words(field)} holds a line break, a control or a direction character.", field)
+    return _bounded(text, field, most, required)
+
+
+def many_lines(text: str, field: str, *, most: int) -> str:
+    """Like `one_line`, but with line breaks (as LF) and tabs."""
+    text = unicodedata.normalize("NFC", str(text).replace("\r\n", "\n").strip())
+    for character in text:
+        if character not in "\n\t" and (unicodedata.category(character) in ("Cc", "Cs") or character in _DECEIVING):
+            raise ServiceError(f"The {_words(field)} holds a control or a direction character.", field)
+    return _bounded(text, field, most, required=False)
+
+
+def number(value: int | None, field: str, *, most: int = MOST_NUMBER) -> int | None:
+    """The value, when it is none or a whole number from 0 to `most`. Raises ServiceError."""
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most):
+        return value
+    raise ServiceError(f"{_words(field).capitalize()}: write a whole number from 0 to {most}, or nothing.", field)
+
+
+def choice(value: str, choices: type[models.TextChoices], field: str) -> str:
+    """The value, when it is one of the choices. Raises ServiceError naming them."""
+    if value in choices.values:
+        return str(value)
+    names = ", ".join(str(name) for name in choices.values if name)
+    raise ServiceError(f"{_words(field).capitalize()} {str(value)!r} is unknown: write one of {names}.", field)
+
+
+def _words(field: str) -> str:
+    return field.replace("_", " ")
+
+
+def _bounded(text: str, field: str, most: int, required: bool) -> str:
+    if len(text) > most:
+        raise ServiceError(f"The {_words(field)} is longer than {most} characters.", field)
+    if required and not text:
+        raise ServiceError(f"Write a {_words(field)}.", field)
+    return text
+
+
+def lock(row: Row, *, to_delete: bool = False) -> Row:
+    """The row as it is now, locked until the end of the transaction. Raises Gone.
+
+    Several are locked from the left: tenant, domain, address, mailbox. On SQLite the
+    transaction itself is the lock.
+    """
+    rows = type(row)._default_manager.select_for_update(of=("self",), no_key=not to_delete)
+    fresh = rows.filter(pk=row.pk).first()
+    if fresh is None:
+        raise Gone(f"{row} is no longer here.")
+    return fresh
+
+
+def alone(task: str) -> None:
+    """Wait until nobody else is in `task`, until the end of the transaction: for rules that span tables."""
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [crc32(f"posthouse {task}".encode())])
+
+
+def write(row: Row, **values: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Write the values that differ from what is stored; gives them before and after, empty when none does.
+
+    Raises Gone. `row` itself carries the new values afterwards.
+    """
+    stored = lock(row)
+    after = {name: value for name, value in values.items() if getattr(stored, name) != value}
+    before = {name: getattr(stored, name) for name in after}
+    if after and not type(row)._default_manager.filter(pk=row.pk).update(**after):
+        raise Gone(f"{row} is no longer here.")
+    for name, value in values.items():
+        setattr(row, name, value)
+    return before, after
+
+
+@contextmanager
+def taken_means(sentence: str | Callable[[], str], field: str) -> Iterator[None]:
+    """A unique constraint that refuses what is done inside becomes this sentence (Taken)."""
+    try:
+        with transaction.atomic():
+            yield
+    except IntegrityError:
+        raise Taken(sentence if isinstance(sentence, str) else sentence(), field) from None
+
+
+def delete(row: models.Model, sentence: str) -> None:
+    """Delete the row. Raises ServiceError with the sentence when others need it, Gone when it is gone."""
+    try:
+        with transaction.atomic():
+            deleted, _ = type(row)._default_manager.filter(pk=row.pk).delete()
+    except (models.ProtectedError, models.RestrictedError, IntegrityError):
+        raise ServiceError(sentence) from None
+    if not deleted:
+        raise Gone(f"{row} is no longer here.")
+
+
+def changed(*domains: str) -> None:
+    """Tell the mailserver's caches that these domains changed."""
+    DirectoryChange.objects.bulk_create(DirectoryChange(domain=name) for name in sorted(set(filter(None, domains))))
+
+
+def everything_changed() -> None:
+    """Tell the mailserver's caches to forget all that they hold."""
+    DirectoryChange.objects.create(domain="")
+
+
+def tenant_changed(tenant: Tenant) -> None:
+    """Tell the caches of each domain of the tenant and its children, and each in which they hold an address."""
+    changed(*domains_of(Tenant.objects.filter(pk__in=_family(tenant))))
+
+
+def domains_of(tenants: Iterable[Tenant] | models.QuerySet) -> Sequence[str]:
+    """The names of the domains that these tenants own or hold addresses in."""
+    own = Tenant.objects.filter(pk__in=tenants, domains__isnull=False).values_list("domains__name")
+    held = Tenant.objects.filter(pk__in=tenants, addresses__isnull=False).values_list("addresses__domain__name")
+    return [name for (name,) in own.union(held)]
+
+
+def _family(tenant: Tenant) -> models.QuerySet:
+    related = models.Q(pk=tenant.pk) | models.Q(parent=tenant) | models.Q(parent__parent=tenant)
+    return Tenant.objects.filter(related).values("pk")
+
+
+def count_against_plan(tenant: Tenant, what: str, count: Callable[[Tenant], int]) -> Tenant:
+    """Lock the tenant, and refuse one more of `what` ("domains", "mailboxes", "aliases") than its plan allows.
+
+    Holds under parallel creation: who comes second waits for the lock and counts the first.
+    Raises ServiceError; also for a closed tenant.
+    """
+    from panel.rules.status import Status
+
+    locked = lock(tenant)
+    if locked.status == Status.CLOSED:
+        raise ServiceError(f"The tenant {locked} is closed.", "tenant")
+    allowed = getattr(locked.plan, what)
+    if allowed is not None and count(locked) >= allowed:
+        raise ServiceError(
+            f"The plan {locked.plan} allows {allowed} {what}, and {locked} has them all. Choose a larger plan first."
+        )
+    return locked

@@ -1,0 +1,252 @@
+"""Changes to plans, tenants, memberships and panel accounts.
+
+Each is atomic, audited, and told to the mailserver's caches where the wire depends on it.
+A refusal is a ServiceError. Creating an account and giving it an address asks what is hosted
+here, so these stand in operations/services; so do a tenant's suspension and closing.
+"""
+
+from typing import Any
+
+from django.db import transaction
+
+from panel.tenants import audit
+from panel.tenants.changes import (
+    HashedPassword, ServiceError, alone, choice, delete, everything_changed, hash_password, many_lines, number,
+    one_line, taken_means, tenant_changed, write,
+)
+from panel.tenants.models import Membership, Plan, ProviderRole, Tenant, User
+
+STANDARD_PLAN = "Standard"
+MOST_STORAGE_BYTES = 2**63 - 1
+PLAN_NUMBERS = (
+    "domains", "mailboxes", "aliases", "storage_bytes", "mailbox_hour", "mailbox_day", "tenant_hour", "tenant_day",
+)
+
+
+# Plans
+
+
+@transaction.atomic
+def create_plan(*, name: str, actor: User | None, ip: str | None = None, **numbers: int | None) -> Plan:
+    """A new plan. `numbers` are of PLAN_NUMBERS; one that is None or left out is unlimited."""
+    values = _plan_values(name=name, **numbers)
+    with taken_means(f"There is a plan {values['name']} already.", "name"):
+        plan = Plan.objects.create(**values)
+    audit.record(actor, "plan.created", plan, tenant=None, after=values, ip=ip)
+    return plan
+
+
+@transaction.atomic
+def change_plan(plan: Plan, *, actor: User | None, ip: str | None = None, **values: Any) -> Plan:
+    """Give the plan another name or other numbers; they hold for its tenants at once."""
+    with taken_means(f"There is a plan {values.get('name')} already.", "name"):
+        before, after = write(plan, **_plan_values(**values))
+    if after:
+        audit.record(actor, "plan.changed", plan, tenant=None, before=before, after=after, ip=ip)
+        everything_changed()
+    return plan
+
+
+@transaction.atomic
+def delete_plan(plan: Plan, *, actor: User | None, ip: str | None = None) -> None:
+    """Delete a plan that no tenant is on."""
+    audit.record(actor, "plan.deleted", plan, tenant=None, ip=ip)
+    delete(plan, f"Tenants are on the plan {plan}: move them to another one first.")
+    everything_changed()
+
+
+def _plan_values(**values: Any) -> dict[str, Any]:
+    unknown = set(values) - {"name", *PLAN_NUMBERS}
+    if unknown:
+        raise TypeError(f"a plan has no {', '.join(sorted(unknown))}")
+    for name in values:
+        if name == "name":
+            values[name] = one_line(values[name], "name", most=100, required=True)
+        else:
+            most = MOST_STORAGE_BYTES if name == "storage_bytes" else 2**31 - 1
+            values[name] = number(values[name], name, most=most)
+    return values
+
+
+# Tenants
+
+
+@transaction.atomic
+def create_tenant(
+    *,
+    name: str,
+    plan: Plan | None = None,
+    parent: Tenant | None = None,
+    notes: str = "",
+    actor: User | None,
+    ip: str | None = None,
+) -> Tenant:
+    """A new tenant, on the plan Standard when none is given."""
+    name = one_line(name, "name", most=100, required=True)
+    notes = many_lines(notes, "notes", most=10_000)
+    plan = plan or Plan.objects.filter(name=STANDARD_PLAN).first()
+    if plan is None:
+        raise ServiceError(f"There is no plan {STANDARD_PLAN}: name the tenant's plan.", "plan")
+    if parent:
+        _place_under(None, parent)
+    with taken_means(f"There is a tenant {name} already.", "name"):
+        tenant = Tenant.objects.create(name=name, plan=plan, parent=parent, notes=notes)
+    audit.record(
+        actor, "tenant.created", tenant, tenant=tenant, after={"name": name, "plan": plan, "parent": parent}, ip=ip
+    )
+    return tenant
+
+
+KEEP: Any = object()  # leave this value as it is
+
+
+@transaction.atomic
+def change_tenant(
+    tenant: Tenant,
+    *,
+    name: str = KEEP,
+    plan: Plan = KEEP,
+    parent: Tenant | None = KEEP,
+    notes: str = KEEP,
+    actor: User | None,
+    ip: str | None = None,
+) -> Tenant:
+    """Give the tenant another name, plan, parent or notes. What it has beyond a smaller plan it keeps."""
+    values: dict[str, Any] = {}
+    if name is not KEEP:
+        values["name"] = one_line(name, "name", most=100, required=True)
+    if plan is not KEEP:
+        values["plan"] = plan
+    if parent is not KEEP:
+        if parent:
+            _place_under(tenant, parent)
+        values["parent"] = parent
+    if notes is not KEEP:
+        values["notes"] = many_lines(notes, "notes", most=10_000)
+    with taken_means(f"There is a tenant {values.get('name')} already.", "name"):
+        before, after = write(tenant, **values)
+    if after:
+        # The notes are the provider's: the tenant reads this entry, not what they say.
+        before.pop("notes", None)
+        noted = after.pop("notes", None) is not None
+        readers = tenant if after else None
+        audit.record(
+            actor, "tenant.changed" if after else "tenant.noted", tenant, tenant=readers, before=before, after=after,
+            reason="notes changed" if noted and not after else "", ip=ip,
+        )
+        tenant_changed(tenant)
+    return tenant
+
+
+def _place_under(tenant: Tenant | None, parent: Tenant) -> None:
+    """Refuse a parent that is its own descendant, or a fourth level (scoping reaches grandchildren)."""
+    alone("tenant tree")
+    above, ancestors = Tenant.objects.filter(pk=parent.pk).first(), []
+    while above is not None and len(ancestors) < 4:
+        ancestors.append(above.pk)
+        above = Tenant.objects.filter(pk=above.parent_id).first() if above.parent_id else None
+    if tenant and tenant.pk in ancestors:
+        raise ServiceError(f"{parent} can't be above {tenant}: it is {tenant} itself or below it.", "parent")
+    below = 0
+    if tenant and Tenant.objects.filter(parent__parent=tenant).exists():
+        below = 2
+    elif tenant and Tenant.objects.filter(parent=tenant).exists():
+        below = 1
+    if len(ancestors) + below > 2:
+        raise ServiceError("Tenants stand in three levels at most.", "parent")
+
+
+# Memberships
+
+
+@transaction.atomic
+def create_membership(
+    *, user: User, tenant: Tenant, role: str, actor: User | None, ip: str | None = None
+) -> Membership:
+    """Make a panel account a member of a tenant (and of the tenants below it)."""
+    role = choice(role, Membership.Role, "role")
+    if user.kind != User.Kind.PANEL:
+        raise ServiceError("A person with a mailbox can't be a member: use a panel account.", "user")
+    with taken_means(f"{user} is a member of {tenant} already.", "user"):
+        membership = Membership.objects.create(user=user, tenant=tenant, role=role)
+    audit.record(actor, "membership.created", membership, tenant=tenant, after={"user": user, "role": role}, ip=ip)
+    return membership
+
+
+@transaction.atomic
+def change_membership(membership: Membership, *, role: str, actor: User | None, ip: str | None = None) -> Membership:
+    """Give a member another role."""
+    before, after = write(membership, role=choice(role, Membership.Role, "role"))
+    if after:
+        audit.record(
+            actor, "membership.changed", membership, tenant=membership.tenant, before=before, after=after, ip=ip
+        )
+    return membership
+
+
+@transaction.atomic
+def delete_membership(membership: Membership, *, actor: User | None, ip: str | None = None) -> None:
+    """Take an account out of a tenant."""
+    audit.record(
+        actor, "membership.deleted", membership, tenant=membership.tenant,
+        before={"user": membership.user, "role": membership.role}, ip=ip,
+    )
+    delete(membership, "The membership is in use.")
+
+
+# Panel accounts
+
+
+def set_account_password(
+    account: User, password: str | HashedPassword, *, actor: User | None, ip: str | None = None
+) -> None:
+    """Give a panel account another password; its open sessions end."""
+    hashed = hash_password(password, account)
+    with transaction.atomic():
+        accounts = User.objects.filter(pk=account.pk, kind=User.Kind.PANEL)
+        if not accounts.update(password=hashed.stored):
+            raise ServiceError("Only a panel account has a password of its own here.", "password")
+        account.password = hashed.stored
+        audit.record(actor, "account.password_set", account, tenant=None, ip=ip)
+
+
+@transaction.atomic
+def close_account(account: User, *, reason: str = "", actor: User | None, ip: str | None = None) -> None:
+    """Let a panel account no longer sign in."""
+    _set_active(account, False, "account.closed", reason, actor, ip)
+
+
+@transaction.atomic
+def reopen_account(account: User, *, reason: str = "", actor: User | None, ip: str | None = None) -> None:
+    """Let a closed panel account sign in again."""
+    _set_active(account, True, "account.reopened", reason, actor, ip)
+
+
+@transaction.atomic
+def delete_account(account: User, *, actor: User | None, ip: str | None = None) -> None:
+    """Delete a panel account and its memberships; the audit log keeps its name."""
+    if account.kind != User.Kind.PANEL:
+        raise ServiceError("The person of a mailbox can't be deleted: close the mailbox.")
+    keep_an_owner(without=account)
+    audit.record(actor, "account.deleted", account, tenant=None, ip=ip)
+    delete(account, f"The account {account} is in use.")
+
+
+def keep_an_owner(*, without: User) -> None:
+    """Refuse what would leave the installation without an active account of the role owner."""
+    alone("provider owners")
+    owners = User.objects.filter(provider_role=ProviderRole.OWNER, is_active=True)
+    if owners.filter(pk=without.pk).exists() and not owners.exclude(pk=without.pk).exists():
+        raise ServiceError(f"{without} is the last provider owner: make another one first.", "provider_role")
+
+
+def _set_active(account: User, active: bool, action: str, reason: str, actor: User | None, ip: str | None) -> None:
+    reason = one_line(reason, "reason", most=audit.MOST_REASON)
+    if account.kind != User.Kind.PANEL:
+        raise ServiceError("The person of a mailbox can't be closed: close the mailbox.")
+    if not active:
+        keep_an_owner(without=account)
+    before, after = write(account, is_active=active)
+    if not after:
+        raise ServiceError(f"The account {account} is {'open' if active else 'closed'} already.")
+    audit.record(actor, action, account, tenant=None, before=before, after=after, reason=reason, ip=ip)
