@@ -1,6 +1,8 @@
 """Django's settings, from the environment (panel/environment.py declares each)."""
 
 import environ
+from django.templatetags.static import static
+from django.urls import reverse_lazy
 
 from panel import environment
 
@@ -39,6 +41,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "panel.console.middleware.ContentSecurityPolicy",
 ]
 
 ROOT_URLCONF = "panel.urls"
@@ -90,6 +93,11 @@ def _sqlite(name: str) -> dict[str, object]:
     }
 
 
+def _link(title: str, icon: str, view: str) -> dict[str, object]:
+    """An entry of the admin's side bar."""
+    return {"title": title, "icon": icon, "link": reverse_lazy(f"admin:{view}_changelist")}
+
+
 DATABASES = {"default": _database()}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
@@ -109,7 +117,9 @@ USE_I18N = True
 USE_TZ = True
 
 STATIC_URL = "static/"
-STATIC_ROOT = ENVIRONMENT.data / "static"
+# Served from where the packages have them: nothing to collect, nothing to forget.
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = False
 STATICFILES_DIRS = [BASE_DIR / "panel" / "static"]
 
 SESSION_COOKIE_HTTPONLY = True
@@ -121,3 +131,49 @@ if ENVIRONMENT.https_proxy:
     CSRF_COOKIE_SECURE = True
     SECURE_HSTS_SECONDS = 31536000
     SECURE_SSL_REDIRECT = True
+
+UNFOLD = {
+    "SITE_TITLE": "Posthouse",
+    "SITE_HEADER": "Posthouse",
+    "SITE_SUBHEADER": ENVIRONMENT.hostname,
+    "SITE_URL": None,
+    "SITE_ICON": lambda request: static("posthouse/logo.svg"),
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("posthouse/logo.svg")}],
+    "SHOW_HISTORY": True,
+    "SHOW_VIEW_ON_SITE": False,
+    "STYLES": [lambda request: static("posthouse/admin.css")],
+    # The console's accent, #4350b0, and its neighbours.
+    "COLORS": {
+        "primary": {
+            "50": "#f5f6fd", "100": "#eef0fb", "200": "#dde1f7", "300": "#c3caf1", "400": "#a9b4f8", "500": "#7c88e0",
+            "600": "#4350b0", "700": "#363f91", "800": "#2d3577", "900": "#262b4d", "950": "#181b33",
+        },
+    },
+    "SIDEBAR": {
+        "show_search": False,
+        "navigation": [
+            {"title": "Customers", "separator": True, "items": [
+                _link("Tenants", "domain", "tenants_tenant"),
+                _link("Plans", "sell", "tenants_plan"),
+                _link("Accounts", "manage_accounts", "tenants_user"),
+                _link("Memberships", "group", "tenants_membership"),
+            ]},
+            {"title": "Addresses", "separator": True, "items": [
+                _link("Domains", "language", "domains_domain"),
+                _link("Domain aliases", "alt_route", "domains_domainalias"),
+                _link("Mailboxes", "inbox", "mailboxes_mailbox"),
+                _link("Aliases", "alternate_email", "mailboxes_alias"),
+                _link("Passwords", "key", "mailboxes_credential"),
+            ]},
+            {"title": "Mail", "separator": True, "items": [
+                _link("Messages", "mail", "sending_message"),
+                _link("Recipients and queue", "outbox", "sending_recipient"),
+                _link("Sending limits", "speed", "sending_sendinglimit"),
+                _link("Routes", "signpost", "sending_outboundroute"),
+            ]},
+            {"title": "Records", "separator": True, "items": [
+                _link("Audit log", "history", "tenants_auditentry"),
+            ]},
+        ],
+    },
+}

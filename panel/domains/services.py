@@ -15,7 +15,15 @@ from panel.rules.addresses import BadAddress, canonical_domain
 from panel.rules.status import Status
 from panel.tenants import audit
 from panel.tenants.changes import (
-    ServiceError, Taken, alone, changed, count_against_plan, delete, lock, taken_means, write,
+    ServiceError,
+    Taken,
+    alone,
+    changed,
+    count_against_plan,
+    delete,
+    lock,
+    taken_means,
+    write,
 )
 from panel.tenants.models import Plan, Tenant, User
 

@@ -23,8 +23,18 @@ from panel.rules.addresses import BadAddress
 from panel.rules.status import Status
 from panel.tenants import audit
 from panel.tenants.changes import (
-    HashedPassword, ServiceError, Taken, alone, changed, count_against_plan, delete, hash_password, lock, number,
-    one_line, write,
+    HashedPassword,
+    ServiceError,
+    Taken,
+    alone,
+    changed,
+    count_against_plan,
+    delete,
+    hash_password,
+    lock,
+    number,
+    one_line,
+    write,
 )
 from panel.tenants.models import Tenant, User
 

@@ -16,8 +16,17 @@ from panel.rules.status import Status
 from panel.sending.services import release_suspended
 from panel.tenants import audit
 from panel.tenants.changes import (
-    HashedPassword, ServiceError, Taken, changed, choice, hash_password, lock, one_line, taken_means,
-    tenant_changed, write,
+    HashedPassword,
+    ServiceError,
+    Taken,
+    changed,
+    choice,
+    hash_password,
+    lock,
+    one_line,
+    taken_means,
+    tenant_changed,
+    write,
 )
 from panel.tenants.models import AuditEntry, ProviderRole, Tenant, User
 from panel.tenants.services import keep_an_owner

@@ -20,7 +20,15 @@ from panel.rules import addresses, reply
 from panel.sending.models import Content, Hold, OutboundRoute, Recipient, SendingLimit, Window
 from panel.tenants import audit
 from panel.tenants.changes import (
-    MOST_NUMBER, ServiceError, changed, choice, delete, everything_changed, lock, one_line, tenant_changed,
+    MOST_NUMBER,
+    ServiceError,
+    changed,
+    choice,
+    delete,
+    everything_changed,
+    lock,
+    one_line,
+    tenant_changed,
 )
 from panel.tenants.models import Tenant, User
 
@@ -129,7 +137,7 @@ def _named(subject: LimitSubject) -> str:
     return f"The {subject} of {subject.mailbox}" if isinstance(subject, Credential) else str(subject)
 
 
-def _in_words(limit: int | None | Inherit) -> int | str:
+def _in_words(limit: int | Inherit | None) -> int | str:
     if isinstance(limit, Inherit):
         return limit.value
     return "unlimited" if limit is None else limit
@@ -149,7 +157,9 @@ def parse_route(url: str) -> tuple[str, int]:
             raise
         raise ServiceError(f"The route is not understood: {example}.", "route") from None
     if parts.scheme == "smtps":
-        raise ServiceError("Routes by smtps:// (TLS from the first byte) come later: use smtp:// with STARTTLS.", "route")
+        raise ServiceError(
+            "Routes by smtps:// (TLS from the first byte) come later: use smtp:// with STARTTLS.", "route"
+        )
     if parts.username is not None or parts.password is not None:
         raise ServiceError("Routes with a login come later: leave user name and password out.", "route")
     if parts.scheme != "smtp" or not host or parts.path.strip("/") or parts.query or parts.fragment:

@@ -12,7 +12,7 @@ class ScopedQuerySet(models.QuerySet):
             return self
         from panel.tenants.models import Tenant
 
-        return self.filter(**{f"{self.model.to_tenant}__in": Tenant.objects.of(user)})
+        return self.filter(**{f"{self.model.to_tenant}__in": Tenant.objects.of(user)})  # type: ignore[attr-defined]
 
 
 class TenantQuerySet(ScopedQuerySet):

@@ -11,8 +11,19 @@ from django.db import transaction
 
 from panel.tenants import audit
 from panel.tenants.changes import (
-    HashedPassword, ServiceError, alone, choice, delete, everything_changed, hash_password, many_lines, number,
-    one_line, taken_means, tenant_changed, write,
+    HashedPassword,
+    ServiceError,
+    alone,
+    choice,
+    delete,
+    everything_changed,
+    hash_password,
+    many_lines,
+    number,
+    one_line,
+    taken_means,
+    tenant_changed,
+    write,
 )
 from panel.tenants.models import Membership, Plan, ProviderRole, Tenant, User
 

@@ -1,0 +1,166 @@
+"""The provider's admin of domains and domain aliases."""
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.db.models import Count, QuerySet
+from django.http import HttpRequest, HttpResponse
+from unfold.decorators import action, display
+from unfold.widgets import UnfoldBooleanSwitchWidget
+
+from panel.domains import services
+from panel.domains.models import Domain, DomainAlias, Proof
+from panel.tenants.admin import SuspendableAdmin
+from panel.tenants.scoped_admin import ScopedAdmin, badge, by, mono, state_badge
+
+
+def proof_badge(row: Domain | DomainAlias) -> str:
+    look = {Proof.PENDING: "warn", Proof.PROVED: "good", Proof.LAPSED: "bad"}[Proof(row.proof)]
+    return badge(look, f"{row.get_proof_display()}{', ' + row.proved_by if row.proved_by else ''}")
+
+
+class VerifiedMixin(forms.ModelForm):
+    verified = forms.BooleanField(
+        required=False, label="Ownership checked by us", widget=UnfoldBooleanSwitchWidget,
+        help_text="Without it the domain is pending: its mail is not taken and nobody sends as it.",
+    )
+
+
+class DomainForm(VerifiedMixin):
+    class Meta:
+        model = Domain
+        fields = ["name", "tenant", "plans"]
+        help_texts = {"tenant": "Whose domain it is. Empty: a shared domain of the provider's."}
+
+
+class DomainAliasForm(VerifiedMixin):
+    class Meta:
+        model = DomainAlias
+        fields = ["name", "domain"]
+
+
+class VerifiableAdmin(ScopedAdmin):
+    def verify_row(self, request: HttpRequest, obj: Any) -> None:
+        raise NotImplementedError
+
+    @action(description="Ownership checked…", url_path="verify", permissions=["act"], icon="verified")
+    def verify(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        def act(obj: Any, data: dict[str, Any]) -> str:
+            self.verify_row(request, obj)
+            return f"{obj} is proved; mail for it is taken from now on."
+
+        return self.confirm(
+            request, object_id, title="Ownership of {}", button="We checked it", act=act,
+            sentence="Say that you checked who owns {}. Its mail is taken and may be sent from then on; "
+            "the audit log keeps your name.",
+        )
+
+
+@admin.register(Domain)
+class DomainAdmin(VerifiableAdmin, SuspendableAdmin):
+    noun = "domain"
+    list_display = ["shown_name", "ownership", "state", "tenant", "address_count"]
+    list_filter = ["proof", "status", "kind"]
+    search_fields = ["name", "tenant__name"]
+    list_select_related = ["tenant"]
+    autocomplete_fields = ["tenant"]
+    removable = True
+    actions_detail = ["verify", "suspend", "resume"]
+    readonly_fields = ["shown_name", "shown_tenant", "ownership", "state", "status_reason", "created_at"]
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        if obj is None:
+            kwargs["form"] = DomainForm
+        return super().get_form(request, obj, change=change, **kwargs)
+
+    def get_fieldsets(self, request: HttpRequest, obj: Domain | None = None) -> Any:
+        if obj is None:
+            return [(None, {"fields": ["name", "tenant", "verified", "plans"]})]
+        fields = ["shown_name", "shown_tenant", "ownership", "state", "status_reason", "created_at"]
+        return [(None, {"fields": fields + ([] if obj.tenant_id else ["plans"])})]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Domain]:
+        return super().get_queryset(request).annotate(addresses_count=Count("addresses"))
+
+    def offered(self, obj: Domain) -> set[str]:
+        return super().offered(obj) - ({"verify"} if obj.proof == Proof.PROVED else set())
+
+    @display(description="Domain", ordering="name")
+    def shown_name(self, domain: Domain) -> str:
+        return mono(domain.name)
+
+    @display(description="Tenant")
+    def shown_tenant(self, domain: Domain) -> str:
+        return str(domain.tenant) if domain.tenant else "shared, the provider's"
+
+    @display(description="Ownership", ordering="proof")
+    def ownership(self, domain: Domain) -> str:
+        return proof_badge(domain)
+
+    @display(description="State", ordering="status")
+    def state(self, domain: Domain) -> str:
+        return state_badge(domain.status, domain.status_reason)
+
+    @display(description="Addresses", ordering="addresses_count")
+    def address_count(self, domain: Any) -> int:
+        return int(domain.addresses_count)
+
+    def verify_row(self, request: HttpRequest, obj: Domain) -> None:
+        services.verify_domain(obj, **by(request))
+
+    def create(self, request: HttpRequest, data: dict[str, Any]) -> Domain:
+        return services.create_domain(**data, **by(request))
+
+    def change(self, request: HttpRequest, obj: Domain, data: dict[str, Any]) -> None:
+        services.change_domain(obj, plans=data.get("plans", ()), **by(request))
+
+    def remove(self, request: HttpRequest, obj: Domain) -> None:
+        services.delete_domain(obj, **by(request))
+
+
+@admin.register(DomainAlias)
+class DomainAliasAdmin(VerifiableAdmin):
+    list_display = ["shown_name", "domain", "ownership"]
+    list_filter = ["proof"]
+    search_fields = ["name", "domain__name"]
+    list_select_related = ["domain"]
+    autocomplete_fields = ["domain"]
+    removable = True
+    changeable = False
+    actions_detail = ["verify"]
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        if obj is None:
+            kwargs["form"] = DomainAliasForm
+        return super().get_form(request, obj, change=change, **kwargs)
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        return ["shown_name", "domain", "ownership", "created_at"] if obj else ["name", "domain", "verified"]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        return ["shown_name", "domain", "ownership", "created_at"] if obj else []
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        # Nothing in it can be changed; the page is shown read-only.
+        return False
+
+    def offered(self, obj: DomainAlias) -> set[str]:
+        return super().offered(obj) - ({"verify"} if obj.proof == Proof.PROVED else set())
+
+    @display(description="Name", ordering="name")
+    def shown_name(self, alias: DomainAlias) -> str:
+        return mono(alias.name)
+
+    @display(description="Ownership", ordering="proof")
+    def ownership(self, alias: DomainAlias) -> str:
+        return proof_badge(alias)
+
+    def verify_row(self, request: HttpRequest, obj: DomainAlias) -> None:
+        services.verify_domain_alias(obj, **by(request))
+
+    def create(self, request: HttpRequest, data: dict[str, Any]) -> DomainAlias:
+        return services.create_domain_alias(**data, **by(request))
+
+    def remove(self, request: HttpRequest, obj: DomainAlias) -> None:
+        services.delete_domain_alias(obj, **by(request))

@@ -1,0 +1,346 @@
+"""The provider's admin of mailboxes, aliases and credentials."""
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
+from unfold.decorators import action, display
+from unfold.widgets import (
+    UnfoldAdminCheckboxSelectMultipleWidget,
+    UnfoldAdminPasswordWidget,
+    UnfoldAdminSelectWidget,
+    UnfoldAdminTextareaWidget,
+    UnfoldAdminTextInputWidget,
+)
+
+from panel.mailboxes import services
+from panel.mailboxes.models import Alias, Credential, Mailbox
+from panel.tenants.admin import OptionalReasonForm, PasswordForm, SuspendableAdmin
+from panel.tenants.models import Tenant
+from panel.tenants.scoped_admin import ReasonForm, ScopedAdmin, badge, by, mono, state_badge
+
+SHARED_TENANT_HELP = "Only for an address in a shared domain: whose it is. Elsewhere it is the domain's tenant's."
+SCOPE_CHOICES = [
+    ("submission", "send (submission)"), ("imap", "read (IMAP)"), ("pop3", "read (POP3)"), ("sieve", "filters"),
+]
+
+
+class LinesField(forms.CharField):
+    """One value a line, as a list."""
+
+    widget = UnfoldAdminTextareaWidget
+
+    def prepare_value(self, value: Any) -> Any:
+        return "\n".join(value) if isinstance(value, list) else value
+
+    def to_python(self, value: Any) -> Any:
+        text = super().to_python(value)
+        return [line.strip() for line in (text or "").splitlines() if line.strip()]
+
+
+class TenantChoiceField(forms.ModelChoiceField):
+    """Whose address it is, in a shared domain."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            queryset=Tenant.objects.order_by("name"), required=False, label="Tenant", help_text=SHARED_TENANT_HELP,
+            widget=UnfoldAdminSelectWidget,
+        )
+
+
+class MailboxForm(forms.ModelForm):
+    full_address = forms.CharField(
+        max_length=320, label="Address", widget=UnfoldAdminTextInputWidget(attrs={"placeholder": "ann@acme.example"}),
+        help_text="Its domain must be hosted here.",
+    )
+    password = forms.CharField(
+        strip=False, widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}),
+        help_text="The main password, for the mail client. At least 10 characters, not a common one.",
+    )
+
+    class Meta:
+        model = Mailbox
+        fields = ["name", "quota_bytes"]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["tenant"] = TenantChoiceField()
+
+
+@admin.register(Mailbox)
+class MailboxAdmin(SuspendableAdmin):
+    noun = "mailbox"
+    list_display = ["shown_address", "name", "state", "shown_tenant"]
+    list_filter = ["status"]
+    search_fields = ["address__local_part", "address__domain__name", "name"]
+    list_select_related = ["address__domain", "address__tenant"]
+    ordering = ["address__domain__name", "address__local_part"]
+    actions_detail = ["add_app_password", "set_password", "suspend", "resume"]
+    readonly_fields = [
+        "shown_address", "shown_tenant", "state", "status_reason", "shown_credentials", "reached_by", "opaque_id",
+        "created_at",
+    ]
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        if obj is None:
+            kwargs["form"] = MailboxForm
+            kwargs["fields"] = ["name", "quota_bytes"]
+        return super().get_form(request, obj, change=change, **kwargs)
+
+    def get_fieldsets(self, request: HttpRequest, obj: Mailbox | None = None) -> Any:
+        if obj is None:
+            return [(None, {"fields": ["full_address", "tenant", "name", "password", "quota_bytes"]})]
+        return [
+            (None, {"fields": ["shown_address", "shown_tenant", "state", "status_reason", "name", "quota_bytes"]}),
+            ("Who gets in, and what leads here", {"fields": ["shown_credentials", "reached_by"]}),
+            ("On disk", {"fields": ["opaque_id", "created_at"]}),
+        ]
+
+    @display(description="Address", ordering="address__local_part")
+    def shown_address(self, mailbox: Mailbox) -> str:
+        return mono(mailbox.address)
+
+    @display(description="Tenant", ordering="address__tenant__name")
+    def shown_tenant(self, mailbox: Mailbox) -> str:
+        return str(mailbox.address.tenant)
+
+    @display(description="State", ordering="status")
+    def state(self, mailbox: Mailbox) -> str:
+        return state_badge(mailbox.status, mailbox.status_reason)
+
+    @display(description="Passwords")
+    def shown_credentials(self, mailbox: Mailbox) -> str:
+        return ", ".join(str(each) for each in mailbox.credentials.all()) or "none: nobody can log in"
+
+    @display(description="Aliases that lead here")
+    def reached_by(self, mailbox: Mailbox) -> str:
+        aliases = Alias.objects.filter(
+            targets__target=str(mailbox.address), address__tenant=mailbox.address.tenant
+        ).select_related("address__domain")
+        return ", ".join(str(alias) for alias in aliases) or "none"
+
+    @action(description="Set password…", url_path="set-password", permissions=["act"], icon="key")
+    def set_password(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        def act(obj: Mailbox, data: dict[str, Any]) -> str:
+            services.set_password(obj, data["password"], **by(request))
+            return f"{obj} has a new password; the old one no longer works."
+
+        return self.confirm(
+            request, object_id, title="Set the password of {}", button="Set password", act=act,
+            form_class=PasswordForm, sentence="The mail client of {} logs in with it from now on.",
+        )
+
+    @action(description="Add app password…", url_path="app-password", permissions=["act"], icon="add")
+    def add_app_password(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        obj = self.object_or_404(request, object_id)
+        return HttpResponseRedirect(f"{_add_url('credential')}?mailbox={obj.pk}")
+
+    def create(self, request: HttpRequest, data: dict[str, Any]) -> Mailbox:
+        data["address"] = data.pop("full_address")
+        with _field("address", "full_address"):
+            return services.create_mailbox(**data, **by(request))
+
+    def change(self, request: HttpRequest, obj: Mailbox, data: dict[str, Any]) -> None:
+        services.change_mailbox(obj, **data, **by(request))
+
+
+class AliasForm(forms.ModelForm):
+    full_address = forms.CharField(
+        max_length=320, label="Address",
+        widget=UnfoldAdminTextInputWidget(attrs={"placeholder": "info@acme.example"}),
+        help_text="Its domain must be hosted here. @acme.example alone takes whatever has no address of its own.",
+    )
+    targets = LinesField(label="Leads to", help_text="Addresses here or elsewhere, one a line.")
+
+    class Meta:
+        model = Alias
+        fields = ["description"]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.instance.pk:
+            del self.fields["full_address"]
+            self.initial["targets"] = [target.target for target in self.instance.targets.all()]
+        else:
+            self.fields["tenant"] = TenantChoiceField()
+
+
+@admin.register(Alias)
+class AliasAdmin(ScopedAdmin):
+    list_display = ["shown_address", "leads_to", "description", "shown_tenant"]
+    search_fields = ["address__local_part", "address__domain__name", "description", "targets__target"]
+    list_select_related = ["address__domain", "address__tenant"]
+    list_prefetch_related = ["targets"]
+    ordering = ["address__domain__name", "address__local_part"]
+    form = AliasForm
+    removable = True
+    readonly_fields = ["shown_address", "shown_tenant"]
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        kwargs["fields"] = ["description"]
+        return super().get_form(request, obj, change=change, **kwargs)
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        if obj:
+            return ["shown_address", "shown_tenant", "targets", "description"]
+        return ["full_address", "tenant", "targets", "description"]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Alias]:
+        return super().get_queryset(request).prefetch_related("targets")
+
+    @display(description="Address", ordering="address__local_part")
+    def shown_address(self, alias: Alias) -> str:
+        return mono(alias.address)
+
+    @display(description="Tenant", ordering="address__tenant__name")
+    def shown_tenant(self, alias: Alias) -> str:
+        return str(alias.address.tenant)
+
+    @display(description="Leads to")
+    def leads_to(self, alias: Alias) -> str:
+        targets = [each.target for each in alias.targets.all()]
+        more = f" and {len(targets) - 3} more" if len(targets) > 3 else ""
+        return mono(", ".join(targets[:3]) + more)
+
+    def create(self, request: HttpRequest, data: dict[str, Any]) -> Alias:
+        data["address"] = data.pop("full_address")
+        with _field("address", "full_address"):
+            return services.create_alias(**data, **by(request))
+
+    def change(self, request: HttpRequest, obj: Alias, data: dict[str, Any]) -> None:
+        services.change_alias(
+            obj, targets=data["targets"], description=data["description"], **by(request))
+
+    def remove(self, request: HttpRequest, obj: Alias) -> None:
+        services.delete_alias(obj, **by(request))
+
+
+class CredentialForm(forms.ModelForm):
+    scopes = forms.MultipleChoiceField(
+        choices=SCOPE_CHOICES, initial=["submission"], widget=UnfoldAdminCheckboxSelectMultipleWidget, label="Good for"
+    )
+    networks = LinesField(
+        required=False, label="Only from",
+        help_text="Networks such as 203.0.113.0/24, one a line. Empty: from anywhere.",
+    )
+
+    class Meta:
+        model = Credential
+        fields = ["mailbox", "label", "expires_at"]
+
+
+@admin.register(Credential)
+class CredentialAdmin(ScopedAdmin):
+    list_display = ["label_or_kind", "shown_mailbox", "good_for", "state", "last_used_at"]
+    list_filter = ["kind"]
+    search_fields = ["label", "mailbox__address__local_part", "mailbox__address__domain__name"]
+    list_select_related = ["mailbox__address__domain"]
+    autocomplete_fields = ["mailbox"]
+    form = CredentialForm
+    removable = True
+    actions_detail = ["freeze", "unfreeze"]
+    readonly_fields = [
+        "label_or_kind", "shown_mailbox", "state", "frozen_reason", "last_used_at", "last_used_ip", "created_at",
+    ]
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        if obj is not None and obj.kind == Credential.Kind.MAIN:
+            kwargs["form"] = forms.ModelForm
+            kwargs["fields"] = []
+        else:
+            kwargs["fields"] = ["mailbox", "label", "expires_at"] if obj is None else ["label", "expires_at"]
+        return super().get_form(request, obj, change=change, **kwargs)
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        told = ["shown_mailbox", "state", "frozen_reason", "last_used_at", "last_used_ip", "created_at"]
+        if obj is None:
+            return ["mailbox", "label", "scopes", "networks", "expires_at"]
+        if obj.kind == Credential.Kind.MAIN:
+            return ["label_or_kind", *told]
+        return ["label", "scopes", "networks", "expires_at", *told]
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return super().has_change_permission(request, obj) and (obj is None or obj.kind == Credential.Kind.APP)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return super().has_delete_permission(request, obj) and (obj is None or obj.kind == Credential.Kind.APP)
+
+    def offered(self, obj: Credential) -> set[str]:
+        return super().offered(obj) - ({"freeze"} if obj.frozen_at else {"unfreeze"})
+
+    @display(description="Password", ordering="label")
+    def label_or_kind(self, credential: Credential) -> str:
+        return str(credential)
+
+    @display(description="Mailbox", ordering="mailbox__address__local_part")
+    def shown_mailbox(self, credential: Credential) -> str:
+        return mono(credential.mailbox)
+
+    @display(description="Good for")
+    def good_for(self, credential: Credential) -> str:
+        return "everything" if credential.kind == Credential.Kind.MAIN else ", ".join(credential.scopes)
+
+    @display(description="State")
+    def state(self, credential: Credential) -> str:
+        return badge("bad", "frozen") if credential.frozen_at else badge("good", "works")
+
+    @action(description="Freeze…", url_path="freeze", permissions=["act"], icon="ac_unit")
+    def freeze(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        def act(obj: Credential, data: dict[str, Any]) -> str:
+            services.freeze_credential(obj, reason=data["reason"], **by(request))
+            return f"The {obj} is frozen: nobody logs in or sends with it."
+
+        return self.confirm(
+            request, object_id, title="Freeze the {}", button="Freeze", act=act, form_class=ReasonForm, harmful=True,
+            sentence="Nobody can log in or send with the {} any more, on open connections too. Thaw undoes it.",
+        )
+
+    @action(description="Thaw…", url_path="thaw", permissions=["act"], icon="sunny")
+    def unfreeze(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        def act(obj: Credential, data: dict[str, Any]) -> str:
+            services.unfreeze_credential(obj, reason=data["reason"], **by(request))
+            return f"The {obj} works again."
+
+        return self.confirm(
+            request, object_id, title="Thaw the {}", button="Thaw", act=act, form_class=OptionalReasonForm,
+            sentence="The {} works again as before.",
+        )
+
+    def create(self, request: HttpRequest, data: dict[str, Any]) -> Credential:
+        made, secret = services.create_credential(**data, **by(request))
+        request.new_secret = secret  # type: ignore[attr-defined]
+        return made
+
+    def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
+        return self.show_secret(
+            request, obj.pk, title=f"The new app password of {obj.mailbox}",
+            sentence=f'For "{obj.label}": put it into the program that sends, with {obj.mailbox} as user name.',
+            secret=request.new_secret,  # type: ignore[attr-defined]
+        )
+
+    def change(self, request: HttpRequest, obj: Credential, data: dict[str, Any]) -> None:
+        services.change_credential(obj, **data, **by(request))
+
+    def remove(self, request: HttpRequest, obj: Credential) -> None:
+        services.revoke_credential(obj, **by(request))
+
+
+def _add_url(model: str) -> str:
+    return reverse(f"admin:mailboxes_{model}_add")
+
+
+class _field:
+    """A service names its own field; the form may call it otherwise."""
+
+    def __init__(self, service: str, form: str) -> None:
+        self.service, self.form = service, form
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if getattr(error, "field", None) == self.service:
+            error.field = self.form

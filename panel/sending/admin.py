@@ -1,0 +1,243 @@
+"""The provider's admin of limits and routes, and its view of messages and the queue (read only)."""
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.http import HttpRequest, HttpResponse
+from django.template.loader import render_to_string
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from unfold.decorators import action, display
+
+from panel.database import ids
+from panel.sending import services
+from panel.sending.models import Attempt, Hold, Message, OutboundRoute, Recipient, SendingLimit
+from panel.tenants.changes import ServiceError
+from panel.tenants.scoped_admin import ScopedAdmin, badge, by, mono
+
+LOOKS = {
+    Recipient.State.WAITING: "warn",
+    Recipient.State.DELIVERED: "good",
+    Recipient.State.FAILED: "bad",
+    Recipient.State.DISCARDED: "off",
+}
+
+
+def recipient_state(recipient: Recipient) -> SafeString:
+    if recipient.state == Recipient.State.WAITING and recipient.holds:
+        return badge("bad", "held: " + ", ".join(hold.label for hold in list(Hold) if recipient.holds & hold))
+    return badge(LOOKS[Recipient.State(recipient.state)], recipient.get_state_display())
+
+
+@admin.register(SendingLimit)
+class LimitAdmin(ScopedAdmin):
+    list_display = ["subject", "window", "number"]
+    list_filter = ["window"]
+    search_fields = ["tenant__name", "domain__name", "mailbox__address__local_part", "mailbox__address__domain__name"]
+    list_select_related = [
+        "tenant", "domain", "mailbox__address__domain", "credential__mailbox__address__domain",
+    ]
+    autocomplete_fields = ["tenant", "domain", "mailbox", "credential"]
+    removable = True
+    fieldsets = [
+        ("Whose", {
+            "fields": ["tenant", "domain", "mailbox", "credential"],
+            "description": "Choose exactly one. Without a limit of its own, a tenant and a mailbox have their plan's.",
+        }),
+        ("How many", {
+            "fields": ["window", "recipients"],
+            "description": "Recipients in the last hour or in the last 24 hours. An empty number means unlimited.",
+        }),
+    ]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        return ["tenant", "domain", "mailbox", "credential", "window"] if obj else []
+
+    @display(description="Whose")
+    def subject(self, limit: SendingLimit) -> str:
+        if limit.credential:
+            return f"{limit.credential} of {limit.credential.mailbox}"
+        return str(limit.tenant or limit.domain or limit.mailbox)
+
+    @display(description="Recipients", ordering="recipients")
+    def number(self, limit: SendingLimit) -> str:
+        return "unlimited" if limit.recipients is None else f"{limit.recipients:,}"
+
+    def create(self, request: HttpRequest, data: dict[str, Any]) -> SendingLimit:
+        subjects = [data[name] for name in ("tenant", "domain", "mailbox", "credential") if data[name]]
+        if len(subjects) != 1:
+            raise ServiceError("Choose exactly one: a tenant, a domain, a mailbox or a password.", "tenant")
+        return services.set_limit(
+            subjects[0], window=data["window"], recipients=data["recipients"], **by(request))
+
+    def change(self, request: HttpRequest, obj: SendingLimit, data: dict[str, Any]) -> None:
+        services.set_limit(
+            services.limit_subject(obj), window=obj.window, recipients=data["recipients"],
+            **by(request))
+
+    def remove(self, request: HttpRequest, obj: SendingLimit) -> None:
+        services.inherit_limit(
+            services.limit_subject(obj), window=obj.window, **by(request))
+
+
+class RouteForm(forms.ModelForm):
+    class Meta:
+        model = OutboundRoute
+        fields = ["domain", "host", "port", "tls"]
+
+
+@admin.register(OutboundRoute)
+class RouteAdmin(ScopedAdmin):
+    list_display = ["shown_domain", "way", "tls"]
+    search_fields = ["domain", "host"]
+    form = RouteForm
+    fields = ["domain", "host", "port", "tls"]
+    removable = True
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        return ["domain"] if obj else []
+
+    @display(description="Mail for", ordering="domain")
+    def shown_domain(self, route: OutboundRoute) -> str:
+        return mono(route.domain) if route.domain else "every other domain"
+
+    @display(description="Goes to", ordering="host")
+    def way(self, route: OutboundRoute) -> str:
+        return mono(f"{route.host}:{route.port}")
+
+    def create(self, request: HttpRequest, data: dict[str, Any]) -> OutboundRoute:
+        return services.set_route(**data, **by(request))
+
+    def change(self, request: HttpRequest, obj: OutboundRoute, data: dict[str, Any]) -> None:
+        services.set_route(**{"domain": obj.domain, **data}, **by(request))
+
+    def remove(self, request: HttpRequest, obj: OutboundRoute) -> None:
+        services.remove_route(obj, **by(request))
+
+
+class TraceAdmin(ScopedAdmin):
+    """What happened: never changed by hand."""
+
+    creatable = changeable = False
+
+    def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> Any:
+        """A queue id goes straight to its row; else what search_fields say."""
+        try:
+            number = ids.from_text(search_term.strip())
+        except ValueError:
+            return super().get_search_results(request, queryset, search_term)
+        return queryset.filter(**{self.id_field: number}), False
+
+    id_field = "id"
+
+
+@admin.register(Message)
+class MessageAdmin(TraceAdmin):
+    list_display = ["shown_id", "accepted_at", "direction", "shown_from", "shown_subject", "tenant_name", "shown_size"]
+    list_filter = ["direction"]
+    search_fields = ["reverse_path", "message_id", "recipients__original"]
+    list_select_related = ["tenant"]
+    ordering = ["-id"]
+    readonly_fields = fields = [
+        "shown_id", "accepted_at", "direction", "tenant_name", "shown_from", "header_from", "shown_subject",
+        "message_id", "credential_text", "by", "client_name", "tls", "shown_size", "charged",
+        "shown_recipients",
+    ]
+
+    @display(description="Queue id", ordering="id")
+    def shown_id(self, message: Message) -> str:
+        return mono(message.queue_id)
+
+    @display(description="Sender", ordering="reverse_path")
+    def shown_from(self, message: Message) -> str:
+        return mono(message.reverse_path or "<>")
+
+    @display(description="Subject")
+    def shown_subject(self, message: Message) -> str:
+        return message.subject or "(no subject)"
+
+    @display(description="Tenant")
+    def tenant_name(self, message: Message) -> str:
+        return str(message.tenant) if message.tenant_id else "–"
+
+    @display(description="Size", ordering="size")
+    def shown_size(self, message: Message) -> str:
+        return f"{message.size / 1024:,.1f} KB"
+
+    @display(description="Why it was let through")
+    def charged(self, message: Message) -> str:
+        lines = [
+            f"{each.get('name')}: {each.get('used')} of {each.get('allowed') or 'unlimited'} in {each.get('window')}"
+            for each in message.facts.get("charged", [])
+        ]
+        return " · ".join(lines) or "nothing was charged"
+
+    @display(description="Where it is")
+    def shown_recipients(self, message: Message) -> SafeString:
+        recipients = list(Recipient.objects.filter(message_id=message.pk).order_by("id")[:200])
+        tries: dict[int, list[Attempt]] = {}
+        for attempt in Attempt.objects.filter(recipient_id__in=[each.pk for each in recipients]).order_by("-id"):
+            tries.setdefault(attempt.recipient_id, []).append(attempt)
+        rows = [(each, recipient_state(each), tries.get(each.pk, [])) for each in recipients]
+        return render_to_string("admin/posthouse/recipients.html", {"rows": rows})
+
+
+@admin.register(Recipient)
+class RecipientAdmin(TraceAdmin):
+    id_field = "message_id"
+    list_display = ["shown_message", "shown_original", "state_badge", "next_hop", "due_at", "tries", "shown_reply"]
+    list_filter = ["state"]
+    search_fields = ["original", "resolved", "next_hop"]
+    ordering = ["-id"]
+    actions = ["retry"]
+    actions_detail = ["retry_one"]
+    readonly_fields = fields = [
+        "shown_message", "shown_original", "resolved", "state_badge", "next_hop", "due_at", "expires_at", "tries",
+        "shown_reply", "shown_tries",
+    ]
+
+    @display(description="Queue id", ordering="message_id")
+    def shown_message(self, recipient: Recipient) -> str:
+        return mono(ids.to_text(recipient.message_id))
+
+    @display(description="Recipient", ordering="original")
+    def shown_original(self, recipient: Recipient) -> str:
+        return mono(recipient.original)
+
+    @display(description="State", ordering="state")
+    def state_badge(self, recipient: Recipient) -> str:
+        return recipient_state(recipient)
+
+    @display(description="Last reply")
+    def shown_reply(self, recipient: Recipient) -> str:
+        if not recipient.last_reply:
+            return "–"
+        return format_html('<span class="ph-reply">{}</span>', recipient.last_reply)
+
+    @display(description="Tries")
+    def shown_tries(self, recipient: Recipient) -> SafeString:
+        tries = list(Attempt.objects.filter(recipient_id=recipient.pk).order_by("-id"))
+        rows = [(recipient, recipient_state(recipient), tries)]
+        return render_to_string("admin/posthouse/recipients.html", {"rows": rows})
+
+    def offered(self, obj: Recipient) -> set[str]:
+        return super().offered(obj) if obj.state == Recipient.State.WAITING else set()
+
+    @action(description="Try now…", url_path="retry", permissions=["act"], icon="refresh")
+    def retry_one(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        def act(obj: Recipient, data: dict[str, Any]) -> str:
+            count = services.retry(
+                Recipient.objects.filter(pk=obj.pk), release=True, **by(request))
+            return f"{obj} is tried in a moment." if count else f"{obj} waits until its sender is resumed."
+
+        return self.confirm(
+            request, object_id, title="Try {} now", button="Try now", act=act,
+            sentence="The delivery to {} is tried at once instead of at its next time; if it was held as undeliverable, it is let go.",
+        )
+
+    @action(description="Try the chosen recipients now", permissions=["act"])
+    def retry(self, request: HttpRequest, queryset: Any) -> None:
+        chosen = queryset.filter(state=Recipient.State.WAITING)
+        count = services.retry(chosen, **by(request))
+        self.message_user(request, f"{count} recipients are tried in a moment.")

@@ -1,0 +1,294 @@
+"""The provider's admin of plans, tenants, accounts, memberships and the audit log."""
+
+from typing import Any, ClassVar
+
+from django import forms
+from django.contrib import admin
+from django.contrib.auth.models import Group
+from django.db.models import Count, QuerySet
+from django.http import HttpRequest, HttpResponse
+from unfold.decorators import action, display
+from unfold.widgets import UnfoldAdminPasswordWidget
+
+from panel.operations import services as operations
+from panel.rules.status import Status
+from panel.tenants import services
+from panel.tenants.models import AuditEntry, Membership, Plan, Tenant, User
+from panel.tenants.scoped_admin import ReasonForm, ScopedAdmin, badge, by, mono, state_badge
+
+admin.site.site_title = "Posthouse"
+if admin.site.is_registered(Group):
+    admin.site.unregister(Group)
+
+
+class SuspensionForm(ReasonForm):
+    """A reason, and how far it goes."""
+
+    level = forms.ChoiceField(
+        choices=[("all", "Logins and sending"), ("sending", "Sending only")],
+        label="What stops",
+        widget=forms.RadioSelect,
+        initial="all",
+        help_text="Mail for it is accepted in either case.",
+    )
+
+
+class OptionalReasonForm(ReasonForm):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["reason"].required = False
+        self.fields["reason"].help_text = "For the audit log; may stay empty."
+
+
+class SuspendableAdmin(ScopedAdmin):
+    """An admin of what can be suspended and resumed: both are services of operations."""
+
+    actions_detail = ["suspend", "resume"]
+    noun: ClassVar[str]
+
+    def offered(self, obj: Any) -> set[str]:
+        if obj.status == Status.ACTIVE:
+            return super().offered(obj) - {"resume"}
+        if obj.status == Status.CLOSED:
+            return super().offered(obj) - {"suspend", "resume"}
+        return super().offered(obj) - {"suspend"}
+
+    @action(description="Suspend…", url_path="suspend", permissions=["act"], icon="block")
+    def suspend(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        def act(obj: Any, data: dict[str, Any]) -> str:
+            operations.suspend(
+                obj, reason=data["reason"], sending_only=data["level"] == "sending", **by(request))
+            return f"{obj} is suspended. Open connections are refused within a second."
+
+        return self.confirm(
+            request, object_id, title="Suspend {}", button="Suspend", act=act, form_class=SuspensionForm, harmful=True,
+            sentence=f"The {self.noun} {{}} can no longer log in or send; mail for it is still accepted, and what it "
+            "has in the queue waits. Resume undoes it at any time.",
+        )
+
+    @action(description="Resume…", url_path="resume", permissions=["act"], icon="play_arrow")
+    def resume(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        def act(obj: Any, data: dict[str, Any]) -> str:
+            operations.resume(obj, reason=data["reason"], **by(request))
+            return f"{obj} is active again."
+
+        return self.confirm(
+            request, object_id, title="Resume {}", button="Resume", act=act, form_class=OptionalReasonForm,
+            sentence=f"The {self.noun} {{}} may log in and send again, and what waits in its queue goes on. "
+            "What is suspended for itself, below or above it, stays suspended.",
+        )
+
+
+@admin.register(Plan)
+class PlanAdmin(ScopedAdmin):
+    list_display = ["name", "domains", "mailboxes", "mailbox_limits", "tenant_limits", "tenants_on_it"]
+    search_fields = ["name"]
+    removable = True
+    fieldsets = [
+        (None, {"fields": ["name"]}),
+        ("What a tenant may have", {
+            "fields": ["domains", "mailboxes", "aliases", "storage_bytes"],
+            "description": "An empty number means unlimited.",
+        }),
+        ("What may be sent", {
+            "fields": ["mailbox_hour", "mailbox_day", "tenant_hour", "tenant_day"],
+            "description": "Recipients in the last hour and in the last 24 hours. An empty number means unlimited.",
+        }),
+    ]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Plan]:
+        return super().get_queryset(request).annotate(tenant_count=Count("tenants"))
+
+    @display(description="A mailbox may send")
+    def mailbox_limits(self, plan: Plan) -> str:
+        return _limits(plan.mailbox_hour, plan.mailbox_day)
+
+    @display(description="A tenant may send")
+    def tenant_limits(self, plan: Plan) -> str:
+        return _limits(plan.tenant_hour, plan.tenant_day)
+
+    @display(description="Tenants", ordering="tenant_count")
+    def tenants_on_it(self, plan: Any) -> int:
+        return int(plan.tenant_count)
+
+    def create(self, request: HttpRequest, data: dict[str, Any]) -> Plan:
+        return services.create_plan(**data, **by(request))
+
+    def change(self, request: HttpRequest, obj: Plan, data: dict[str, Any]) -> None:
+        services.change_plan(obj, **data, **by(request))
+
+    def remove(self, request: HttpRequest, obj: Plan) -> None:
+        services.delete_plan(obj, **by(request))
+
+
+def _limits(hour: int | None, day: int | None) -> str:
+    windows = ((hour, "1 hour"), (day, "24 hours"))
+    parts = [f"{number:,} in {window}" for number, window in windows if number is not None]
+    return " · ".join(parts) or "unlimited"
+
+
+@admin.register(Tenant)
+class TenantAdmin(SuspendableAdmin):
+    noun = "tenant"
+    list_display = ["name", "state", "plan", "parent", "domain_count", "address_count"]
+    list_filter = ["status", "plan"]
+    search_fields = ["name"]
+    list_select_related = ["plan", "parent"]
+    autocomplete_fields = ["parent"]
+    readonly_fields = ["state", "status_reason", "created_at"]
+
+    def get_fieldsets(self, request: HttpRequest, obj: Tenant | None = None) -> Any:
+        made = ["state", "status_reason", "created_at"] if obj else []
+        return [(None, {"fields": ["name", "plan", "parent", "notes", *made]})]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Tenant]:
+        return super().get_queryset(request).annotate(
+            domains_count=Count("domains", distinct=True), addresses_count=Count("addresses", distinct=True)
+        )
+
+    @display(description="State", ordering="status")
+    def state(self, tenant: Tenant) -> str:
+        return state_badge(tenant.status, tenant.status_reason)
+
+    @display(description="Domains", ordering="domains_count")
+    def domain_count(self, tenant: Any) -> int:
+        return int(tenant.domains_count)
+
+    @display(description="Addresses", ordering="addresses_count")
+    def address_count(self, tenant: Any) -> int:
+        return int(tenant.addresses_count)
+
+    def create(self, request: HttpRequest, data: dict[str, Any]) -> Tenant:
+        return services.create_tenant(**data, **by(request))
+
+    def change(self, request: HttpRequest, obj: Tenant, data: dict[str, Any]) -> None:
+        services.change_tenant(obj, **data, **by(request))
+
+
+class AccountForm(forms.ModelForm):
+    password = forms.CharField(
+        widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}), strip=False,
+        help_text="At least 10 characters, not a common one.",
+    )
+
+    class Meta:
+        model = User
+        fields = ["email", "name", "provider_role"]
+
+
+class PasswordForm(forms.Form):
+    password = forms.CharField(
+        label="New password", strip=False, widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}),
+        help_text="At least 10 characters, not a common one.",
+    )
+
+
+@admin.register(User)
+class AccountAdmin(ScopedAdmin):
+    list_display = ["email", "name", "role", "state"]
+    list_filter = ["provider_role", "is_active"]
+    search_fields = ["email", "name"]
+    fields = ["email", "name", "provider_role"]
+    removable = True
+    actions_detail = ["set_password", "close", "reopen"]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[User]:
+        return super().get_queryset(request).filter(kind=User.Kind.PANEL)
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        if obj is None:
+            kwargs["form"] = AccountForm
+        return super().get_form(request, obj, change=change, **kwargs)
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        return ["email", "name", "provider_role"] if obj else ["email", "name", "provider_role", "password"]
+
+    @display(description="Provider role", ordering="provider_role")
+    def role(self, user: User) -> str:
+        return user.get_provider_role_display()
+
+    @display(description="State", ordering="is_active")
+    def state(self, user: User) -> str:
+        return badge("good", "active") if user.is_active else badge("off", "closed")
+
+    def offered(self, obj: User) -> set[str]:
+        return super().offered(obj) - ({"reopen"} if obj.is_active else {"close"})
+
+    @action(description="Set password…", url_path="set-password", permissions=["act"], icon="key")
+    def set_password(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        def act(obj: User, data: dict[str, Any]) -> str:
+            services.set_account_password(obj, data["password"], **by(request))
+            return f"{obj} has a new password; sessions that were open have ended."
+
+        return self.confirm(
+            request, object_id, title="Set the password of {}", button="Set password", act=act,
+            form_class=PasswordForm, sentence="The account {} signs in with it from now on.",
+        )
+
+    @action(description="Close…", url_path="close", permissions=["act"], icon="block")
+    def close(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        def act(obj: User, data: dict[str, Any]) -> str:
+            services.close_account(obj, reason=data["reason"], **by(request))
+            return f"{obj} can no longer sign in."
+
+        return self.confirm(
+            request, object_id, title="Close {}", button="Close", act=act, form_class=ReasonForm, harmful=True,
+            sentence="The account {} can no longer sign in. Reopen undoes it at any time.",
+        )
+
+    @action(description="Reopen…", url_path="reopen", permissions=["act"], icon="play_arrow")
+    def reopen(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        def act(obj: User, data: dict[str, Any]) -> str:
+            services.reopen_account(obj, reason=data["reason"], **by(request))
+            return f"{obj} may sign in again."
+
+        return self.confirm(
+            request, object_id, title="Reopen {}", button="Reopen", act=act, form_class=OptionalReasonForm,
+            sentence="The account {} may sign in again with its password.",
+        )
+
+    def create(self, request: HttpRequest, data: dict[str, Any]) -> User:
+        return operations.create_account(**data, **by(request))
+
+    def change(self, request: HttpRequest, obj: User, data: dict[str, Any]) -> None:
+        operations.change_account(obj, **data, **by(request))
+
+    def remove(self, request: HttpRequest, obj: User) -> None:
+        services.delete_account(obj, **by(request))
+
+
+@admin.register(Membership)
+class MembershipAdmin(ScopedAdmin):
+    list_display = ["user", "tenant", "role"]
+    list_filter = ["role"]
+    search_fields = ["user__email", "tenant__name"]
+    list_select_related = ["user", "tenant"]
+    autocomplete_fields = ["user", "tenant"]
+    removable = True
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        return ["user", "tenant"] if obj else []
+
+    def create(self, request: HttpRequest, data: dict[str, Any]) -> Membership:
+        return services.create_membership(**data, **by(request))
+
+    def change(self, request: HttpRequest, obj: Membership, data: dict[str, Any]) -> None:
+        services.change_membership(obj, role=data["role"], **by(request))
+
+    def remove(self, request: HttpRequest, obj: Membership) -> None:
+        services.delete_membership(obj, **by(request))
+
+
+@admin.register(AuditEntry)
+class AuditAdmin(ScopedAdmin):
+    list_display = ["at", "actor_name", "what", "subject_name", "tenant", "reason"]
+    search_fields = ["subject_name", "actor_name", "action"]
+    list_select_related = ["tenant"]
+    creatable = changeable = False
+    fields = [
+        "at", "actor_name", "ip", "action", "subject_type", "subject_name", "tenant", "before", "after", "reason",
+    ]
+
+    @display(description="What", ordering="action")
+    def what(self, entry: AuditEntry) -> str:
+        return mono(entry.action)

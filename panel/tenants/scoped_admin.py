@@ -1,0 +1,297 @@
+"""The admin's base: scoped to what a person may see, changed only through services."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar, TypedDict
+
+from django import forms
+from django.contrib import messages
+from django.contrib.admin.utils import unquote
+from django.core.exceptions import PermissionDenied
+from django.core.paginator import Paginator
+from django.db.models import Model, QuerySet
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from unfold.admin import ModelAdmin
+from unfold.widgets import UnfoldAdminTextInputWidget
+
+from panel.rules.status import Status
+from panel.tenants.changes import ServiceError
+from panel.tenants.models import AuditEntry, User
+
+PAGE = 50
+
+
+class By(TypedDict):
+    actor: User
+    ip: str | None
+
+
+def by(request: HttpRequest) -> By:
+    """Who changes something and from where, as every service takes it for the audit log."""
+    if not isinstance(request.user, User):
+        raise PermissionDenied
+    return {"actor": request.user, "ip": request.META.get("REMOTE_ADDR") or None}
+
+
+class ReasonForm(forms.Form):
+    reason = forms.CharField(
+        max_length=500,
+        label="Reason",
+        help_text="Shown wherever the suspension shows, and in the audit log.",
+        widget=UnfoldAdminTextInputWidget,
+    )
+
+
+class ConfirmForm(forms.Form):
+    """Nothing to fill in: the page's sentence and a button."""
+
+
+class ScopedAdmin(ModelAdmin):
+    """An admin in which a person sees and names only what `for_user` gives them.
+
+    Subclasses declare, and say by which service a row is made (`create`), changed
+    (`change`) and removed (`remove`). A service's refusal stands beside its field.
+    """
+
+    list_per_page = PAGE
+    list_max_show_all = PAGE
+    list_filter_submit = True
+    show_full_result_count = False
+    compressed_fields = True
+    warn_unsaved_form = True
+    list_fullwidth = False
+    # What may be done to one object, each as (name, label, permission check).
+    creatable: ClassVar[bool] = True
+    changeable: ClassVar[bool] = True
+    removable: ClassVar[bool] = False
+
+    # --- the services ------------------------------------------------------------------
+
+    def create(self, request: HttpRequest, data: dict[str, Any]) -> Model:
+        raise NotImplementedError
+
+    def change(self, request: HttpRequest, obj: Any, data: dict[str, Any]) -> None:
+        raise NotImplementedError
+
+    def remove(self, request: HttpRequest, obj: Any) -> None:
+        raise NotImplementedError
+
+    # --- scope -------------------------------------------------------------------------
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        rows = super().get_queryset(request)
+        return rows.for_user(request.user) if hasattr(rows, "for_user") else rows
+
+    def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        kwargs["queryset"] = _scoped(db_field.remote_field.model, request)
+        return super().formfield_for_foreignkey(db_field, request, **kwargs)
+
+    def formfield_for_manytomany(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        kwargs["queryset"] = _scoped(db_field.remote_field.model, request)
+        return super().formfield_for_manytomany(db_field, request, **kwargs)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return self.creatable and super().has_add_permission(request)
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return self.changeable and super().has_change_permission(request, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return self.removable and super().has_delete_permission(request, obj)
+
+    def has_act_permission(self, request: HttpRequest, object_id: object = None) -> bool:
+        """Whether this person may do what the buttons do: all but the read-only role."""
+        opts = self.opts
+        return bool(request.user.has_perm(f"{opts.app_label}.change_{opts.model_name}"))
+
+    def offered(self, obj: Any) -> set[str]:
+        """The names of the buttons that make sense for this object now; all unless a subclass says."""
+        return set(self._extract_action_names(self.actions_detail))
+
+    def get_actions_detail(self, request: HttpRequest, object_id: Any) -> Any:
+        obj = self.get_object(request, unquote(str(object_id)))
+        prefix = f"{self.opts.app_label}_{self.opts.model_name}_"
+        offered = {prefix + name for name in self.offered(obj)} if obj is not None else set()
+        return [
+            action for action in super().get_actions_detail(request, object_id) if action.action_name in offered
+        ]
+
+    # --- saving ------------------------------------------------------------------------
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        base = super().get_form(request, obj, change=change, **kwargs)
+
+        class ServiceForm(base):  # type: ignore[misc, valid-type]
+            def clean(self) -> Any:
+                cleaned = super().clean()
+                error = getattr(request, "service_error", None)
+                if error is not None:
+                    self.add_error(error.field if error.field in self.fields else None, str(error))
+                return cleaned
+
+            def validate_unique(self) -> None:
+                """Left to the service, which says what stands in the way."""
+
+            def validate_constraints(self) -> None:
+                """Left to the service and the database."""
+
+        return ServiceForm
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        try:
+            return super().changeform_view(request, object_id, form_url, extra_context)
+        except ServiceError as error:
+            # Shown again, with what was typed and the service's sentence beside its field.
+            request.service_error = error  # type: ignore[attr-defined]
+            return super().changeform_view(request, object_id, form_url, extra_context)
+
+    def save_form(self, request: HttpRequest, form: Any, change: bool) -> Any:
+        return form.instance
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        data = dict(form.cleaned_data)
+        if change:
+            self.change(request, self.get_queryset(request).get(pk=obj.pk), data)
+        else:
+            made = self.create(request, data)
+            obj.__dict__.update(made.__dict__)
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        """Nothing: what belongs to a row is saved by its service."""
+
+    def delete_model(self, request: HttpRequest, obj: Any) -> None:
+        self.remove(request, obj)
+
+    def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
+        for obj in queryset:
+            self.remove(request, obj)
+
+    def delete_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        try:
+            return super().delete_view(request, object_id, extra_context)
+        except ServiceError as error:
+            messages.error(request, str(error))
+            return HttpResponseRedirect(self.url_of(object_id))
+
+    # --- history: the audit log, not Django's -------------------------------------------
+
+    def log_addition(self, request: HttpRequest, obj: Any, message: Any) -> None:
+        """The service wrote an AuditEntry."""
+
+    def log_change(self, request: HttpRequest, obj: Any, message: Any) -> None:
+        """The service wrote an AuditEntry."""
+
+    def log_deletions(self, request: HttpRequest, queryset: Any) -> None:
+        """The service wrote an AuditEntry each."""
+
+    def history_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        obj = self.object_or_404(request, object_id)
+        entries = AuditEntry.objects.for_user(request.user).filter(
+            subject_type=self.opts.model_name, subject_id=obj.pk
+        )
+        context = {
+            **self.admin_site.each_context(request),
+            "title": f"History of {obj}",
+            "entries": Paginator(entries, PAGE).get_page(request.GET.get("p")),
+            "opts": self.opts,
+            "object": obj,
+        }
+        return TemplateResponse(request, "admin/posthouse/history.html", context)
+
+    # --- acts on one object --------------------------------------------------------------
+
+    def object_or_404(self, request: HttpRequest, object_id: str) -> Any:
+        obj = self.get_object(request, unquote(str(object_id)))
+        if obj is None:
+            raise Http404
+        return obj
+
+    def url_of(self, object_id: object) -> str:
+        return reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_change", args=(object_id,))
+
+    def confirm(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        *,
+        title: str,
+        sentence: str,
+        button: str,
+        act: Callable[[Any, dict[str, Any]], str],
+        form_class: type[forms.Form] = ConfirmForm,
+        harmful: bool = False,
+    ) -> HttpResponse:
+        """A page that says what will happen and asks once; `act` does it and returns the report."""
+        if not self.has_act_permission(request):
+            raise PermissionDenied
+        obj = self.object_or_404(request, object_id)
+        form = form_class(request.POST or None)
+        if request.method == "POST" and form.is_valid():
+            try:
+                messages.success(request, act(obj, form.cleaned_data))
+                return HttpResponseRedirect(self.url_of(object_id))
+            except ServiceError as error:
+                form.add_error(error.field if error.field in form.fields else None, str(error))
+        context = {
+            **self.admin_site.each_context(request),
+            "title": title.format(obj),
+            "sentence": sentence.format(obj),
+            "button": button,
+            "harmful": harmful,
+            "form": form,
+            "opts": self.opts,
+            "object": obj,
+            "back": self.url_of(object_id),
+        }
+        return TemplateResponse(request, "admin/posthouse/confirm.html", context)
+
+    def show_secret(
+        self, request: HttpRequest, object_id: object, *, title: str, sentence: str, secret: str
+    ) -> HttpResponse:
+        """A secret, shown this once."""
+        context = {
+            **self.admin_site.each_context(request),
+            "title": title,
+            "sentence": sentence,
+            "secret": secret,
+            "opts": self.opts,
+            "back": self.url_of(object_id),
+        }
+        response = TemplateResponse(request, "admin/posthouse/secret.html", context)
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+
+def _scoped(model: Any, request: HttpRequest) -> Any:
+    rows = model._default_manager.all()
+    return rows.for_user(request.user) if hasattr(rows, "for_user") else rows
+
+
+def state_badge(status: int, reason: str = "") -> SafeString:
+    """A status as a word with a colour and a sign, its reason on hover."""
+    value = Status(status)
+    look = {Status.ACTIVE: "good", Status.NO_SENDING: "warn", Status.SUSPENDED: "bad", Status.CLOSED: "off"}[value]
+    return format_html('<span class="ph-state is-{}" title="{}">{}</span>', look, reason, value.words)
+
+
+def badge(look: str, words: str) -> SafeString:
+    """look: good, warn, bad or off."""
+    return format_html('<span class="ph-state is-{}">{}</span>', look, words)
+
+
+def mono(text: object) -> SafeString:
+    """An address, an id or a name on the wire."""
+    return format_html('<span class="ph-mono">{}</span>', text)
