@@ -20,7 +20,8 @@ ATEXT = r"A-Za-z0-9!#$%&'*+/=?^_`{|}~\-"  # RFC 5322 §3.2.3, for a character cl
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 # The last label begins with a letter here; the few others take the long way.
 _COMMON_PATH = re.compile(
-    rf" *<([{ATEXT}]+(?:\.[{ATEXT}]+)*)@((?:{_LABEL}\.)*[A-Za-z](?:[A-Za-z0-9-]{{0,61}}[A-Za-z0-9])?)>(?= |\Z)".encode()
+    rf" *<([{ATEXT}]+(?:\.[{ATEXT}]+)*)@"
+    rf"((?:{_LABEL}\.)*[A-Za-z](?:[A-Za-z0-9-]{{0,61}}[A-Za-z0-9])?)>(?= |\Z)".encode()
 ).match
 _DOT_STRING = re.compile(rf"[{ATEXT}\x80-\U0010ffff]++(?:\.[{ATEXT}\x80-\U0010ffff]++)*+")
 _QUOTED_STRING = re.compile(r'"((?:[ !#-\[\]-~\x80-\U0010ffff]|\\[ -~])*+)"')
@@ -32,9 +33,10 @@ _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*+)(?:=([!-<>-~\x80-\U0010ffff]++))?")  # RFC 5321 §4.1.2
 _XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})*+")  # RFC 3461 §4
 
-# Controls, white space outside ASCII, what turns the direction of text or can't be seen, noncharacters, surrogates.
+# Controls, white space outside ASCII, the invisible, what turns text round, noncharacters, surrogates.
 _FORBIDDEN = re.compile(
-    "[\x00-\x1f\x7f-\xa0\xad\u034f\u061c\u115f\u1160\u1680\u180e\u2000-\u200b\u200e\u200f\u2028-\u202f\u205f-\u2064\u2066-\u206f\u3000\u3164"
+    "[\x00-\x1f\x7f-\xa0\xad\u034f\u061c\u115f\u1160\u1680\u180e"
+    "\u2000-\u200b\u200e\u200f\u2028-\u202f\u205f-\u2064\u2066-\u206f\u3000\u3164"
     "\ud800-\udfff\ufdd0-\ufdef\ufeff\uffa0\ufff9-\uffff\U000e0000-\U000e007f"
     + "".join(f"{chr(plane + 0xfffe)}{chr(plane + 0xffff)}" for plane in range(0x10000, 0x110000, 0x10000))
     + "]"
@@ -106,7 +108,7 @@ def _fold(local_part: str) -> str:
 def parse_address(text: str, *, smtputf8: bool = True) -> Address:
     """The address that a person or program wrote in a form, on the command line or in JSON.
 
-    White space around it is dropped; a domain in its own script becomes A-labels (UTS 46 mapping, as browsers do).
+    White space around it is dropped; a domain in its own script becomes A-labels (UTS 46 mapping, as in browsers).
     Raises BadAddress; NeedsSmtputf8 for a local part outside ASCII when `smtputf8` is false.
     """
     text = text.strip()
@@ -156,7 +158,8 @@ def display_domain(a_label: str) -> str:
     """The domain in its own script; a label that is no valid A-label stays as it is."""
     if "xn--" not in a_label:
         return a_label
-    return ".".join(_in_own_script(label) if label.startswith("xn--") else label for label in a_label.split("."))
+    labels = a_label.split(".")
+    return ".".join(_in_own_script(label) if label.startswith("xn--") else label for label in labels)
 
 
 def _in_own_script(label: str) -> str:
@@ -170,15 +173,15 @@ def _in_own_script(label: str) -> str:
 def parse_path(
     raw: bytes, *, smtputf8: bool, null_allowed: bool = False, postmaster_allowed: bool = False
 ) -> tuple[Address | None, bytes]:
-    """The path at the start of `raw` (what follows `FROM:` or `TO:`), and the bytes behind it: its parameters.
+    """The path at the start of `raw`, which follows `FROM:` or `TO:`, and the bytes behind it: its parameters.
 
     The address is None for `<>`, and Address("postmaster", "") for `<postmaster>`. A source route is accepted
-    and ignored (RFC 5321 §3.6.1). The rest is empty or begins with a space. Raises BadAddress, and NeedsSmtputf8
-    for a path that `smtputf8` would make good: SMTPUTF8 is itself a parameter of MAIL, so ask again with it on
-    and see whether the parameters have it.
+    and ignored (RFC 5321 §3.6.1). The rest is empty or begins with a space. Raises BadAddress, and
+    NeedsSmtputf8 for a path that `smtputf8` would make good: SMTPUTF8 is itself a parameter of MAIL, so ask
+    again with it on and see whether the parameters have it.
 
-    A local part may be longer than 64 octets, as variable reverse-paths of mailing lists often are, if the whole
-    is within 254: RFC 5321 §4.5.3.1 asks servers not to refuse what they can handle.
+    A local part may be longer than 64 octets, as variable reverse-paths of mailing lists often are, if the
+    whole is within 254: RFC 5321 §4.5.3.1 asks servers not to refuse what they can handle.
     """
     common = _COMMON_PATH(raw)
     if common and common.end() - common.start(1) - 1 <= MAX_ADDRESS:
@@ -348,5 +351,6 @@ def encode_xtext(text: str) -> str:
     if _FORBIDDEN.search(text):
         raise BadAddress("A value holds a control character or an invisible one.")
     return "".join(
-        chr(octet) if 33 <= octet <= 126 and octet not in b"+=" else f"+{octet:02X}" for octet in text.encode()
+        chr(octet) if 33 <= octet <= 126 and octet not in b"+=" else f"+{octet:02X}"
+        for octet in text.encode()
     )
