@@ -116,7 +116,7 @@ def _run(settings: Environment, *, demo: bool) -> int:
         "panel": _start(
             [
                 sys.executable, "-m", "gunicorn", "--bind", str(settings.http), "--workers", "2", "--threads", "4",
-                "--log-level", "warning", "--forwarded-allow-ips", "127.0.0.1,::1", "panel.wsgi",
+                "--log-level", "warning", "--no-control-socket", "--forwarded-allow-ips", "127.0.0.1,::1", "panel.wsgi",
             ]
         ),
     }

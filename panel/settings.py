@@ -18,6 +18,7 @@ CSRF_TRUSTED_ORIGINS = [f"https://{ENVIRONMENT.hostname}"]
 INSTALLED_APPS = [
     "unfold",
     "unfold.contrib.filters",
+    "django.contrib.auth",
     "panel.tenants",
     "panel.domains",
     "panel.mailboxes",
@@ -25,7 +26,6 @@ INSTALLED_APPS = [
     "panel.operations",
     "panel.console",
     "django.contrib.admin",
-    "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
     "django.contrib.messages",

@@ -35,7 +35,7 @@ class Domain(models.Model):
         help_text="For a shared domain: tenants on these plans may place addresses in it themselves.",
     )
     status = StatusField()
-    status_reason = models.CharField(max_length=500, blank=True)
+    status_reason = models.CharField("reason", max_length=500, blank=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     objects = ScopedQuerySet.as_manager()

@@ -51,7 +51,7 @@ class Mailbox(models.Model):
     name = models.CharField(max_length=100, blank=True)
     quota_bytes = models.PositiveBigIntegerField("storage in bytes", null=True, blank=True)
     status = StatusField()
-    status_reason = models.CharField(max_length=500, blank=True)
+    status_reason = models.CharField("reason", max_length=500, blank=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     objects = ScopedQuerySet.as_manager()

@@ -141,7 +141,7 @@ class MessageAdmin(TraceAdmin):
     ordering = ["-id"]
     readonly_fields = fields = [
         "shown_id", "accepted_at", "direction", "tenant_name", "shown_from", "header_from", "shown_subject",
-        "message_id", "credential_text", "by", "client_name", "tls", "shown_size", "charged",
+        "message_id", "credential_text", "client_ip", "client_name", "tls", "shown_size", "charged",
         "shown_recipients",
     ]
 
@@ -233,7 +233,8 @@ class RecipientAdmin(TraceAdmin):
 
         return self.confirm(
             request, object_id, title="Try {} now", button="Try now", act=act,
-            sentence="The delivery to {} is tried at once instead of at its next time; if it was held as undeliverable, it is let go.",
+            sentence="The delivery to {} is tried at once instead of at its next time; if it was held as "
+            "undeliverable, it is let go.",
         )
 
     @action(description="Try the chosen recipients now", permissions=["act"])

@@ -17,8 +17,9 @@ from panel.tenants.models import AuditEntry, Membership, Plan, Tenant, User
 from panel.tenants.scoped_admin import ReasonForm, ScopedAdmin, badge, by, mono, state_badge
 
 admin.site.site_title = "Posthouse"
-if admin.site.is_registered(Group):
-    admin.site.unregister(Group)
+admin.site.index_title = "Overview"
+# Rights come from an account's role, not from groups.
+admin.site.unregister(Group)
 
 
 class SuspensionForm(ReasonForm):

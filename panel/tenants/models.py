@@ -54,7 +54,7 @@ class Tenant(models.Model):
     plan = models.ForeignKey(Plan, on_delete=models.PROTECT, related_name="tenants")
     parent = models.ForeignKey("self", on_delete=models.PROTECT, null=True, blank=True, related_name="children")
     status = StatusField()
-    status_reason = models.CharField(max_length=500, blank=True)
+    status_reason = models.CharField("reason", max_length=500, blank=True)
     notes = models.TextField(blank=True, help_text="For the provider only.")
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 

@@ -26,7 +26,7 @@ class Migration(migrations.Migration):
                 ('proof', models.CharField(choices=[('pending', 'pending'), ('proved', 'proved'), ('lapsed', 'lapsed')], default='pending', max_length=10)),
                 ('proved_by', models.CharField(blank=True, max_length=100)),
                 ('status', panel.tenants.models.StatusField(choices=[(panel.rules.status.Status['ACTIVE'], 'active'), (panel.rules.status.Status['NO_SENDING'], 'no sending'), (panel.rules.status.Status['SUSPENDED'], 'suspended'), (panel.rules.status.Status['CLOSED'], 'closed')], default=panel.rules.status.Status['ACTIVE'])),
-                ('status_reason', models.CharField(blank=True, max_length=500)),
+                ('status_reason', models.CharField(blank=True, max_length=500, verbose_name='reason')),
                 ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
                 ('plans', models.ManyToManyField(blank=True, help_text='For a shared domain: tenants on these plans may place addresses in it themselves.', related_name='shared_domains', to='tenants.plan')),
                 ('tenant', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='domains', to='tenants.tenant')),

@@ -65,7 +65,7 @@ class Migration(migrations.Migration):
                 ('name', models.CharField(blank=True, max_length=100)),
                 ('quota_bytes', models.PositiveBigIntegerField(blank=True, null=True, verbose_name='storage in bytes')),
                 ('status', panel.tenants.models.StatusField(choices=[(panel.rules.status.Status['ACTIVE'], 'active'), (panel.rules.status.Status['NO_SENDING'], 'no sending'), (panel.rules.status.Status['SUSPENDED'], 'suspended'), (panel.rules.status.Status['CLOSED'], 'closed')], default=panel.rules.status.Status['ACTIVE'])),
-                ('status_reason', models.CharField(blank=True, max_length=500)),
+                ('status_reason', models.CharField(blank=True, max_length=500, verbose_name='reason')),
                 ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
                 ('address', models.OneToOneField(on_delete=django.db.models.deletion.PROTECT, related_name='mailbox', to='mailboxes.address')),
                 ('person', models.OneToOneField(editable=False, on_delete=django.db.models.deletion.PROTECT, related_name='mailbox', to=settings.AUTH_USER_MODEL)),

@@ -71,7 +71,7 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('name', models.CharField(max_length=100, unique=True)),
                 ('status', panel.tenants.models.StatusField(choices=[(panel.rules.status.Status['ACTIVE'], 'active'), (panel.rules.status.Status['NO_SENDING'], 'no sending'), (panel.rules.status.Status['SUSPENDED'], 'suspended'), (panel.rules.status.Status['CLOSED'], 'closed')], default=panel.rules.status.Status['ACTIVE'])),
-                ('status_reason', models.CharField(blank=True, max_length=500)),
+                ('status_reason', models.CharField(blank=True, max_length=500, verbose_name='reason')),
                 ('notes', models.TextField(blank=True, help_text='For the provider only.')),
                 ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
                 ('parent', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='children', to='tenants.tenant')),
