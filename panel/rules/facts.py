@@ -1,7 +1,8 @@
 """What the rules decide by: frozen facts that the directory gathers and policy reads."""
 
 import ipaddress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum
 
 from panel.rules.addresses import Address
@@ -51,13 +52,15 @@ class Login:
     tenant_id: int
     domain: str
     status: Status  # the strictest of mailbox, domain and tenant
-    suspended: str  # which of them is: "shop@demo.test", "demo.test" or "the tenant Demo"; empty when active
-    proof: Proof
-    usable: bool  # not frozen, not expired
+    suspended: str  # whose that is: "shop@demo.test", "demo.test" or "the tenant Demo"; empty when active
+    proof: Proof  # of its domain
+    usable: bool  # not frozen, and not expired when this was read
     scopes: frozenset[str]
     networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]  # empty: from anywhere
     may_send_as: SenderRights
-    limits: tuple[Subject, ...]  # credential, mailbox, domain, tenant: those that have a limit
+    # Who is charged: mailbox and tenant always (their usage is shown), credential and domain if limited.
+    limits: tuple[Subject, ...]
+    expires_at: datetime | None = None
 
     @property
     def name(self) -> str:
@@ -80,7 +83,8 @@ class Delivery:
     """One place where an accepted recipient's mail goes.
 
     `mailbox` is None when `resolved` is elsewhere: then it goes by MX or route.
-    `charged` are the subjects that an address outside costs when an alias led there.
+    `charged` are those whom an address outside costs when an alias led there: the
+    tenant whose alias it is, and its domain if that has a limit. Empty otherwise.
     """
 
     resolved: Address
@@ -105,11 +109,29 @@ class Resolution:
     verdict: Verdict
     tenant_id: int | None = None  # who holds the address here
     deliveries: tuple[Delivery, ...] = ()
-    domains: frozenset[str] = field(default_factory=frozenset)  # whose change makes this stale
+    domains: frozenset[str] = frozenset()  # whose change makes this stale
 
     @property
     def leads_outside(self) -> bool:
         return self.verdict is Verdict.HERE and any(d.mailbox is None for d in self.deliveries)
+
+    @property
+    def is_charged(self) -> bool:
+        """Whether its mail costs somebody here, and so can be over a limit."""
+        return any(d.charged for d in self.deliveries)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipients:
+    """What a transaction's recipients so far have to do with the next one."""
+
+    count: int = 0
+    tenants: frozenset[int | None] = frozenset()  # who hold the addresses; None: nobody here
+    any_charged: bool = False
+
+    def plus(self, accepted: Resolution) -> "Recipients":
+        tenants = self.tenants if accepted.tenant_id in self.tenants else self.tenants | {accepted.tenant_id}
+        return Recipients(self.count + 1, tenants, self.any_charged or accepted.is_charged)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,12 @@ Decides code, enhanced code and public text. When a reply is given is decided in
 policy.py and in the mailserver's session. RFC 5321 §4.2, RFC 3463, RFC 2034 §4.
 """
 
+import re
 from dataclasses import dataclass, replace
+
+# What ends a line or steers a terminal, for any reader of a reply or a log.
+_UNWRITABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
+LONGEST_FACT = 320  # characters; an address has at most 254 octets
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +25,12 @@ class Reply:
     text: str
 
     def about(self, **facts: object) -> "Reply":
-        """This reply with the placeholders of its text filled in."""
-        return replace(self, text=self.text.format(**facts))
+        """This reply with the placeholders of its text filled in.
+
+        Facts may come from outside: what could end the line becomes a space, and each is cut at LONGEST_FACT.
+        """
+        written = {name: _UNWRITABLE.sub(" ", str(fact))[:LONGEST_FACT] for name, fact in facts.items()}
+        return replace(self, text=self.text.format(**written))
 
     def __str__(self) -> str:
         return " ".join(filter(None, (str(self.code), self.enhanced, self.text)))
@@ -88,7 +97,7 @@ SENDER_SUSPENDED = Reply(550, "5.7.1", "sending is suspended for {subject}")
 SENDER_CLOSED = Reply(550, "5.7.1", "{subject} is closed")
 SENDER_DOMAIN_PENDING = Reply(550, "5.7.1", "the domain {domain} is not proved yet, nobody can send as it")
 SENDER_DOMAIN_LAPSED = Reply(550, "5.7.1", "the proof of {domain} has lapsed, renew it to send as it")
-SENDER_NEEDS_LOGIN = Reply(530, "5.7.0", "mail from {domain} is sent here only with a login, on port 587 or 465")
+CREDENTIAL_STOPPED = Reply(550, "5.7.1", "the {credential} may not send any more; log in with another")
 
 # RCPT
 RECIPIENT_OK = Reply(250, "2.1.5", "recipient OK")
@@ -114,11 +123,17 @@ FROM_MISSING = Reply(550, "5.7.1", "the message needs exactly one From field; it
 AUTHOR_UNREADABLE = Reply(550, "5.7.1", "the addresses in {field} are not understood")
 TOO_MANY_HOPS = Reply(554, "5.4.6", "the message has passed {count} servers: it goes round in circles")
 OVER_LIMIT = Reply(
-    450, "4.7.1", "{level} limit of {allowed} recipients in {window} reached, enough is free again at {free_at} UTC"
+    450, "4.7.1", "{subject}: limit of {allowed} recipients in {window} reached, "
+    "enough is free again at {free_at} UTC"
 )
 OVER_LIMIT_FOR_GOOD = Reply(
-    550, "5.7.1", "this message has {asked} recipients, the {level} limit is {allowed} in {window}; send fewer at once"
+    550, "5.7.1", "{subject}: this message counts {asked}, the limit is {allowed} recipients in {window}; "
+    "send to fewer at once"
 )
+NOTHING_ALLOWED = Reply(
+    550, "5.7.1", "{subject}: the limit is {allowed} recipients in {window}, nothing can be sent"
+)
+SENDING_BUSY = Reply(450, "4.7.1", "too much is being sent from here just now, try again later")
 DISK_FULL = Reply(452, "4.3.1", "no room to keep the message, try again later")
 
 # What the queue writes where a remote server gave no reply of its own
