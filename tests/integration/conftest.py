@@ -1,0 +1,52 @@
+"""Fixtures of the tests that run the real programs against each other."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import conftest as suite
+from tests.support.dns import DnsServer
+from tests.support.installation import Installation, Template
+from tests.support.postfix import PROGRAM, Postfix
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
+    return Template(tmp_path_factory.mktemp("template"), suite.CLUSTER)
+
+
+@pytest.fixture
+def installation(template: Template, tmp_path: Path) -> Iterator[Installation]:
+    """The demo's tenant on a mailserver of its own, not started yet."""
+    made = Installation(template, tmp_path / "data")
+    made.build_demo()
+    yield made
+    made.kill()
+    shutil.rmtree(made.data, ignore_errors=True)
+
+
+@pytest.fixture
+def posthouse(installation: Installation) -> Installation:
+    """The same, running."""
+    installation.start()
+    return installation
+
+
+@pytest.fixture
+def dns() -> Iterator[DnsServer]:
+    server = DnsServer()
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def postfix() -> Iterator[Postfix]:
+    """A Postfix for elsewhere.test, where bob has a mailbox; not started yet."""
+    if not PROGRAM.exists():
+        pytest.skip("Postfix isn't installed: apt-get install postfix")
+    made = Postfix("elsewhere.test")
+    yield made
+    made.discard()

@@ -1,0 +1,234 @@
+"""A whole Posthouse of a test's own: data folder, database, and the real mailserver as a process."""
+
+import email
+import email.message
+import json
+import os
+import shutil
+import signal
+import smtplib
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tests.support.postgres import Postgres, free_port
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+READY_WITHIN_S = 30.0
+STOP_WITHIN_S = 45.0
+PASSWORD = "right horse battery"
+
+Found = TypeVar("Found")
+
+
+def until(look: Callable[[], Found], *, within_s: float = 30.0, what: str = "it") -> Found:
+    """What `look` gives as soon as it is true. Fails when it isn't within the deadline."""
+    deadline = time.monotonic() + within_s
+    while True:
+        found = look()
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"{what} didn't come within {within_s} s"
+        time.sleep(0.02)
+
+
+class Template:
+    """A migrated, empty database that installations are copied from; made once a run."""
+
+    def __init__(self, folder: Path, cluster: Postgres | None) -> None:
+        self.folder = folder
+        self.cluster = cluster
+        self.name = "installation_template"
+        self.count = 0
+        environment = os.environ | {"POSTHOUSE_DATA": str(folder)}
+        if cluster:
+            environment["DATABASE_URL"] = cluster.create(self.name)
+        subprocess.run(
+            [sys.executable, "manage.py", "prepare"], cwd=ROOT, env=environment, check=True, capture_output=True
+        )
+
+    def copy(self, data: Path) -> dict[str, str]:
+        """Fill a data folder; the environment that goes with it."""
+        shutil.copytree(self.folder, data)
+        self.count += 1
+        if self.cluster is None:
+            return {}
+        name = f"installation_{self.count}"
+        self.cluster.run(
+            "createdb", "-h", "127.0.0.1", "-p", str(self.cluster.port), "-U", "postgres", "-T", self.name, name
+        )
+        return {"DATABASE_URL": f"postgres://postgres@127.0.0.1:{self.cluster.port}/{name}"}
+
+
+class Installation:
+    """One data folder with its settings; `start` runs the mailserver on it."""
+
+    def __init__(self, template: Template, data: Path, **settings: object) -> None:
+        self.data = data
+        self.mx, self.submission, self.submissions, self.http = (free_port() for _ in range(4))
+        self.environment = {
+            name: value for name, value in os.environ.items() if not name.startswith(("POSTHOUSE_", "DATABASE_URL"))
+        }
+        self.environment |= template.copy(data) | {
+            "POSTHOUSE_DATA": str(data),
+            "POSTHOUSE_HOSTNAME": "mx.posthouse.test",
+            "POSTHOUSE_MX": f"127.0.0.1:{self.mx}",
+            "POSTHOUSE_SUBMISSION": f"127.0.0.1:{self.submission}",
+            "POSTHOUSE_SUBMISSIONS": f"127.0.0.1:{self.submissions}",
+            "POSTHOUSE_HTTP": f"127.0.0.1:{self.http}",
+            "POSTHOUSE_WORKERS": "2",
+            "POSTHOUSE_OUTWARD_PRIVATE": "127.0.0.0/8",
+            # Nobody's: a test that asks the DNS brings its own.
+            "POSTHOUSE_DNS": "127.0.0.1:9",
+        }
+        self.environment |= {f"POSTHOUSE_{name.upper()}": str(value) for name, value in settings.items()}
+        self.server: subprocess.Popen[bytes] | None = None
+        self.log = data / "mailserver.log"
+
+    # --- the database ------------------------------------------------------------------
+
+    def run(self, code: str) -> Any:
+        """Run Python with the models at hand; what it leaves in `answer`, by way of JSON."""
+        names = (
+            "from datetime import timedelta\nfrom django.db import transaction\nfrom django.utils import timezone\n"
+            "from tests.support import world\nfrom panel.domains.models import *\nfrom panel.mailboxes.models import *\n"
+            "from panel.sending.models import *\nfrom panel.tenants.models import *\n"
+            "from panel.operations.models import *\n"
+        )
+        script = (
+            "import json, django\ndjango.setup()\n" + names + "answer = None\n" + code
+            + "\nprint(json.dumps(answer, default=str))\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+            env=self.environment | {"DJANGO_SETTINGS_MODULE": "panel.settings"},
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+    def manage(self, *arguments: str, typed: str = "") -> str:
+        """manage.py with these arguments; what it prints."""
+        done = subprocess.run(
+            [sys.executable, "manage.py", *arguments], cwd=ROOT, env=self.environment, input=typed,
+            capture_output=True, text=True, timeout=120, check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def build_demo(self) -> None:
+        """The tenant Demo with demo.test, shop@ and office@, their password PASSWORD."""
+        self.run(
+            "demo = world.tenant('Demo')\nworld.domain('demo.test', demo)\n"
+            "world.mailbox('shop@demo.test')\nworld.mailbox('office@demo.test')\n"
+        )
+
+    # --- the mailserver ------------------------------------------------------------------
+
+    def start(self, *, module: str = "mailserver", **settings: object) -> None:
+        """Start it and wait until each port greets. `module`: what is run in its place (fault points)."""
+        environment = self.environment | {f"POSTHOUSE_{name.upper()}": str(value) for name, value in settings.items()}
+        with self.log.open("ab") as log:
+            self.server = subprocess.Popen(
+                [sys.executable, "-m", *module.split()], cwd=ROOT, env=environment, stdout=log, stderr=log,
+                stdin=subprocess.DEVNULL, start_new_session=True,
+            )
+        for port in (self.mx, self.submission):
+            until(lambda port=port: self._greets(port), within_s=READY_WITHIN_S, what="the mailserver's greeting")
+
+    def _greets(self, port: int) -> bool:
+        assert self.server is not None
+        assert self.server.poll() is None, self.log.read_text()
+        try:
+            with smtplib.SMTP("127.0.0.1", port, timeout=5):
+                return True
+        except (OSError, smtplib.SMTPException):
+            return False
+
+    def stop(self) -> None:
+        """As a service manager stops it; waits for its end."""
+        if self.server is not None:
+            if self.server.poll() is None:
+                self.server.terminate()
+            self.server.wait(timeout=STOP_WITHIN_S)
+            self.server = None
+
+    def kill(self) -> None:
+        """kill -9 of the parent and each of its processes at once (they are a group of their own)."""
+        if self.server is not None:
+            os.killpg(self.server.pid, signal.SIGKILL)
+            self.server.wait(timeout=10)
+            self.server = None
+
+    # --- mail ----------------------------------------------------------------------------
+
+    @property
+    def certificate(self) -> Path:
+        return self.data / "tls" / "cert.pem"
+
+    def context(self) -> ssl.SSLContext:
+        context = ssl.create_default_context(cafile=str(self.certificate))
+        context.check_hostname = False
+        return context
+
+    @contextmanager
+    def client(self, login: str | None = None, password: str = PASSWORD) -> Iterator[smtplib.SMTP]:
+        """A mail client on the submission port, after STARTTLS and, with a login, AUTH."""
+        with smtplib.SMTP("127.0.0.1", self.submission, timeout=60) as client:
+            client.starttls(context=self.context())
+            client.ehlo()
+            if login:
+                client.login(login, password)
+            yield client
+
+    def send(
+        self, sender: str, *recipients: str, subject: str = "Hello", text: str = "Hello.\r\n", login: str = "",
+        password: str = PASSWORD,
+    ) -> None:
+        with self.client(login or sender, password) as client:
+            client.sendmail(sender, recipients, message(sender, recipients[0], subject, text))
+
+    def maildir(self, address: str) -> Path:
+        local_part, _, domain = address.partition("@")
+        opaque_id = self.run(
+            f"answer = Mailbox.objects.get(address__local_part={local_part!r}, "
+            f"address__domain__name={domain!r}).opaque_id"
+        )
+        return self.data / "mail" / opaque_id[:2] / opaque_id / "Maildir"
+
+    def inbox(self, address: str) -> "Inbox":
+        return Inbox(self.maildir(address))
+
+
+class Inbox:
+    """A mailbox's messages, as files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def files(self) -> list[Path]:
+        return sorted([*self.folder.glob("new/*"), *self.folder.glob("cur/*")])
+
+    def messages(self) -> list[email.message.Message]:
+        return [email.message_from_bytes(path.read_bytes()) for path in self.files()]
+
+    def subjects(self) -> list[str]:
+        return [str(each["Subject"]) for each in self.messages()]
+
+    def wait(self, count: int = 1, *, within_s: float = 30.0) -> list[Path]:
+        """Its files, when there are at least `count`."""
+        return until(
+            lambda: files if len(files := self.files()) >= count else [], within_s=within_s,
+            what=f"message {count} in {self.folder}",
+        )
+
+
+def message(sender: str, recipient: str, subject: str = "Hello", text: str = "Hello.\r\n") -> bytes:
+    return (
+        f"From: {sender}\r\nTo: {recipient}\r\nSubject: {subject}\r\n"
+        f"Message-ID: <{subject.replace(' ', '-')}@client.test>\r\nDate: Tue, 24 Nov 2026 09:00:00 +0000\r\n\r\n{text}"
+    ).encode()
