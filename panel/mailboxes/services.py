@@ -155,7 +155,8 @@ def change_alias(
 ) -> Alias:
     """Let the alias lead to other targets, or describe it otherwise."""
     alone("aliases")
-    before, after = {}, {}
+    before: dict[str, Any] = {}
+    after: dict[str, Any] = {}
     if description is not KEEP:
         before, after = write(alias, description=one_line(description, "description", most=200))
     old = list(lock(alias).targets.values_list("target", flat=True))

@@ -121,6 +121,7 @@ def _tell(
 ) -> None:
     action = f"{subject._meta.model_name}.{act}"
     after = {"status": status.name}
+    tenant: Tenant | None
     match subject:
         case Mailbox():
             tenant = subject.address.tenant

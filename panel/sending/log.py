@@ -192,6 +192,6 @@ def _families(rows: Iterable[Recipient], mine: Collection[int]) -> dict[tuple[in
         Q(tenant__in=mine), message__in={message for message, _ in keys}, original__in={text for _, text in keys}
     ).exclude(recipient_tenant__in=mine)
     families: dict[tuple[int, str], dict[int, str]] = {}
-    for pk, message, original, state in together.values_list("pk", "message", "original", "state"):
-        families.setdefault((message, original), {})[pk] = state
+    for row in together:
+        families.setdefault(_key(row), {})[row.pk] = row.state
     return families

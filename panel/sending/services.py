@@ -6,6 +6,7 @@ Limits and routes are told to the mailserver's caches; the queue is read afresh 
 import ipaddress
 from collections.abc import Iterable
 from enum import Enum
+from typing import Any
 from urllib.parse import urlsplit
 
 from django.db import transaction
@@ -60,9 +61,8 @@ def set_limit(
     field, owner = _limit_of(subject)
     lock(subject)
     old = SendingLimit.objects.filter(**{field: subject}, window=window).first()
-    limit, _ = SendingLimit.objects.update_or_create(
-        **{field: subject}, window=window, defaults={"recipients": recipients, "owner": owner}
-    )
+    key: dict[str, Any] = {field: subject, "window": window}
+    limit, _ = SendingLimit.objects.update_or_create(**key, defaults={"recipients": recipients, "owner": owner})
     audit.record(
         actor, "limit.set", subject, tenant=owner, before={window: _in_words(old.recipients if old else INHERIT)},
         after={window: _in_words(recipients)}, ip=ip,
@@ -88,7 +88,7 @@ def inherit_limit(subject: LimitSubject, *, window: str, actor: User | None, ip:
     _limit_changed(subject)
 
 
-def read_limit(text: str) -> int | None | Inherit:
+def read_limit(text: str) -> int | Inherit | None:
     """The limit that a person wrote: a number, "unlimited" (None) or "inherit". Raises ServiceError."""
     text = text.strip().lower()
     if text == "unlimited":
@@ -104,7 +104,9 @@ def read_limit(text: str) -> int | None | Inherit:
 
 def limit_subject(limit: SendingLimit) -> LimitSubject:
     """What the limit stands on."""
-    return limit.tenant or limit.domain or limit.mailbox or limit.credential
+    subject = limit.tenant or limit.domain or limit.mailbox or limit.credential
+    assert subject is not None, "the database holds limits with exactly one"
+    return subject
 
 
 def _limit_of(subject: LimitSubject) -> tuple[str, Tenant]:
@@ -157,9 +159,7 @@ def parse_route(url: str) -> tuple[str, int]:
             raise
         raise ServiceError(f"The route is not understood: {example}.", "route") from None
     if parts.scheme == "smtps":
-        raise ServiceError(
-            "Routes by smtps:// (TLS from the first byte) come later: use smtp:// with STARTTLS.", "route"
-        )
+        raise ServiceError("Routes by smtps:// (TLS from the first byte) come later: use smtp:// instead.", "route")
     if parts.username is not None or parts.password is not None:
         raise ServiceError("Routes with a login come later: leave user name and password out.", "route")
     if parts.scheme != "smtp" or not host or parts.path.strip("/") or parts.query or parts.fragment:
@@ -244,7 +244,7 @@ def retry(
     tenants = found.values_list("tenant").annotate(Count("pk")).order_by("tenant")
     for tenant_id, count in list(tenants):
         audit.record(
-            actor, "queue.retried", "the queue", tenant=Tenant.objects.filter(pk=tenant_id).first(),
+            actor, "queue.retried", "the queue", tenant=_tenant(tenant_id),
             after={"recipients": count, "released": release}, reason=reason, ip=ip,
         )
     return found.update(due_at=timezone.now(), holds=F("holds").bitand(~lifted & 0x7FFF))
@@ -273,7 +273,7 @@ def discard(recipient: Recipient, *, reason: str = "", actor: User | None, ip: s
     if content and not left.exists():
         Content.objects.filter(pk=recipient.message_id).delete()
     audit.record(
-        actor, "queue.discarded", recipient, tenant=Tenant.objects.filter(pk=recipient.tenant_id).first(),
+        actor, "queue.discarded", recipient, tenant=_tenant(recipient.tenant_id),
         before={"queue_id": ids.to_text(recipient.message_id), "last_reply": recipient.last_reply},
         reason=reason, ip=ip,
     )
@@ -299,3 +299,8 @@ def _lock(rows: QuerySet[Recipient]) -> QuerySet[Recipient]:
     for _ in rows.order_by("pk").select_for_update(of=("self",)).values_list("pk").iterator():
         pass
     return rows.order_by()
+
+
+def _tenant(number: int | None) -> Tenant | None:
+    """The tenant of a trace row, which no foreign key holds."""
+    return None if number is None else Tenant.objects.filter(pk=number).first()

@@ -35,7 +35,7 @@ def record(
         actor_name=str(actor) if actor else COMMAND_LINE,
         action=action,
         tenant=tenant,
-        subject_type=row._meta.model_name if row else "",
+        subject_type=row._meta.model_name or "" if row else "",
         subject_id=row.pk if row else None,
         subject_name=str(subject)[:400],
         before=_plain(before or {}),

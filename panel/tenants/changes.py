@@ -6,7 +6,7 @@ hashed before the transaction opens: `hash_password`, or the service does it at 
 """
 
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -17,6 +17,7 @@ from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, connection, models, transaction
 
+from panel.rules.status import Status
 from panel.tenants.models import DirectoryChange, Tenant, User
 
 MOST_PASSWORD = 200  # characters: SASL PLAIN's line stays below 12,288 bytes (RFC 4954 §4.4)
@@ -182,19 +183,11 @@ def everything_changed() -> None:
 
 def tenant_changed(tenant: Tenant) -> None:
     """Tell the caches of each domain of the tenant and its children, and each in which they hold an address."""
-    changed(*domains_of(Tenant.objects.filter(pk__in=_family(tenant))))
-
-
-def domains_of(tenants: Iterable[Tenant] | models.QuerySet) -> Sequence[str]:
-    """The names of the domains that these tenants own or hold addresses in."""
-    own = Tenant.objects.filter(pk__in=tenants, domains__isnull=False).values_list("domains__name")
+    family = models.Q(pk=tenant.pk) | models.Q(parent=tenant) | models.Q(parent__parent=tenant)
+    tenants = Tenant.objects.filter(family).values("pk")
+    own = Tenant.objects.filter(pk__in=tenants, domains__isnull=False).values_list("domains__name").order_by()
     held = Tenant.objects.filter(pk__in=tenants, addresses__isnull=False).values_list("addresses__domain__name")
-    return [name for (name,) in own.union(held)]
-
-
-def _family(tenant: Tenant) -> models.QuerySet:
-    related = models.Q(pk=tenant.pk) | models.Q(parent=tenant) | models.Q(parent__parent=tenant)
-    return Tenant.objects.filter(related).values("pk")
+    changed(*(name for (name,) in own.union(held.order_by())))
 
 
 def count_against_plan(tenant: Tenant, what: str, count: Callable[[Tenant], int]) -> Tenant:
@@ -203,8 +196,6 @@ def count_against_plan(tenant: Tenant, what: str, count: Callable[[Tenant], int]
     Holds under parallel creation: who comes second waits for the lock and counts the first.
     Raises ServiceError; also for a closed tenant.
     """
-    from panel.rules.status import Status
-
     locked = lock(tenant)
     if locked.status == Status.CLOSED:
         raise ServiceError(f"The tenant {locked} is closed.", "tenant")

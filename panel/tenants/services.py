@@ -152,7 +152,8 @@ def change_tenant(
 def _place_under(tenant: Tenant | None, parent: Tenant) -> None:
     """Refuse a parent that is its own descendant, or a fourth level (scoping reaches grandchildren)."""
     alone("tenant tree")
-    above, ancestors = Tenant.objects.filter(pk=parent.pk).first(), []
+    above = Tenant.objects.filter(pk=parent.pk).first()
+    ancestors: list[int] = []
     while above is not None and len(ancestors) < 4:
         ancestors.append(above.pk)
         above = Tenant.objects.filter(pk=above.parent_id).first() if above.parent_id else None

@@ -1,0 +1,98 @@
+"""Sending limits on the command line."""
+
+from django.db import transaction
+from django.db.models import QuerySet
+
+from panel.domains.models import Domain
+from panel.mailboxes.models import Mailbox
+from panel.mailboxes.services import find_mailbox
+from panel.operations.management import base
+from panel.sending.models import SendingLimit, Window
+from panel.sending.services import INHERIT, Inherit, LimitSubject, inherit_limit, read_limit, set_limit
+from panel.tenants.changes import ServiceError
+from panel.tenants.models import Tenant
+
+
+class Command(base.Command):
+    help = (
+        "Sending limits: recipients that a mailbox, a domain or a tenant may reach in a sliding hour or day. "
+        'What has no limit of its own inherits the plan\'s; "unlimited" lifts it.'
+    )
+    examples = """
+        limit set ann@acme.example hour=100 day=500
+        limit set tenant:Acme day=unlimited
+        limit set domain:acme.example hour=inherit
+        limit show ann@acme.example
+    """
+
+    def add_acts(self, acts: base.Acts) -> None:
+        subject_help = "a mailbox's address, tenant:NAME or domain:NAME"
+        change = acts.add(
+            "set", self.set, help="Set the limits of one window or both.",
+            examples="limit set ann@acme.example hour=100 day=500\n limit set tenant:Acme hour=inherit",
+        )
+        change.add_argument("subject", metavar="SUBJECT", help=subject_help)
+        change.add_argument(
+            "limits", metavar="WINDOW=LIMIT", nargs="+", help="hour= or day= a number, unlimited or inherit"
+        )
+        show = acts.add("show", self.show, help="Show the limits of a mailbox, a domain or a tenant.")
+        show.add_argument("subject", metavar="SUBJECT", help=subject_help)
+        show.add_argument("--json", action="store_true", dest="as_json", help="as JSON instead of a table")
+
+    def set(self, *, subject: str, limits: list[str]) -> None:
+        found = _find(subject)
+        wanted = dict(_read(text) for text in limits)
+        with transaction.atomic():
+            for window, limit in wanted.items():
+                if not isinstance(limit, Inherit):
+                    set_limit(found, window=window, recipients=limit, actor=None)
+                elif _own(found).filter(window=window).exists():
+                    inherit_limit(found, window=window, actor=None)
+        self._show(found, as_json=False)
+
+    def show(self, *, subject: str, as_json: bool) -> None:
+        self._show(_find(subject), as_json=as_json)
+
+    def _show(self, subject: LimitSubject, *, as_json: bool) -> None:
+        own = dict(_own(subject).values_list("window", "recipients"))
+        rows = []
+        for window, words in Window.choices:
+            if window in own:
+                number, source = own[window], "its own"
+            else:
+                number, source = _from_plan(subject, window)
+            rows.append((str(subject), words, "unlimited" if number is None else number, source))
+        self.table(("SUBJECT", "WINDOW", "RECIPIENTS", "FROM"), rows, as_json=as_json, empty="")
+
+
+def _find(text: str) -> LimitSubject:
+    kind, colon, name = text.partition(":")
+    if colon and kind == "tenant":
+        return base.find_tenant(name)
+    if colon and kind == "domain":
+        return base.find_domain(name)
+    return find_mailbox(text)
+
+
+def _read(text: str) -> tuple[str, int | Inherit | None]:
+    window, equals, limit = text.partition("=")
+    if not equals or window not in Window.values:
+        raise ServiceError(f"{text!r} is not understood: write hour=100, day=unlimited or day={INHERIT.value}.")
+    return window, read_limit(limit)
+
+
+def _own(subject: LimitSubject) -> QuerySet[SendingLimit]:
+    return SendingLimit.objects.filter(**{type(subject).__name__.lower(): subject})
+
+
+def _from_plan(subject: LimitSubject, window: str) -> tuple[int | None, str]:
+    """What holds when the subject has no limit of its own."""
+    match subject:
+        case Tenant():
+            return getattr(subject.plan, f"tenant_{window}"), f"the plan {subject.plan}"
+        case Mailbox():
+            plan = subject.address.tenant.plan
+            return getattr(plan, f"mailbox_{window}"), f"the plan {plan}"
+        case Domain():
+            return None, "nothing: only its mailboxes and its tenant are limited"
+    return None, "its mailbox"

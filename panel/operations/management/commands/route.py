@@ -1,0 +1,53 @@
+"""Routes outward on the command line."""
+
+from panel.domains.services import canonical_name
+from panel.operations.management import base
+from panel.sending.models import OutboundRoute
+from panel.sending.services import parse_route, remove_route, set_route
+from panel.tenants.changes import ServiceError
+
+
+class Command(base.Command):
+    help = "Routes: another way to a domain than its MX. The domain * stands for every domain without a route."
+    examples = """
+        route set partner.example smtp://relay.partner.example:25
+        route set '*' smtp://[2001:db8::25]:587 --tls required
+        route remove partner.example
+    """
+
+    def add_acts(self, acts: base.Acts) -> None:
+        change = acts.add(
+            "set", self.set, help="Send mail for a domain to this host.",
+            examples="route set partner.example smtp://relay.partner.example:25",
+        )
+        change.add_argument("domain", metavar="DOMAIN", help="or * for every domain without a route")
+        change.add_argument("url", metavar="URL", help="smtp://HOST:PORT")
+        change.add_argument(
+            "--tls", default=OutboundRoute.Tls.OPPORTUNISTIC.value,
+            help="opportunistic (when offered; the default), required (certificate checked) or none",
+        )
+        acts.add_list(self.list, help="Show all routes.")
+        remove = acts.add("remove", self.remove, help="Let mail for a domain go by its MX again.")
+        remove.add_argument("domain", metavar="DOMAIN")
+
+    def set(self, *, domain: str, url: str, tls: str) -> None:
+        host, port = parse_route(url)
+        route = set_route(domain=domain, host=host, port=port, tls=tls, actor=None)
+        self.say(f"The route is set: {route}.")
+
+    def list(self, *, as_json: bool) -> None:
+        rows = [
+            (one.domain or "*", f"smtp://{f'[{one.host}]' if ':' in one.host else one.host}:{one.port}", one.tls)
+            for one in OutboundRoute.objects.all()
+        ]
+        self.table(
+            ("DOMAIN", "ROUTE", "TLS"), rows, as_json=as_json, empty="There is no route: all mail goes by MX."
+        )
+
+    def remove(self, *, domain: str) -> None:
+        name = "" if domain.strip() in ("", "*") else canonical_name(domain, "domain")
+        route = OutboundRoute.objects.filter(domain=name).first()
+        if route is None:
+            raise ServiceError(f"There is no route for {name or '*'}: `manage.py route list` shows all.", "domain")
+        remove_route(route, actor=None)
+        self.say(f"The route for {name or '*'} is removed.")
