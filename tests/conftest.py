@@ -42,7 +42,7 @@ def pytest_report_header() -> str:
 @pytest.fixture(scope="session")
 def django_db_modify_db_settings() -> None:
     """A file, also for SQLite: threads and other processes read it."""
-    from django.conf import settings
+    from django.db import connections
 
     if DATABASE == "sqlite":
-        settings.DATABASES["default"]["TEST"] = {"NAME": str(DATA / "test.sqlite3")}
+        connections["default"].settings_dict["TEST"]["NAME"] = str(DATA / "test.sqlite3")

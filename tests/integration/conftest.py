@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.support.dns import DnsServer
 
 from tests import conftest as suite
-from tests.support.dns import DnsServer
 from tests.support.installation import Installation, Template
 from tests.support.postfix import PROGRAM, Postfix
 

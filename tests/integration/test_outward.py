@@ -1,10 +1,11 @@
 """Mail to a domain elsewhere, found by MX in a DNS server, with a real Postfix on the other side."""
 
 import email
+import smtplib
 
 import pytest
 
-from tests.support.installation import Installation, until
+from tests.support.installation import Installation, message, until
 
 pytestmark = pytest.mark.postfix
 
@@ -92,10 +93,6 @@ def test_an_inner_network_is_not_reached(installation, dns, postfix):
 def test_what_an_alias_forwards_keeps_its_reverse_path_and_is_held_when_it_fails(outward, postfix):
     postfix.start()
     outward.run("world.alias('out@demo.test', 'bob@elsewhere.test', 'nobody@elsewhere.test')\nworld.changed()")
-    import smtplib
-
-    from tests.support.installation import message
-
     with smtplib.SMTP("127.0.0.1", outward.mx) as other:
         until(lambda: other.sendmail(
             "carol@third.test", ["out@demo.test"], message("carol@third.test", "out@demo.test", "Forwarded")
@@ -103,7 +100,8 @@ def test_what_an_alias_forwards_keeps_its_reverse_path_and_is_held_when_it_fails
     (path,) = until(lambda: postfix.inbox("bob"), what="bob's message")
     assert b"carol@third.test" in path.read_bytes()
     held = until(lambda: outward.run(
-        "answer = [[r.original, r.state, r.holds] for r in Recipient.objects.filter(resolved='nobody@elsewhere.test', holds__gt=0)]"
+        "failed = Recipient.objects.filter(resolved='nobody@elsewhere.test', holds__gt=0)\n"
+        "answer = [[r.original, r.state, r.holds] for r in failed]"
     ), what="the hold")
     assert held == [["out@demo.test", "waiting", 2]]
     assert outward.inbox("shop@demo.test").files() == outward.inbox("office@demo.test").files() == []

@@ -96,7 +96,8 @@ class Installation:
         """Run Python with the models at hand; what it leaves in `answer`, by way of JSON."""
         names = (
             "from datetime import timedelta\nfrom django.db import transaction\nfrom django.utils import timezone\n"
-            "from tests.support import world\nfrom panel.domains.models import *\nfrom panel.mailboxes.models import *\n"
+            "from tests.support import world\nfrom panel.domains.models import *\n"
+            "from panel.mailboxes.models import *\n"
             "from panel.sending.models import *\nfrom panel.tenants.models import *\n"
             "from panel.operations.models import *\n"
         )

@@ -1,0 +1,200 @@
+"""The provider's admin, by Django's client: what each role may do, and that changes go through services."""
+
+import pytest
+from django.contrib import admin
+from django.test import Client
+from django.urls import reverse
+
+from panel.domains.models import Domain
+from panel.mailboxes.models import Alias, Credential, Mailbox
+from panel.operations import services as operations
+from panel.rules.status import Status
+from panel.sending.models import OutboundRoute, SendingLimit
+from panel.tenants.models import AuditEntry, DirectoryChange, Membership, Tenant, User
+from tests.support import world
+
+pytestmark = pytest.mark.django_db
+
+PASSWORD = "an unusual password"
+
+
+@pytest.fixture
+def accounts() -> dict[str, User]:
+    made = {
+        role: operations.create_account(
+            email=f"{role}@provider.test", password=PASSWORD, provider_role=role, actor=None
+        )
+        for role in ("owner", "operator", "support")
+    }
+    made["tenant"] = operations.create_account(email="ann@acme.test", password=PASSWORD, actor=None)
+    return made
+
+
+def client_of(user: User) -> Client:
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+@pytest.fixture
+def owner(accounts) -> Client:
+    return client_of(accounts["owner"])
+
+
+def add_url(model: str) -> str:
+    return reverse(f"admin:{model}_add")
+
+
+def change_url(model: str, row) -> str:
+    return reverse(f"admin:{model}_change", args=(row.pk,))
+
+
+def test_the_whole_way_from_tenant_to_app_password(owner):
+    plan = Tenant._meta.get_field("plan").remote_field.model.objects.get(name="Standard")
+    assert owner.post(add_url("tenants_tenant"), {"name": "Acme", "plan": plan.pk, "notes": ""}).status_code == 302
+    acme = Tenant.objects.get(name="Acme")
+    made = owner.post(add_url("domains_domain"), {"name": "ACME.example", "tenant": acme.pk, "verified": "on"})
+    assert made.status_code == 302
+    domain = Domain.objects.get(name="acme.example")
+    assert domain.proof == "proved"
+    made = owner.post(
+        add_url("mailboxes_mailbox"), {"full_address": "Ann@acme.example", "password": PASSWORD, "name": "Ann"}
+    )
+    assert made.status_code == 302
+    mailbox = Mailbox.objects.get()
+    assert str(mailbox) == "ann@acme.example"
+    made = owner.post(
+        add_url("mailboxes_alias"),
+        {"full_address": "info@acme.example", "targets": "ann@acme.example\nbob@elsewhere.test", "description": ""},
+    )
+    assert made.status_code == 302
+    assert [each.target for each in Alias.objects.get().targets.all()] == ["ann@acme.example", "bob@elsewhere.test"]
+    shown = owner.post(
+        add_url("mailboxes_credential"), {"mailbox": mailbox.pk, "label": "web shop", "scopes": ["submission"]}
+    )
+    assert shown.status_code == 200
+    assert b"ph-app-" in shown.content
+    assert "no-store" in shown.headers["Cache-Control"]
+    assert Credential.objects.filter(kind="app", label="web shop").exists()
+    made = owner.post(add_url("sending_sendinglimit"), {"mailbox": mailbox.pk, "window": "hour", "recipients": 7})
+    assert made.status_code == 302
+    assert SendingLimit.objects.get().recipients == 7
+    made = owner.post(
+        add_url("sending_outboundroute"),
+        {"domain": "partner.test", "host": "relay.partner.test", "port": 25, "tls": "opportunistic"},
+    )
+    assert made.status_code == 302
+    assert OutboundRoute.objects.get().host == "relay.partner.test"
+    actions = set(AuditEntry.objects.values_list("action", flat=True))
+    assert {"tenant.created", "domain.created", "mailbox.created", "alias.created", "limit.set"} <= actions
+    assert DirectoryChange.objects.filter(domain="acme.example").exists()
+
+
+def test_a_refusal_stands_beside_its_field_and_keeps_what_was_typed(owner):
+    world.domain("demo.test", world.tenant())
+    world.mailbox("shop@demo.test")
+    for address, words in (
+        ("shop@demo.test", "taken"), ("ann@elsewhere.test", "elsewhere.test"), ("no address", "address"),
+    ):
+        page = owner.post(add_url("mailboxes_mailbox"), {"full_address": address, "password": PASSWORD, "name": "Ann"})
+        assert page.status_code == 200
+        errors = page.context["adminform"].form.errors
+        assert words in str(errors["full_address"]), errors
+        assert 'value="Ann"' in page.content.decode()
+    assert Mailbox.objects.count() == 1
+
+
+def test_suspend_and_resume_are_confirmed_audited_and_told_to_the_caches(owner):
+    tenant = world.tenant()
+    world.domain("demo.test", tenant)
+    mailbox = world.mailbox("shop@demo.test")
+    domain = tenant.domains.get()
+    for model, row in (("mailboxes_mailbox", mailbox), ("tenants_tenant", tenant), ("domains_domain", domain)):
+        url = reverse(f"admin:{model}_suspend", args=(row.pk,))
+        assert owner.get(url).status_code == 200
+        page = owner.post(url, {"reason": "", "level": "all"})
+        assert "required" in str(page.context["form"].errors["reason"])
+        before = DirectoryChange.objects.count()
+        assert owner.post(url, {"reason": "found in a leak", "level": "sending"}).status_code == 302
+        row.refresh_from_db()
+        assert (row.status, row.status_reason) == (Status.NO_SENDING, "found in a leak")
+        assert DirectoryChange.objects.count() > before
+        assert b"found in a leak" in owner.get(change_url(model, row)).content
+        page = owner.post(url, {"reason": "again", "level": "sending"})
+        assert page.status_code == 200, "already suspended: said on the page"
+        assert owner.post(reverse(f"admin:{model}_resume", args=(row.pk,)), {"reason": ""}).status_code == 302
+        row.refresh_from_db()
+        assert row.status == Status.ACTIVE
+        history = owner.get(reverse(f"admin:{model}_history", args=(row.pk,)))
+        assert b"found in a leak" in history.content
+
+
+def every_url() -> list[str]:
+    pages = [reverse("admin:index")]
+    for model in admin.site._registry:
+        label = f"admin:{model._meta.app_label}_{model._meta.model_name}"
+        pages += [reverse(f"{label}_changelist")]
+    return pages
+
+
+def test_every_page_opens_for_each_provider_role(accounts):
+    for role in ("owner", "operator", "support"):
+        client = client_of(accounts[role])
+        for url in every_url():
+            assert client.get(url).status_code == 200, (role, url)
+
+
+def test_nobody_else_enters(accounts):
+    mailbox_person = User.objects.create(kind=User.Kind.PERSON, email=None, password="!")
+    for client in (Client(), client_of(accounts["tenant"]), client_of(mailbox_person)):
+        for url in every_url():
+            answer = client.get(url)
+            assert answer.status_code == 302
+            assert answer.headers["Location"].startswith(reverse("admin:login"))
+
+
+def test_support_reads_and_changes_nothing(accounts):
+    tenant = world.tenant()
+    world.domain("demo.test", tenant)
+    mailbox = world.mailbox("shop@demo.test")
+    client = client_of(accounts["support"])
+    assert client.get(change_url("mailboxes_mailbox", mailbox)).status_code == 200
+    assert client.post(change_url("mailboxes_mailbox", mailbox), {"name": "X"}).status_code == 403
+    assert client.post(add_url("tenants_tenant"), {"name": "X"}).status_code == 403
+    for name in ("suspend", "set_password"):
+        url = reverse(f"admin:mailboxes_mailbox_{name}", args=(mailbox.pk,))
+        assert client.post(url, {"reason": "x", "level": "all", "password": PASSWORD}).status_code == 403
+    mailbox.refresh_from_db()
+    assert mailbox.status == Status.ACTIVE
+    assert AuditEntry.objects.filter(action__startswith="mailbox").count() == 0
+
+
+def test_an_operator_makes_no_accounts(accounts):
+    client = client_of(accounts["operator"])
+    assert client.get(add_url("tenants_user")).status_code == 403
+    assert client.post(add_url("tenants_membership"), {}).status_code == 403
+    assert client.get(change_url("tenants_user", accounts["owner"])).status_code == 200
+    url = reverse("admin:tenants_user_set_password", args=(accounts["owner"].pk,))
+    assert client.post(url, {"password": PASSWORD}).status_code == 403
+
+
+def test_a_person_is_not_listed_as_an_account(owner):
+    world.domain("demo.test", world.tenant())
+    mailbox = world.mailbox("shop@demo.test")
+    assert owner.get(change_url("tenants_user", mailbox.person)).status_code in (302, 404)
+    assert Membership.objects.count() == 0
+
+
+def test_pages_carry_a_content_security_policy(owner):
+    policy = owner.get(reverse("admin:index")).headers["Content-Security-Policy"]
+    assert "default-src 'self'" in policy
+    assert "'unsafe-inline'" not in policy.split("style-src")[0]
+    assert "frame-ancestors 'none'" in policy
+
+
+def test_hostile_names_are_shown_harmless(owner):
+    tenant = world.tenant('<script>alert(1)</script>{{ 7*7 }}')
+    page = owner.get(reverse("admin:tenants_tenant_changelist")).content.decode()
+    assert "<script>alert(1)" not in page
+    assert "&lt;script&gt;" in page
+    assert "{{ 7*7 }}" in owner.get(change_url("tenants_tenant", tenant)).content.decode()
