@@ -3,58 +3,115 @@
 # use_venv LOCK installs what the hash-locked LOCK names, unless a stamp says that it is
 # there already. Nothing else may be installed by hand for either command.
 
+# The checksums of the locks that .venv holds now, one a line. Only the last install's:
+# an older one's versions are overwritten.
+stamps=.venv/posthouse-stamps
+
+say() {
+  printf 'posthouse: %s\n' "$*"
+}
+
 fail() {
   printf 'posthouse: %s\n' "$*" >&2
   exit 1
 }
 
-# The newest Python of this machine that will do; prints its name.
+# The first Python of this machine that will do; prints its name.
 find_python() {
   local candidate
-  for candidate in python3 python3.13 python3.12 python3.11; do
-    if command -v "$candidate" >/dev/null 2>&1 &&
-      "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+  for candidate in python3 python3.14 python3.13 python3.12 python3.11; do
+    if command -v "$candidate" >/dev/null 2>&1 && is_new_enough "$candidate"; then
       printf '%s\n' "$candidate"
       return
     fi
   done
   if command -v python3 >/dev/null 2>&1; then
-    fail "Python 3.11 or newer is needed; python3 here is $(python3 -c 'import platform; print(platform.python_version())'). Install python3.11."
+    fail "Posthouse needs Python 3.11 or newer; python3 here is $(python3 -c 'import platform; print(platform.python_version())'). Install python3.11 or newer beside it."
   fi
-  fail "Python 3.11 or newer is needed and there is no python3. Install it: apt-get install python3 python3-pip"
+  fail "Posthouse needs Python 3.11 or newer and there is no python3 here. Install it: apt-get install python3 python3-pip"
+}
+
+is_new_enough() {
+  "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
 }
 
 use_venv() {
-  local lock=$1 sum stamps=.venv/posthouse-stamps python
-  sum=$(sha256sum "$lock" | cut -c1-64)
-  # The tests' lock holds all of the program's, at the same versions: either stamp serves a start.
-  grep -qsx "$sum" "$stamps" && return
+  local lock=$1 python
+  is_installed "$lock" && return
   python=$(find_python) || exit 1
   # A folder that can't be written shows here, before anything is half made.
-  { : >.venv.lock; } 2>/dev/null || fail "the folder $PWD can't be written. Give this user the right to it, or use a clone of its own."
-  exec 9>.venv.lock
-  command -v flock >/dev/null 2>&1 && flock 9
-  if ! grep -qsx "$sum" "$stamps"; then
-    printf 'posthouse: installing Python packages from %s (about 30 s) …\n' "$lock"
+  { : >>.venv.lock; } 2>/dev/null ||
+    fail "the folder $PWD can't be written. Give this user the right to it, or use a clone of its own."
+  exec 9>>.venv.lock
+  if command -v flock >/dev/null 2>&1 && ! flock -n 9; then
+    say "waiting for another run that installs Python packages here …"
+    flock 9
+  fi
+  if ! is_installed "$lock"; then
+    say "installing Python packages (about 30 s the first time) …"
+    # From here until the end .venv is neither the old state nor the new one.
+    rm -f "$stamps"
     make_venv "$python"
     install_lock "$python" "$lock"
-    printf '%s\n' "$sum" >>"$stamps"
-    if [ "$lock" = requirements-test.lock ]; then sha256sum requirements.lock | cut -c1-64 >>"$stamps"; fi
+    stamp "$lock"
   fi
   exec 9>&-
 }
 
+is_installed() {
+  # A .venv whose Python is gone (a newer Debian, another machine) doesn't count.
+  [ -x .venv/bin/python ] && grep -qsx "$(checksum "$1")" "$stamps"
+}
+
+checksum() {
+  printf '%s %s\n' "$(sha256sum <"$1" | cut -c1-64)" "$(readlink -f .venv/bin/python)"
+}
+
+stamp() {
+  # The tests' lock holds all of the program's at the same versions, so it serves a start as well.
+  local lock=$1
+  {
+    checksum "$lock"
+    if [ "$lock" = requirements-test.lock ]; then checksum requirements.lock; fi
+  } >"$stamps.new"
+  mv "$stamps.new" "$stamps"
+}
+
 make_venv() {
-  [ -x .venv/bin/python ] && .venv/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && return
+  local python=$1 pip=--without-pip
+  [ -x .venv/bin/python ] && is_new_enough .venv/bin/python && has_own_packages && return
   rm -rf .venv
-  # Without pip inside: Debian has ensurepip only in python3-venv, and an outer pip can serve it.
-  "$1" -m venv --without-pip .venv >.venv.log 2>&1 || { tail -n 5 .venv.log >&2; fail "no virtual environment could be made in $PWD/.venv."; }
+  # Debian has ensurepip only in python3-venv, so pip stays outside and serves .venv from there.
+  has_pip "$python" || pip=
+  if ! "$python" -m venv $pip .venv >.venv.log 2>&1; then
+    rm -rf .venv
+    [ -n "$pip" ] || fail "$python has no pip. Install it: apt-get install python3-pip"
+    tail -n 5 .venv.log >&2
+    fail "no virtual environment could be made in $PWD/.venv; the lines above say why."
+  fi
+}
+
+# Whether .venv was made for the version that its Python has now.
+has_own_packages() {
+  .venv/bin/python -c 'import os, sysconfig; os.listdir(sysconfig.get_path("purelib"))' 2>/dev/null
+}
+
+has_pip() {
+  "$1" -m pip --version >/dev/null 2>&1
 }
 
 install_lock() {
-  "$1" -m pip --version >/dev/null 2>&1 || fail "$1 has no pip. Install it: apt-get install python3-pip"
-  if ! "$1" -m pip --python .venv/bin/python install --quiet --disable-pip-version-check --no-input --no-deps \
-    --require-hashes -r "$2" >.venv.log 2>&1; then
+  local python=$1 lock=$2 pip
+  if has_pip "$python"; then
+    pip=("$python" -m pip --python .venv/bin/python)
+  elif has_pip .venv/bin/python; then
+    pip=(.venv/bin/python -m pip)
+  else
+    fail "$python has no pip. Install it: apt-get install python3-pip"
+  fi
+  # PIP_USER: a "user = true" in somebody's pip.conf would refuse the environment.
+  if ! PIP_USER=0 "${pip[@]}" install --quiet --disable-pip-version-check --no-input --no-deps \
+    --require-hashes -r "$lock" >.venv.log 2>&1; then
     tail -n 15 .venv.log >&2
     fail "the Python packages couldn't be installed; the lines above say why. Is the package index reachable?"
   fi

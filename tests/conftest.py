@@ -1,24 +1,53 @@
-"""The suite's database and data folder, set before Django reads its settings."""
+"""The suite's database and data folder, set before Django reads its settings.
+
+pyproject.toml names no DJANGO_SETTINGS_MODULE on purpose: pytest-django would read the
+settings before this file, and the suite would run on the checkout's own var/.
+"""
 
 import atexit
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
 
+import django
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tests.support.postgres import Postgres
+from tests.support.postgres import Postgres, programs
+
+# What a marked test runs. Without root tests/run can't install these.
+NEEDS = {
+    "postgresql": ("initdb",),
+    "postfix": ("/usr/sbin/postfix",),
+    "clients": ("swaks", "curl", "msmtp"),
+    "browser": ("/usr/bin/chromium",),
+}
+DATABASE = os.environ.get("POSTHOUSE_TEST_DATABASE", "sqlite")
+if DATABASE not in ("sqlite", "postgresql"):
+    sys.exit(f"POSTHOUSE_TEST_DATABASE={DATABASE!r} can't be used: write sqlite or postgresql.")
+if os.environ.get("DJANGO_SETTINGS_MODULE"):
+    sys.exit("DJANGO_SETTINGS_MODULE is set, so Django has read its settings too early: unset it, and use no --ds.")
 
 DATA = Path(tempfile.mkdtemp(prefix="ph-"))
-atexit.register(shutil.rmtree, DATA, ignore_errors=True)
-DATABASE = os.environ.get("POSTHOUSE_TEST_DATABASE", "sqlite")
+
+
+def _discard_data(owner: int = os.getpid()) -> None:
+    # A fork of the tests that ends must not take their data with it.
+    if os.getpid() == owner:
+        shutil.rmtree(DATA, ignore_errors=True)
+
+
+atexit.register(_discard_data)
+# A CI that gives up sends SIGTERM: end as by Ctrl-C, so that nothing is left running.
+signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 for name in [name for name in os.environ if name.startswith("POSTHOUSE_") and name != "POSTHOUSE_TEST_DATABASE"]:
     del os.environ[name]
+os.environ.pop("DATABASE_URL", None)
 os.environ["POSTHOUSE_DATA"] = str(DATA)
 os.environ["POSTHOUSE_HOSTNAME"] = "mx.posthouse.test"
 os.environ["DJANGO_SETTINGS_MODULE"] = "panel.settings"
@@ -26,23 +55,34 @@ os.environ["DJANGO_SETTINGS_MODULE"] = "panel.settings"
 CLUSTER: Postgres | None = None
 if DATABASE == "postgresql":
     CLUSTER = Postgres()
-    atexit.register(CLUSTER.discard)
     CLUSTER.start()
-    os.environ["DATABASE_URL"] = CLUSTER.create("posthouse")
-elif DATABASE == "sqlite":
-    os.environ.pop("DATABASE_URL", None)
-else:
-    sys.exit(f"POSTHOUSE_TEST_DATABASE={DATABASE!r} can't be used: write sqlite or postgresql.")
+    os.environ["DATABASE_URL"] = CLUSTER.url("posthouse")
+
+django.setup()
 
 
 def pytest_report_header() -> str:
     return f"database: {DATABASE}"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for mark, wanted in NEEDS.items():
+        missing = [program for program in wanted if not (programs() if program == "initdb" else shutil.which(program))]
+        if missing:
+            skip = pytest.mark.skip(reason=f"{', '.join(missing)} not installed")
+            for item in items:
+                if item.get_closest_marker(mark):
+                    item.add_marker(skip)
+
+
 @pytest.fixture(scope="session")
 def django_db_modify_db_settings() -> None:
-    """A file, also for SQLite: threads and other processes read it."""
+    """The tests' database is the one that the environment names.
+
+    So a program that a test starts reads the same rows; for SQLite that is a file, since
+    a database in memory is this process's alone.
+    """
     from django.db import connections
 
-    if DATABASE == "sqlite":
-        connections["default"].settings_dict["TEST"]["NAME"] = str(DATA / "test.sqlite3")
+    database = connections.settings["default"]
+    database["TEST"]["NAME"] = str(database["NAME"])

@@ -2,7 +2,9 @@
 
 import os
 import re
+import shlex
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -14,9 +16,34 @@ ROOT = Path(__file__).resolve().parent.parent
 LOCKS = ["requirements.lock", "requirements-test.lock"]
 
 
+# deploy/venv.sh in a folder of its own; the two steps that take long are told, not done.
+VENV = """
+set -euo pipefail
+. {root}/deploy/venv.sh
+make_venv() {{ mkdir -p .venv/bin; ln -sf "$(command -v "$1")" .venv/bin/python; }}
+install_lock() {{ echo "installed $(cat "$2")"; ! grep -q broken "$2" || fail "broken"; }}
+{commands}
+"""
+
+
 def tracked() -> list[Path]:
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False).stdout.decode()
-    return [path for path in map(ROOT.joinpath, filter(None, listed.split("\0"))) if path.is_file()]
+    """The repository's files. Asks git; in an unpacked archive, what doesn't look made here."""
+    try:
+        done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        made = {".git", ".venv", "var", "__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis"}
+        paths = [path for path in ROOT.rglob("*") if made.isdisjoint(path.relative_to(ROOT).parts)]
+    else:
+        paths = [ROOT / name for name in done.stdout.decode().split("\0") if name]
+    return [path for path in paths if path.is_file()]
+
+
+def install(folder: Path, lock: str, content: str) -> list[str]:
+    """Write `lock` and run use_venv on it; what was installed."""
+    (folder / lock).write_text(content)
+    script = VENV.format(root=shlex.quote(str(ROOT)), commands=f"use_venv {lock}")
+    done = subprocess.run(["bash", "-c", script], cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+    return [line for line in done.stdout.splitlines() if line.startswith("installed ")]
 
 
 def locked(name: str) -> dict[str, str]:
@@ -60,5 +87,66 @@ def test_example_of_the_settings_is_the_one_that_is_declared():
 
 def test_no_file_names_a_folder_of_somebodys_machine():
     private = re.compile(rb"(?<![\w.])/(?:" + b"|".join((b"root", b"work", b"home")) + rb")/")
-    named = [path for path in tracked() if private.search(path.read_bytes())]
+    files = tracked()
+    assert ROOT / "pyproject.toml" in files
+    named = [path for path in files if private.search(path.read_bytes())]
     assert not named
+
+
+def test_a_lock_is_installed_once(tmp_path):
+    assert install(tmp_path, LOCKS[0], "a") == ["installed a"]
+    assert install(tmp_path, LOCKS[0], "a") == []
+
+
+def test_an_earlier_lock_is_installed_again(tmp_path):
+    install(tmp_path, LOCKS[0], "a")
+    install(tmp_path, LOCKS[0], "b")
+    assert install(tmp_path, LOCKS[0], "a") == ["installed a"]
+
+
+def test_the_tests_lock_serves_a_start_but_not_the_other_way_round(tmp_path):
+    install(tmp_path, LOCKS[0], "a")
+    assert install(tmp_path, LOCKS[1], "a and pytest") == ["installed a and pytest"]
+    assert install(tmp_path, LOCKS[0], "a") == []
+    assert install(tmp_path, LOCKS[0], "b") == ["installed b"]
+    assert install(tmp_path, LOCKS[1], "a and pytest") == ["installed a and pytest"]
+
+
+def test_an_install_that_failed_half_way_is_done_again(tmp_path):
+    install(tmp_path, LOCKS[0], "a")
+    assert install(tmp_path, LOCKS[0], "broken") == ["installed broken"]
+    assert install(tmp_path, LOCKS[0], "a") == ["installed a"]
+
+
+def test_a_virtual_environment_whose_python_is_gone_is_made_again(tmp_path):
+    install(tmp_path, LOCKS[0], "a")
+    (tmp_path / ".venv" / "bin" / "python").unlink()
+    assert install(tmp_path, LOCKS[0], "a") == ["installed a"]
+
+
+@pytest.mark.django_db
+def test_the_suite_runs_on_the_database_and_folder_that_it_was_told():
+    from django.conf import settings
+    from django.db import connection
+
+    data = Path(os.environ["POSTHOUSE_DATA"])
+    assert connection.vendor == os.environ.get("POSTHOUSE_TEST_DATABASE", "sqlite")
+    assert settings.ENVIRONMENT.data == data
+    assert not data.is_relative_to(ROOT)
+    if connection.vendor == "sqlite":
+        assert connection.settings_dict["NAME"] == str(data / "db.sqlite3")
+
+
+@pytest.mark.django_db(transaction=True, serialized_rollback=True)
+def test_a_program_that_a_test_starts_reads_the_same_database():
+    from panel.tenants.models import Plan
+
+    Plan.objects.create(name="Seen by both")
+    program = (
+        "import django; django.setup(); from panel.tenants.models import Plan; "
+        "print(Plan.objects.filter(name='Seen by both').count())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == "1"

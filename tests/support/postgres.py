@@ -1,6 +1,6 @@
 """A PostgreSQL of the tests' own: made in a temporary folder, on a free port of loopback, thrown away."""
 
-import glob
+import atexit
 import os
 import shutil
 import signal
@@ -11,12 +11,13 @@ import time
 from pathlib import Path
 
 START_WITHIN_S = 30.0
+STOP_WITHIN_S = 30.0
 
 
 def programs() -> Path | None:
-    """The folder of initdb and postgres, or None."""
-    found = sorted(glob.glob("/usr/lib/postgresql/*/bin"))
-    return Path(found[-1]) if found else None
+    """The folder of the newest initdb and postgres, or None. Debian keeps them off PATH."""
+    found = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
+    return max(found, key=lambda folder: [int(part) for part in folder.parent.name.split(".")], default=None)
 
 
 def free_port() -> int:
@@ -27,7 +28,10 @@ def free_port() -> int:
 
 
 class Postgres:
-    """One cluster. `fsync` on for tests of durability; `kill`, `start` for tests of its loss."""
+    """One cluster. `fsync` on for tests of durability; `kill`, `start` for tests of its loss.
+
+    Discarded at the end of this process at the latest, however far it came.
+    """
 
     def __init__(self, *, fsync: bool = False) -> None:
         found = programs()
@@ -35,21 +39,27 @@ class Postgres:
             raise RuntimeError("PostgreSQL isn't installed: apt-get install postgresql")
         self.bin = found
         self.fsync = fsync
-        # Short: a Unix socket's path is limited to 107 bytes.
-        self.folder = Path(tempfile.mkdtemp(prefix="ph-pg-"))
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
         # The server refuses to run as root.
         self.user = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.getuid() == 0 else {}
+        # Short: a Unix socket's path is limited to 107 bytes.
+        self.folder = Path(tempfile.mkdtemp(prefix="ph-pg-"))
+        self.owner = os.getpid()
+        atexit.register(self.discard)
         if self.user:
             shutil.chown(self.folder, "postgres", "postgres")
         self.run("initdb", "-D", str(self.folder / "data"), "-A", "trust", "-U", "postgres", "-N", "-E", "UTF8",
                  "--locale=C.UTF-8")
 
     def run(self, program: str, *arguments: str) -> None:
-        subprocess.run(
-            [self.bin / program, *arguments], cwd=self.folder, check=True, capture_output=True, timeout=60, **self.user
+        """Run one of PostgreSQL's programs to its end. Raises RuntimeError with what it said."""
+        done = subprocess.run(
+            [self.bin / program, *arguments], cwd=self.folder, check=False, capture_output=True, text=True,
+            timeout=60, **self.user,
         )
+        if done.returncode:
+            raise RuntimeError(f"{program}: {done.stderr.strip()}")
 
     def start(self) -> None:
         command = [
@@ -57,8 +67,10 @@ class Postgres:
             "-k", self.folder, "-c", f"fsync={'on' if self.fsync else 'off'}", "-c", "max_connections=200",
         ]
         with (self.folder / "log").open("ab") as log:
+            # A session of its own: Ctrl-C reaches the tests alone, and they stop it when they are done.
             self.process = subprocess.Popen(
-                command, cwd=self.folder, stdout=subprocess.DEVNULL, stderr=log, **self.user
+                command, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log,
+                start_new_session=True, **self.user,
             )
         deadline = time.monotonic() + START_WITHIN_S
         while not self.answers():
@@ -74,16 +86,27 @@ class Postgres:
 
     def kill(self) -> None:
         """Stop at once, as a crash of the database would (SIGQUIT is PostgreSQL's immediate shutdown)."""
-        if self.process is not None:
-            self.process.send_signal(signal.SIGQUIT)
-            self.process.wait(timeout=30)
-            self.process = None
+        if self.process is None:
+            return
+        self.process.send_signal(signal.SIGQUIT)
+        try:
+            self.process.wait(timeout=STOP_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process = None
+
+    def url(self, name: str) -> str:
+        """The DATABASE_URL of a database, whether or not it exists already."""
+        return f"postgres://postgres@127.0.0.1:{self.port}/{name}"
 
     def create(self, name: str) -> str:
         """A new database; its URL."""
         self.run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", name)
-        return f"postgres://postgres@127.0.0.1:{self.port}/{name}"
+        return self.url(name)
 
     def discard(self) -> None:
-        self.kill()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        # A fork of the tests that ends must not take their database with it.
+        if os.getpid() == self.owner:
+            self.kill()
+            shutil.rmtree(self.folder, ignore_errors=True)
