@@ -1,0 +1,154 @@
+"""deploy/run: from nothing to `ready`, its sentences when it can't, and its end."""
+
+import os
+import signal
+import smtplib
+import socket
+import ssl
+import stat
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.installation import ROOT, message, until
+from tests.support.postgres import free_port
+
+READY_WITHIN_S = 90.0
+
+
+class Run:
+    """One `deploy/run` and what it prints."""
+
+    def __init__(self, environment: dict[str, str], output: Path) -> None:
+        self.output = output
+        with output.open("wb") as file:
+            self.process = subprocess.Popen(
+                ["deploy/run"], cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL, start_new_session=True,
+            )
+
+    def lines(self) -> list[str]:
+        return self.output.read_text().splitlines()
+
+    def wait_until_ready(self) -> list[str]:
+        def ready() -> bool:
+            assert self.process.poll() is None, self.output.read_text()
+            return any(line.startswith("ready") for line in self.lines())
+
+        until(ready, within_s=READY_WITHIN_S, what="ready")
+        return self.lines()
+
+    def interrupt(self) -> int:
+        """Ctrl-C; its exit code."""
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(timeout=60)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> dict[str, str]:
+    environment = {
+        name: value for name, value in os.environ.items()
+        if not name.startswith(("POSTHOUSE_", "DATABASE_URL", "DJANGO_SETTINGS_MODULE"))
+    }
+    return environment | {
+        "POSTHOUSE_DATA": str(tmp_path / "data"),
+        "POSTHOUSE_HTTP": f"127.0.0.1:{free_port()}",
+        "POSTHOUSE_MX": f"127.0.0.1:{free_port()}",
+        "POSTHOUSE_SUBMISSION": f"127.0.0.1:{free_port()}",
+        "POSTHOUSE_SUBMISSIONS": f"127.0.0.1:{free_port()}",
+    }
+
+
+@pytest.fixture
+def start(settings: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., Run]]:
+    started: list[Run] = []
+
+    def start(**more: str) -> Run:
+        started.append(Run(settings | more, tmp_path / f"output-{len(started)}"))
+        return started[-1]
+
+    yield start
+    for run in started:
+        if run.process.poll() is None:
+            run.interrupt()
+
+
+def port_of(settings: dict[str, str], name: str) -> int:
+    return int(settings[name].rpartition(":")[2])
+
+
+def test_first_start_reaches_ready_and_the_second_keeps_the_data(start, settings):
+    data = Path(settings["POSTHOUSE_DATA"])
+    run = start()
+    lines = run.wait_until_ready()
+    demo = data / "demo.txt"
+    assert stat.S_IMODE(demo.stat().st_mode) == 0o600
+    logins = dict(line.split(" ") for line in demo.read_text().splitlines())
+    assert list(logins) == ["admin@localhost", "shop@demo.test", "office@demo.test"]
+    printed = "\n".join(lines)
+    for login, password in logins.items():
+        assert login in printed
+        assert password in printed
+    (landed,) = [line for line in lines if "first message" in line]
+    assert Path(landed.rpartition(" ")[2]).is_file()
+    assert any(line.strip().startswith("swaks ") for line in lines)
+    assert any("curl --url smtps://" in line for line in lines)
+    with smtplib.SMTP("127.0.0.1", port_of(settings, "POSTHOUSE_SUBMISSION")) as client:
+        client.starttls(context=ssl._create_unverified_context())
+        client.login("shop@demo.test", logins["shop@demo.test"])
+        client.sendmail("shop@demo.test", ["postmaster@demo.test"], message("shop@demo.test", "office@demo.test"))
+    assert run.interrupt() == 0
+    for name in ("POSTHOUSE_HTTP", "POSTHOUSE_MX", "POSTHOUSE_SUBMISSION", "POSTHOUSE_SUBMISSIONS"):
+        with socket.socket() as probe:
+            assert probe.connect_ex(("127.0.0.1", port_of(settings, name))) != 0, f"{name} is still open"
+
+    again = start()
+    began = time.monotonic()
+    lines = again.wait_until_ready()
+    print(f"second start: {time.monotonic() - began:.1f} s")
+    assert dict(line.split(" ") for line in demo.read_text().splitlines()) == logins
+    assert not any("passwords" in line for line in lines), "printed once"
+    assert len(list(data.glob("mail/*/*/Maildir/new/*"))) == 2
+    second = subprocess.run(["deploy/run"], cwd=ROOT, env=settings, capture_output=True, text=True, timeout=60, check=False)
+    assert second.returncode == 1
+    assert "in use" in second.stderr or "already running" in second.stderr
+    assert again.interrupt() == 0
+
+
+def refusal(settings: dict[str, str], **more: str) -> str:
+    done = subprocess.run(
+        ["deploy/run"], cwd=ROOT, env=settings | more, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1, done.stdout
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    return done.stderr
+
+
+def test_a_port_in_use_is_said_with_its_setting(settings):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", port_of(settings, "POSTHOUSE_MX")))
+        taken.listen()
+        sentence = refusal(settings)
+    assert settings["POSTHOUSE_MX"] in sentence
+    assert "POSTHOUSE_MX=" in sentence
+
+
+def test_a_bad_setting_is_said(settings):
+    assert "POSTHOUSE_WORKERS" in refusal(settings, POSTHOUSE_WORKERS="none")
+    assert "DATABASE_URL" in refusal(settings, DATABASE_URL="mysql://x/y")
+
+
+def test_a_database_that_does_not_answer_is_said(settings):
+    sentence = refusal(settings, DATABASE_URL=f"postgres://nobody@127.0.0.1:{free_port()}/none")
+    assert "DATABASE_URL" in sentence
+
+
+def test_a_folder_that_cannot_be_written_is_said(settings, tmp_path):
+    blocker = tmp_path / "file"
+    blocker.write_text("")
+    sentence = refusal(settings, POSTHOUSE_DATA=str(blocker / "data"))
+    assert "POSTHOUSE_DATA" in sentence
