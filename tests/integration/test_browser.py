@@ -28,10 +28,10 @@ def panel(posthouse: Installation) -> Iterator[str]:
     """The panel's address, on the same installation as a running mailserver."""
     posthouse.manage("account", "create", ADMIN, "--provider", "owner", "--password-stdin", typed=ADMIN_PASSWORD + "\n")
     address = f"127.0.0.1:{posthouse.http}"
+    command = [sys.executable, "-m", "gunicorn", "--bind", address, "--threads", "4", "--no-control-socket"]
     with posthouse.log.open("ab") as log:
         program = subprocess.Popen(
-            [sys.executable, "-m", "gunicorn", "--bind", address, "--threads", "4", "--no-control-socket", "panel.wsgi"],
-            cwd=ROOT, env=posthouse.environment, stdout=log, stderr=log,
+            [*command, "panel.wsgi"], cwd=ROOT, env=posthouse.environment, stdout=log, stderr=log
         )
     yield f"http://{address}"
     program.terminate()
