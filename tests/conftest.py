@@ -76,6 +76,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
+def cluster() -> Postgres | None:
+    """The PostgreSQL that the suite runs on; None on SQLite."""
+    return CLUSTER
+
+
+@pytest.fixture(scope="session")
 def django_db_modify_db_settings() -> None:
     """The tests' database is the one that the environment names.
 

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from tests.support.dns import DnsServer
 
-from tests import conftest as suite
 from tests.support.installation import Installation, Template
 from tests.support.postfix import PROGRAM, Postfix
+from tests.support.postgres import Postgres
 
 
 @pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
-    return Template(tmp_path_factory.mktemp("template"), suite.CLUSTER)
+def template(tmp_path_factory: pytest.TempPathFactory, cluster: Postgres | None) -> Template:
+    return Template(tmp_path_factory.mktemp("template"), cluster)
 
 
 @pytest.fixture
