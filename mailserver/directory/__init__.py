@@ -1,0 +1,228 @@
+"""Who may log in, who receives, who may send as whom: asked of the database, kept, dropped when it changes.
+
+Decides how fresh an answer is. What the answers are is decided in rows.py, what is kept
+in cache.py. A change made in the panel is known in every process within a second: the
+DirectoryChange rows are polled four times a second (RECIPES "Following the directory").
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+from mailserver import log
+from mailserver.clock import Clock
+from mailserver.directory import rows
+from mailserver.directory.cache import Cache
+from mailserver.directory.rows import Candidates, DirectoryUnavailable, Found, Use
+from panel.rules.addresses import Address, BadAddress, parse_address
+from panel.rules.facts import HostedDomain, Login, Resolution, Route, Verdict
+
+__all__ = ["Candidates", "Directory", "DirectoryUnavailable", "Use"]
+
+POLL_S = 0.25
+FRESH_S = 30.0  # how long kept answers serve while the changes can't be followed
+DEADLINE_S = 10.0  # of one look-up, a wait for a free thread included
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Flight:
+    """A look-up under way, and the version before it began."""
+
+    version: int
+    future: "asyncio.Future[Found[Any]]"
+
+
+class Directory:
+    """The directory as one process sees it. Everything but the constructor runs on one event loop.
+
+    `executor` bounds the look-ups at once; each of its threads keeps a database
+    connection. Nothing is kept until `follow` runs. Raises BadAddress when the
+    postmaster's address is none.
+    """
+
+    def __init__(
+        self, separator: str, postmaster: str, hostname: str, executor: Executor, clock: Clock | None = None
+    ) -> None:
+        self._separator = separator
+        self._postmaster = parse_address(postmaster).canonical if postmaster else None
+        self._hostname = hostname
+        self._executor = executor
+        self._clock = clock or Clock()
+        self._cache = Cache()
+        self._flights: dict[Hashable, _Flight] = {}
+        self._seen: str | None = None
+        self._heard_at_s: float | None = None  # monotonic
+
+    @property
+    def version(self) -> int:
+        """Rises with each noticed change. Take it before a look-up, never after."""
+        return self._cache.version
+
+    def is_current(self, version: int, domains: Iterable[str]) -> bool:
+        """Whether what was learned of these domains at `version` still holds; False if that isn't known."""
+        return self._is_fresh() and self._cache.is_current(version, domains)
+
+    # Look-ups
+
+    async def resolve(self, address: Address) -> Resolution:
+        """Where mail for `address` goes. Raises DirectoryUnavailable."""
+        key = ("resolve", address)
+        kept = self._kept(key)
+        if kept is not None:
+            return kept.value
+        # Mail outward names ever new addresses of the same domains: no question each.
+        outside = self._kept(("domain", address.domain))
+        if outside is not None and outside.value is None and not self._is_ours(address):
+            return Resolution(address, Verdict.ELSEWHERE, domains=frozenset({address.domain}))
+        look_up = partial(
+            rows.resolve, separator=self._separator, postmaster=self._postmaster, hostname=self._hostname
+        )
+        return await self._ask(key, look_up, address)
+
+    async def domain(self, name: str) -> HostedDomain | None:
+        """The domain hosted under that name, or that a domain alias leads to; None elsewhere or pending."""
+        return await self._ask(("domain", name), rows.domain, name)
+
+    async def login(self, credential_id: int) -> Login | None:
+        """A credential with its rights and limits; None when it is no more."""
+        key = ("login", credential_id)
+        kept = self._kept(key)
+        if kept is not None:
+            return kept.value
+        look_up = partial(rows.login, separator=self._separator, now=self._clock.now())
+        return await self._ask(key, look_up, credential_id)
+
+    async def route(self, domain: str) -> Route | None:
+        """The provider's way to a destination; None: by MX."""
+        return await self._ask(("route", domain), rows.route, domain)
+
+    async def may_go(
+        self, tenant_id: int | None, sender: Address | None, credential_id: int | None = None
+    ) -> bool:
+        """Whether mail may leave the queue now; False: its tenant or its sender here may not send."""
+        if tenant_id is None:
+            return True
+        if credential_id is not None:
+            login = await self.login(credential_id)
+            if login is not None and not login.status.may_send:
+                return False
+        look_up = partial(rows.may_go, separator=self._separator)
+        return await self._ask(("may_go", tenant_id, sender), look_up, tenant_id, sender)
+
+    async def candidates(self, login: str) -> Candidates | None:
+        """What a password for this login name is compared with; None for an unknown name.
+
+        Never kept: a password that was just changed must not be called wrong.
+        """
+        try:
+            address = parse_address(login).canonical
+        except BadAddress:
+            return None
+        return await self._bounded(self._on_thread(rows.candidates, address))
+
+    async def record_use(self, uses: Sequence[Use]) -> None:
+        """Write when credentials were last used, in one transaction."""
+        await self._bounded(self._on_thread(rows.record_use, uses))
+
+    # Following
+
+    async def follow(self) -> None:
+        """Follow the changes until cancelled. A lost database is tried again at each poll."""
+        loop = asyncio.get_running_loop()
+        # A thread of its own: a burst of look-ups must not delay the news of a suspension.
+        thread = ThreadPoolExecutor(1, thread_name_prefix="directory-follow")
+        lost = False
+        try:
+            while True:
+                try:
+                    changes = await loop.run_in_executor(thread, rows.on_connection, rows.changes, self._seen)
+                except DirectoryUnavailable as error:
+                    if not lost:
+                        log.warning("the directory can't be followed, the database is gone", error=error)
+                    lost = True
+                else:
+                    if lost:
+                        log.warning("the directory is followed again")
+                    lost = False
+                    self._take(changes)
+                await asyncio.sleep(POLL_S)
+        finally:
+            thread.submit(rows.close_connection)
+            thread.shutdown(wait=False)
+
+    def _take(self, changes: rows.Changes) -> None:
+        if self._seen is None:
+            # A look-up begun before the starting point may have missed a change that is never told.
+            self._cache.drop(None)
+        elif changes.dropped is None or changes.dropped:
+            self._cache.drop(changes.dropped)
+        self._seen = changes.seen
+        self._heard_at_s = time.monotonic()
+
+    def _is_fresh(self) -> bool:
+        return self._heard_at_s is not None and time.monotonic() - self._heard_at_s < FRESH_S
+
+    # Asking once
+
+    def _is_ours(self, address: Address) -> bool:
+        """Whether an address outside the hosted domains is this server's own."""
+        return address.domain in ("", self._hostname)
+
+    def _kept(self, key: Hashable) -> Found[Any] | None:
+        if not self._is_fresh():
+            return None
+        found = self._cache.get(key)
+        if found is None or (found.until is not None and found.until <= self._clock.now()):
+            return None
+        return found
+
+    async def _ask(self, key: Hashable, look_up: Callable[..., Found[T]], *args: Any) -> T:
+        kept = self._kept(key)
+        if kept is not None:
+            return kept.value
+        flight = self._flights.get(key)
+        # One begun before a change was noticed may not know of it.
+        if flight is None or flight.version != self._cache.version:
+            flight = _Flight(self._cache.version, self._on_thread(look_up, *args))
+            self._flights[key] = flight
+            flight.future.add_done_callback(lambda _: self._land(key, flight))
+        found: Found[T] = await self._bounded(flight.future)
+        return found.value
+
+    def _land(self, key: Hashable, flight: _Flight) -> None:
+        if self._flights.get(key) is flight:
+            del self._flights[key]
+        if flight.future.cancelled() or flight.future.exception() is not None:
+            return
+        found = flight.future.result()
+        if not self._is_fresh():
+            return
+        value = found.value
+        if (
+            isinstance(value, Resolution)
+            and value.verdict is Verdict.ELSEWHERE
+            and not self._is_ours(value.asked)
+        ):
+            outside: Found[None] = Found(None, found.depends)
+            self._cache.keep(("domain", value.asked.domain), outside, flight.version)
+            return
+        weight = 1 + len(value.deliveries) if isinstance(value, Resolution) else 1
+        self._cache.keep(key, found, flight.version, weight)
+
+    def _on_thread(self, look_up: Callable[..., T], *args: Any) -> "asyncio.Future[T]":
+        loop = asyncio.get_running_loop()
+        return loop.run_in_executor(self._executor, rows.on_connection, look_up, *args)
+
+    async def _bounded(self, future: "asyncio.Future[T]") -> T:
+        # Shielded: others may wait for the same answer, and a thread can't be cancelled.
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                return await asyncio.shield(future)
+        except TimeoutError:
+            raise DirectoryUnavailable(f"no answer from the database in {DEADLINE_S:.0f} s") from None

@@ -1,0 +1,587 @@
+"""authd: the process that checks logins, one a node; and the client by which workers ask it.
+
+Decides whether a password is right and what may wait for whom: a login that was right
+before is answered at once, never behind the hashing of wrong ones. Whether a right
+password may be used (status, scope, network, expiry) is decided in panel/rules/policy.
+RFC 4954 §6: a backend that is down is "unavailable" (454), never "wrong" (535).
+
+Asked over a Unix socket, a JSON object a line, many at once, answers out of order:
+{"id", "login", "password", "ip", "protocol"} → {"id", "verdict", "credential_id", "login"}.
+"""
+
+import asyncio
+import hashlib
+import json
+import os
+import secrets
+import signal
+import socket
+import stat
+import struct
+import tempfile
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Generic, Literal, TypeVar, cast
+
+import django
+import uvloop
+from django.apps import apps
+
+from mailserver import log
+from mailserver.clock import Clock
+from mailserver.config import Config
+from mailserver.directory import Candidates, Directory, DirectoryUnavailable, Use
+from panel.mailboxes import passwords
+from panel.rules import policy, reply
+from panel.rules.addresses import BadAddress, parse_address
+
+FRAME_BYTES = 16 * 1024  # a question: an AUTH line is at most 12288 (RFC 4954 §4)
+SOCKET_PATH_BYTES = 100  # sun_path holds 108, its closing NUL included
+ASK_DEADLINE_S = 5.0
+MOST_QUESTIONS = 1000  # under way at once
+MOST_REMEMBERED = 50_000
+MOST_WRONG = 10_000
+WRONG_S = 60.0
+HASHES_AT_ONCE = 2  # argon2 lets other threads run; 37 a second on two cores (DESIGN §7)
+MOST_WAITING = 128  # 3.5 s of hashing on two cores, inside the asker's deadline
+MOST_WAITING_OF_ONE = 4  # of one login name: an attacked account doesn't block the others
+LOOK_UP_THREADS = 4
+FLUSH_S = 5.0
+
+AuthVerdict = Literal["ok", "wrong", "suspended", "scope", "unavailable"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of one login. `login` is the mailbox's address when it is known, else as it was given."""
+
+    verdict: AuthVerdict
+    credential_id: int | None
+    login: str
+
+
+class AlreadyRunning(Exception):
+    """Another authd answers on the socket; the text is a sentence for the operator."""
+
+
+def socket_path(config: Config) -> Path:
+    """Where authd listens: in the run folder, or a private one when that path is too long for a socket."""
+    path = config.run / "authd.sock"
+    if len(os.fsencode(path)) <= SOCKET_PATH_BYTES:
+        return path
+    name = hashlib.blake2b(os.fsencode(config.data), digest_size=8).hexdigest()
+    return Path(tempfile.gettempdir()) / f"posthouse-{os.geteuid()}-{name}" / "authd.sock"
+
+
+# Hashing
+
+
+class _Busy(Exception):
+    """Too much waits to be hashed."""
+
+
+class _Hashing:
+    """Passwords waiting to be hashed: login names in turn, few of each, and a bound on all."""
+
+    def __init__(self, verify: Callable[[str, str], bool]) -> None:
+        self._verify = verify
+        self._threads = ThreadPoolExecutor(HASHES_AT_ONCE, thread_name_prefix="hash")
+        self._waiting: OrderedDict[str, deque[tuple[str, str, float, asyncio.Future[bool]]]] = OrderedDict()
+        self._count = 0
+        self._running = 0
+
+    async def verify(self, name: str, password: str, stored: str) -> bool:
+        """Whether the password is the one that `stored` was made of. Raises _Busy."""
+        queue = self._waiting.get(name)
+        if self._count >= MOST_WAITING or (queue is not None and len(queue) >= MOST_WAITING_OF_ONE):
+            raise _Busy
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(name, deque()).append(
+            (password, stored, time.monotonic() + ASK_DEADLINE_S, future)
+        )
+        self._count += 1
+        self._next()
+        return await future
+
+    def _next(self) -> None:
+        while self._running < HASHES_AT_ONCE and self._waiting:
+            name, queue = self._waiting.popitem(last=False)
+            password, stored, deadline_s, future = queue.popleft()
+            if queue:
+                self._waiting[name] = queue  # to the end: the other names first
+            self._count -= 1
+            if future.done():
+                continue
+            if time.monotonic() > deadline_s:
+                future.set_exception(_Busy())  # nobody waits for it any more
+                continue
+            self._running += 1
+            hashed = asyncio.get_running_loop().run_in_executor(self._threads, self._verify, password, stored)
+            hashed.add_done_callback(partial(self._hashed, future))
+
+    def _hashed(self, future: "asyncio.Future[bool]", hashed: "asyncio.Future[bool]") -> None:
+        self._running -= 1
+        if hashed.cancelled():
+            return  # closed
+        if not future.done():
+            error = hashed.exception()
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(hashed.result())
+        self._next()
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+# Deciding
+
+
+class _Recent(Generic[T]):
+    """The latest values by key, at most so many; the least recently used go first."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._values: OrderedDict[bytes, T] = OrderedDict()
+
+    def get(self, key: bytes) -> T | None:
+        value = self._values.get(key)
+        if value is not None:
+            self._values.move_to_end(key)
+        return value
+
+    def put(self, key: bytes, value: T) -> None:
+        self._values[key] = value
+        self._values.move_to_end(key)
+        if len(self._values) > self._most:
+            self._values.popitem(last=False)
+
+    def remove(self, key: bytes) -> None:
+        self._values.pop(key, None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Right:
+    """A password that was right, as long as these domains did not change since `version`."""
+
+    credential_id: int
+    version: int
+    domains: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Wrong:
+    """A password that was compared with `stored` and is not the one."""
+
+    stored: str
+    until_s: float  # monotonic
+
+
+class Authenticator:
+    """Checks logins. Passwords are remembered only as BLAKE2 digests under a key that this process made."""
+
+    def __init__(
+        self, directory: Directory, clock: Clock, verify: Callable[[str, str], bool] = passwords.verify_main
+    ) -> None:
+        self._directory = directory
+        self._clock = clock
+        self._key = secrets.token_bytes(32)
+        self._right: _Recent[_Right] = _Recent(MOST_REMEMBERED)
+        self._wrong: _Recent[_Wrong] = _Recent(MOST_WRONG)
+        self._hashing = _Hashing(verify)
+        # Verified in place of an unknown login's: it must take as long as a wrong password.
+        self._nobodys = passwords.hash_main(secrets.token_urlsafe(16))
+        self._under_way: dict[bytes, asyncio.Future[int | None]] = {}
+        self._used: dict[int, Use] = {}
+
+    async def check(self, login: str, password: str, ip: str, protocol: str) -> Answer:
+        """Whether this password opens this login for `protocol` from `ip`. Never raises for bad input."""
+        try:
+            credential_id = await self._credential(login, password)
+            if credential_id is None:
+                log.login_failed(login, ip, "unknown login or wrong password")
+                return Answer("wrong", None, login)
+            known = await self._directory.login(credential_id)
+        except (DirectoryUnavailable, _Busy) as error:
+            log.login_failed(login, ip, "too much to hash" if isinstance(error, _Busy) else "database gone")
+            return Answer("unavailable", None, login)
+        if known is None:
+            log.login_failed(login, ip, "credential gone")
+            return Answer("wrong", None, login)
+        refused = policy.login_refused(known, scope=protocol, ip=ip, now=self._clock.now())
+        if refused is not None:
+            log.login_failed(known.name, ip, f"{known.credential}: {refused.text}")
+            return Answer(_verdict(refused), None, known.name)
+        self._used[credential_id] = Use(credential_id, self._clock.now(), ip)
+        return Answer("ok", credential_id, known.name)
+
+    async def flush(self) -> None:
+        """Write when credentials were last used; kept for the next time when the database is gone."""
+        used, self._used = self._used, {}
+        if not used:
+            return
+        try:
+            await self._directory.record_use(list(used.values()))
+        except DirectoryUnavailable:
+            self._used = used | self._used
+
+    def close(self) -> None:
+        self._hashing.close()
+
+    async def _credential(self, login: str, password: str) -> int | None:
+        """The credential that this password opens, or None. Raises DirectoryUnavailable and _Busy."""
+        name = _canonical(login)
+        digest = self._digest(name, password)
+        right = self._right.get(digest)
+        if right is not None:
+            if self._directory.is_current(right.version, right.domains):
+                return right.credential_id
+            self._right.remove(digest)
+        # A mail client opens several connections at once: one look-up and one hash for all.
+        under_way = self._under_way.get(digest)
+        if under_way is None:
+            under_way = asyncio.ensure_future(self._compare(name, password, digest))
+            self._under_way[digest] = under_way
+            under_way.add_done_callback(partial(self._compared, digest))
+        return await asyncio.shield(under_way)
+
+    def _compared(self, digest: bytes, task: "asyncio.Future[int | None]") -> None:
+        del self._under_way[digest]
+        if not task.cancelled():
+            task.exception()  # seen, also when all who asked have gone
+
+    async def _compare(self, name: str, password: str, digest: bytes) -> int | None:
+        version = self._directory.version
+        found = await self._directory.candidates(name)
+        credential_id = await self._match(found, name, password, digest)
+        if credential_id is not None and found is not None:
+            domains = (found.address.domain, name.rpartition("@")[2])
+            self._right.put(digest, _Right(credential_id, version, domains))
+        return credential_id
+
+    async def _match(self, found: Candidates | None, name: str, password: str, digest: bytes) -> int | None:
+        if not _is_text(password):
+            return None
+        if password.startswith(passwords.APP_PREFIX):
+            # 128 random bits need no slow hash, known login or not.
+            hashed = passwords.hash_app(password)
+            apps = found.apps if found else ()
+            return next((pk for pk, stored in apps if secrets.compare_digest(stored, hashed)), None)
+        stored = found.main[1] if found and found.main else self._nobodys
+        wrong = self._wrong.get(digest)
+        if wrong is not None and wrong.stored == stored and time.monotonic() < wrong.until_s:
+            return None
+        if await self._hashing.verify(name, password, stored) and found and found.main:
+            return found.main[0]
+        self._wrong.put(digest, _Wrong(stored, time.monotonic() + WRONG_S))
+        return None
+
+    def _digest(self, name: str, password: str) -> bytes:
+        # The name's length parts the two: no other pair gives the same bytes.
+        text = f"{len(name)}:{name}{password}".encode("utf-8", "surrogatepass")
+        return hashlib.blake2b(text, key=self._key, digest_size=32).digest()
+
+
+def _verdict(refused: reply.Reply) -> AuthVerdict:
+    if refused.enhanced == reply.AUTH_SUSPENDED.enhanced:
+        return "suspended"
+    return "scope" if refused.text == reply.AUTH_NOT_FOR_SENDING.text else "wrong"
+
+
+def _canonical(login: str) -> str:
+    """The login name as it is compared; what is no address stays as it is, and is nobody's."""
+    try:
+        return str(parse_address(login).canonical)
+    except BadAddress:
+        return login
+
+
+def _is_text(password: str) -> bool:
+    """Whether it can be encoded: a lone surrogate, from bytes that are no UTF-8, can't."""
+    try:
+        password.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+# The wire, both sides
+
+
+class _Lines(asyncio.Protocol):
+    """Lines of at most FRAME_BYTES; whoever sends a longer one is cut off."""
+
+    def __init__(self) -> None:
+        self.transport: asyncio.Transport | None = None
+        self._buffer = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
+        if any(len(line) > FRAME_BYTES for line in (*lines, self._buffer)):
+            self.close()
+            return
+        for line in lines:
+            self.line_received(line)
+
+    def line_received(self, line: bytes) -> None:
+        raise NotImplementedError
+
+    def send(self, line: bytes) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.write(line)
+
+    def close(self) -> None:
+        if self.transport is not None:
+            self.transport.close()
+
+
+def _frame(fact: dict[str, object]) -> bytes:
+    return json.dumps(fact, separators=(",", ":")).encode() + b"\n"
+
+
+class _Server(_Lines):
+    """One asker's connection."""
+
+    def __init__(
+        self, authenticator: Authenticator, connections: "set[_Server]", tasks: set[asyncio.Task[None]]
+    ):
+        super().__init__()
+        self._authenticator = authenticator
+        self._connections = connections
+        self._tasks = tasks
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connections.discard(self)
+
+    def line_received(self, line: bytes) -> None:
+        try:
+            question = json.loads(line)
+            number = int(question["id"])
+            login, password, ip, protocol = (
+                str(question[key]) for key in ("login", "password", "ip", "protocol")
+            )
+        except (ValueError, TypeError, KeyError):
+            self.close()
+            return
+        if len(self._tasks) >= MOST_QUESTIONS:
+            self._answer(number, Answer("unavailable", None, login))
+            return
+        task = asyncio.ensure_future(self._decide(number, login, password, ip, protocol))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _decide(self, number: int, login: str, password: str, ip: str, protocol: str) -> None:
+        try:
+            answer = await self._authenticator.check(login, password, ip, protocol)
+        except Exception:
+            log.fault("a login could not be checked", login=login, ip=ip)
+            answer = Answer("unavailable", None, login)
+        self._answer(number, answer)
+
+    def _answer(self, number: int, answer: Answer) -> None:
+        self.send(
+            _frame(
+                {
+                    "id": number,
+                    "verdict": answer.verdict,
+                    "credential_id": answer.credential_id,
+                    "login": answer.login,
+                }
+            )
+        )
+
+
+class _Client(_Lines):
+    """The asking end: the questions that wait for an answer, by their number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._waiting: dict[int, asyncio.Future[Answer]] = {}
+        self._count = 0
+
+    @property
+    def is_open(self) -> bool:
+        return self.transport is not None and not self.transport.is_closing()
+
+    async def ask(self, question: dict[str, object]) -> Answer:
+        """The answer. Raises ConnectionError when the connection is lost, ValueError when it is too long."""
+        self._count += 1
+        number = self._count
+        line = _frame({"id": number, **question})
+        if len(line) > FRAME_BYTES:
+            raise ValueError("a login longer than any")
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = future
+        try:
+            self.send(line)
+            return await future
+        finally:
+            del self._waiting[number]
+
+    def line_received(self, line: bytes) -> None:
+        fact = json.loads(line)
+        future = self._waiting.get(fact.pop("id"))
+        if future is not None and not future.done():
+            future.set_result(Answer(**fact))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(ConnectionResetError("authd closed the connection"))
+
+
+class AuthClient:
+    """Asks authd, over one connection that is made when it is needed and again when it is lost."""
+
+    def __init__(self, path: Path, deadline_s: float = ASK_DEADLINE_S) -> None:
+        self._path = path
+        self._deadline_s = deadline_s
+        self._client: _Client | None = None
+        self._connecting = asyncio.Lock()
+
+    async def ask(self, login: str, password: str, ip: str, protocol: str = "submission") -> Answer:
+        """Whether this password opens this login. "unavailable" when authd is out of reach or late."""
+        question: dict[str, object] = {"login": login, "password": password, "ip": ip, "protocol": protocol}
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                # Twice: authd may have been restarted since the last question.
+                for last in (False, True):
+                    client = await self._connected()
+                    try:
+                        return await client.ask(question)
+                    except ConnectionError:
+                        if last:
+                            raise
+        except ValueError:
+            return Answer("wrong", None, login)
+        except (OSError, TimeoutError):
+            pass
+        return Answer("unavailable", None, login)
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+
+    async def _connected(self) -> _Client:
+        async with self._connecting:
+            if self._client is None or not self._client.is_open:
+                loop = asyncio.get_running_loop()
+                transport, client = await loop.create_unix_connection(_Client, str(self._path))
+                if not _is_own(transport.get_extra_info("socket")):
+                    transport.close()
+                    raise PermissionError(f"{self._path} is another user's")
+                self._client = client
+            return self._client
+
+
+def _is_own(connection: socket.socket) -> bool:
+    """Whether the other end is this user's or root's: a folder under the temp folder could be anybody's."""
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    _, uid, _ = struct.unpack("3i", credentials)
+    return uid in (os.geteuid(), 0)
+
+
+# The process
+
+
+def _listen(path: Path) -> socket.socket:
+    """A listening socket for this user only. Raises AlreadyRunning, OSError."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder = path.parent.lstat()
+    if not stat.S_ISDIR(folder.st_mode) or folder.st_uid != os.geteuid():
+        raise PermissionError(f"{path.parent} is not a folder of this user; remove it")
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            path.unlink(missing_ok=True)  # left behind by a kill
+        else:
+            raise AlreadyRunning(f"another authd answers on {path}; stop it first.")
+    listening = socket.socket(socket.AF_UNIX)
+    mask = os.umask(0o177)
+    try:
+        listening.bind(str(path))
+        listening.listen(128)
+        listening.setblocking(False)
+    except BaseException:
+        listening.close()
+        raise
+    finally:
+        os.umask(mask)
+    return listening
+
+
+async def serve(config: Config, directory: Directory, ready: Callable[[], None] | None = None) -> None:
+    """Answer on the socket until cancelled; then give up what is under way, and write the last uses.
+
+    `ready` is called when the socket listens. Raises AlreadyRunning, OSError.
+    """
+    path = socket_path(config)
+    listening = _listen(path)
+    authenticator = Authenticator(directory, Clock())
+    connections: set[_Server] = set()
+    tasks: set[asyncio.Task[None]] = set()
+    loop = asyncio.get_running_loop()
+    server = await loop.create_unix_server(lambda: _Server(authenticator, connections, tasks), sock=listening)
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(directory.follow())
+            group.create_task(_flush(authenticator))
+            if ready is not None:
+                ready()
+    finally:
+        server.close()
+        path.unlink(missing_ok=True)
+        for connection in list(connections):
+            connection.close()
+        for task in tasks:
+            task.cancel()
+        authenticator.close()
+        await authenticator.flush()
+
+
+async def _flush(authenticator: Authenticator) -> None:
+    while True:
+        await asyncio.sleep(FLUSH_S)
+        await authenticator.flush()
+
+
+def run(config: Config) -> None:
+    """The process's body, after the fork, until SIGTERM. SIGINT and SIGHUP are for the others."""
+    if not apps.ready:
+        django.setup()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_main(config))
+
+
+async def _main(config: Config) -> None:
+    loop = asyncio.get_running_loop()
+    # Threads, and with them the database connections, are made here: none is shared with the parent.
+    executor = ThreadPoolExecutor(LOOK_UP_THREADS, thread_name_prefix="directory")
+    directory = Directory(config.separator, config.postmaster, config.hostname, executor)
+    serving = asyncio.ensure_future(serve(config, directory, lambda: log.started("authd", pid=os.getpid())))
+    loop.add_signal_handler(signal.SIGTERM, serving.cancel)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(number, lambda: None)
+    try:
+        await serving
+    except asyncio.CancelledError:
+        log.stopped("authd", pid=os.getpid())
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,458 @@
+"""Logins: what is right, what is refused, and who waits for whom. On both databases, over the real socket."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import stat
+import threading
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from django.db import OperationalError, connection, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.utils import timezone
+
+from mailserver import authd
+from mailserver.authd import Answer, AuthClient, Authenticator
+from mailserver.config import Config
+from mailserver.directory import Directory
+from panel import environment
+from panel.mailboxes import passwords
+from panel.mailboxes.models import Credential, Mailbox
+from panel.rules.status import Status
+from panel.tenants.models import Plan
+from tests.support import world
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+IP = "192.0.2.7"
+THREADS = 2
+
+
+@pytest.fixture(autouse=True)
+def demo(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mailbox]:
+    """The mailbox shop@demo.test."""
+    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
+    Plan.objects.get_or_create(name="Standard")
+    world.domain("demo.test", world.tenant("Demo"))
+    yield world.mailbox("shop@demo.test")
+    connection.close()
+
+
+@pytest.fixture(autouse=True)
+async def _task_connection() -> AsyncIterator[None]:
+    """A test that is a task has a connection of its own, made here and closed at its end."""
+    own = connections["default"]
+    yield
+    own.close()
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return replace(Config.of(environment.read({})), data=tmp_path)
+
+
+@dataclass
+class House:
+    """authd on its socket, in this process."""
+
+    config: Config
+    directory: Directory
+    clients: list[AuthClient]
+
+    def client(self, **options: float) -> AuthClient:
+        made = AuthClient(authd.socket_path(self.config), **options)
+        self.clients.append(made)
+        return made
+
+    async def ask(
+        self, login: str = "shop@demo.test", password: str = world.PASSWORD, ip: str = IP, **more: str
+    ):
+        return await self.client().ask(login, password, ip, **more)
+
+
+@contextlib.asynccontextmanager
+async def running(config: Config) -> AsyncIterator[House]:
+    executor = ThreadPoolExecutor(THREADS)
+    house = House(config, Directory("+", "", config.hostname, executor), [])
+    ready = asyncio.Event()
+    serving = asyncio.create_task(authd.serve(config, house.directory, ready.set))
+    try:
+        await asyncio.wait({asyncio.create_task(ready.wait()), serving}, return_when=asyncio.FIRST_COMPLETED)
+        if serving.done():
+            serving.result()
+        await until(house.directory._is_fresh)
+        yield house
+    finally:
+        for client in house.clients:
+            client.close()
+        serving.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await serving
+        barrier = threading.Barrier(THREADS)
+        await asyncio.gather(
+            *(
+                asyncio.get_running_loop().run_in_executor(
+                    executor, lambda: (barrier.wait(5), connections.close_all())
+                )
+                for _ in range(THREADS)
+            )
+        )
+        executor.shutdown()
+
+
+@pytest.fixture
+async def house(config: Config) -> AsyncIterator[House]:
+    async with running(config) as made:
+        yield made
+
+
+class Hasher:
+    """Stands in for argon2: tells what is hashed, and holds wrong ones until it is opened."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.opened = threading.Event()
+
+    def verify(self, password: str, stored: str) -> bool:
+        self.asked.append(password)
+        if password == world.PASSWORD:
+            return True
+        assert self.opened.wait(10)
+        return False
+
+
+@pytest.fixture
+def hasher(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hasher]:
+    made = Hasher()
+    monkeypatch.setattr(Authenticator.__init__, "__defaults__", (made.verify,))
+    yield made
+    made.opened.set()
+
+
+# Right and wrong
+
+
+async def test_main_password_is_right(house: House, demo: Mailbox):
+    main = demo.credentials.get(kind="main")
+    assert await house.ask() == Answer("ok", main.pk, "shop@demo.test")
+    assert (await house.ask("Shop@DEMO.test")).verdict == "ok"
+    assert (await house.ask(protocol="imap")).verdict == "ok"
+
+
+@pytest.mark.parametrize(
+    ("login", "password"),
+    [
+        ("shop@demo.test", "wrong"),
+        ("shop@demo.test", ""),
+        ("shop@demo.test", "lone \udcff surrogate"),
+        ("nobody@demo.test", world.PASSWORD),
+        ("shop@elsewhere.test", world.PASSWORD),
+        ("no address\r\n", world.PASSWORD),
+        ("", ""),
+        ("shop@demo.test", passwords.new_app_secret()),
+        ("nobody@demo.test", passwords.new_app_secret()),
+        ("shop@demo.test", "x" * 20_000),
+    ],
+)
+async def test_wrong_is_wrong(house: House, login: str, password: str):
+    answer = await house.ask(login, password)
+    assert (answer.verdict, answer.credential_id) == ("wrong", None)
+
+
+async def test_unknown_login_costs_a_hash_like_a_wrong_password(config: Config, hasher: Hasher):
+    hasher.opened.set()
+    async with running(config) as house:
+        await house.ask("nobody@demo.test", "one")
+        await house.ask("shop@demo.test", "two")
+    assert hasher.asked == ["one", "two"]
+
+
+async def test_app_password_needs_no_hash(config: Config, hasher: Hasher, demo: Mailbox):
+    app, secret = world.app_password(demo)
+    async with running(config) as house:
+        assert await house.ask(password=secret) == Answer("ok", app.pk, "shop@demo.test")
+    assert hasher.asked == []
+
+
+async def test_app_password_of_another_mailbox_is_wrong(house: House):
+    _, secret = world.app_password(world.mailbox("office@demo.test"))
+    assert (await house.ask(password=secret)).verdict == "wrong"
+
+
+# Right, and refused
+
+
+async def test_frozen_is_wrong(house: House):
+    Credential.objects.update(frozen_at=timezone.now())
+    assert (await house.ask()).verdict == "wrong"
+
+
+async def test_expired_is_wrong(house: House, demo: Mailbox):
+    _, secret = world.app_password(demo, expires_at=timezone.now() - timedelta(seconds=1))
+    assert (await house.ask(password=secret)).verdict == "wrong"
+
+
+async def test_scope_is_told(house: House, demo: Mailbox):
+    _, secret = world.app_password(demo, scopes=("imap",))
+    assert (await house.ask(password=secret)).verdict == "scope"
+    assert (await house.ask(password=secret, protocol="imap")).verdict == "ok"
+
+
+async def test_network_holds(house: House, demo: Mailbox):
+    _, secret = world.app_password(demo, networks=["192.0.2.0/29"])
+    assert (await house.ask(password=secret, ip="192.0.2.7")).verdict == "ok"
+    assert (await house.ask(password=secret, ip="192.0.2.8")).verdict == "wrong"
+
+
+async def test_suspended_is_told_to_whom_the_password_is_known_only(house: House, demo: Mailbox):
+    Mailbox.objects.update(status=Status.SUSPENDED)
+    assert (await house.ask()).verdict == "suspended"
+    assert (await house.ask(password="wrong")).verdict == "wrong"
+
+
+async def test_no_sending_may_log_in(house: House, demo: Mailbox):
+    Mailbox.objects.update(status=Status.NO_SENDING)
+    assert (await house.ask()).verdict == "ok"
+
+
+# What is remembered, and for how long
+
+
+async def test_right_password_is_hashed_once(config: Config, hasher: Hasher):
+    async with running(config) as house:
+        for _ in range(3):
+            assert (await house.ask()).verdict == "ok"
+        assert hasher.asked == [world.PASSWORD]
+
+
+async def test_connections_at_once_share_one_hash(config: Config, hasher: Hasher):
+    hasher.opened.set()
+    async with running(config) as house:
+        answers = await asyncio.gather(*(house.ask(password="wrong") for _ in range(10)))
+    assert {answer.verdict for answer in answers} == {"wrong"}
+    assert hasher.asked == ["wrong"]
+
+
+async def test_changed_password_counts_at_once_and_the_old_one_no_longer(house: House, demo: Mailbox):
+    assert (await house.ask()).verdict == "ok"
+    assert (await house.ask(password="another good one")).verdict == "wrong"
+    version = house.directory.version
+    demo.credentials.update(secret=passwords.hash_main("another good one"))
+    # Before the change is noticed: a right password is never called wrong.
+    assert (await house.ask(password="another good one")).verdict == "ok"
+    world.changed("demo.test")
+    await until(lambda: house.directory.version > version)
+    assert (await house.ask()).verdict == "wrong"
+    assert (await house.ask(password="another good one")).verdict == "ok"
+
+
+async def test_remembered_login_is_refused_within_a_second_of_its_suspension(house: House, demo: Mailbox):
+    assert (await house.ask()).verdict == "ok"
+    Mailbox.objects.update(status=Status.SUSPENDED)
+    world.changed("demo.test")
+
+    async def refused() -> bool:
+        return (await house.ask()).verdict == "suspended"
+
+    print(f"refused after {await until(refused):.3f} s (promise: 1 s)")
+
+
+async def test_last_use_is_written(config: Config, demo: Mailbox):
+    async with running(config) as house:
+        await house.ask()
+    main = demo.credentials.get(kind="main")
+    assert main.last_used_ip == IP
+    assert timezone.now() - main.last_used_at < timedelta(minutes=1)
+
+
+# Who waits for whom
+
+
+async def test_remembered_login_does_not_wait_behind_wrong_ones(config: Config, hasher: Hasher):
+    async with running(config) as house:
+        assert (await house.ask()).verdict == "ok"
+        attacker = house.client()
+        wrong = [asyncio.create_task(attacker.ask(f"x{n}@demo.test", f"wrong {n}", IP)) for n in range(30)]
+        await until(lambda: len(hasher.asked) == 1 + authd.HASHES_AT_ONCE)
+        assert (await attacker.ask("shop@demo.test", world.PASSWORD, IP)).verdict == "ok"
+        assert not any(task.done() for task in wrong), "a wrong one was answered first"
+        hasher.opened.set()
+        assert {answer.verdict for answer in await asyncio.gather(*wrong)} == {"wrong"}
+
+
+async def test_attacked_account_does_not_make_the_others_wait(
+    config: Config, hasher: Hasher, monkeypatch: pytest.MonkeyPatch
+):
+    queued: list[str] = []
+    queue = authd._Hashing.verify
+
+    def noted(self: authd._Hashing, name: str, password: str, stored: str) -> Awaitable[bool]:
+        queued.append(name)
+        return queue(self, name, password, stored)
+
+    monkeypatch.setattr(authd._Hashing, "verify", noted)
+    async with running(config) as house:
+        attacker = house.client()
+        answers: list[str] = []
+
+        async def attack(number: int) -> None:
+            answers.append((await attacker.ask("office@demo.test", f"wrong {number}", IP)).verdict)
+
+        attacks = [asyncio.create_task(attack(number)) for number in range(30)]
+        waiting = authd.HASHES_AT_ONCE + authd.MOST_WAITING_OF_ONE
+        # What is more than a few of one login name is told to come again, and never that it is wrong.
+        await until(lambda: len(answers) == 30 - waiting)
+        assert set(answers) == {"unavailable"}
+        good = asyncio.create_task(attacker.ask("shop@demo.test", world.PASSWORD, IP))
+        await until(lambda: "shop@demo.test" in queued)
+        hasher.opened.set()
+        assert (await good).verdict == "ok"
+        await asyncio.gather(*attacks)
+        assert hasher.asked.index(world.PASSWORD) <= authd.HASHES_AT_ONCE + 1, "it waited for its turn only"
+
+
+# Faults
+
+
+@contextlib.contextmanager
+def database_gone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As in test_directory: PostgreSQL is killed, or SQLite's cursors fail."""
+    from conftest import CLUSTER
+
+    if CLUSTER is not None:
+        CLUSTER.kill()
+        try:
+            yield
+        finally:
+            CLUSTER.start()
+        return
+
+    def cursor(self: BaseDatabaseWrapper) -> None:
+        raise OperationalError("disk I/O error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(BaseDatabaseWrapper, "cursor", cursor)
+        yield
+
+
+async def test_lost_database_is_unavailable_and_never_wrong(house: House, monkeypatch: pytest.MonkeyPatch):
+    with database_gone(monkeypatch):
+        assert (await house.ask()).verdict == "unavailable"
+        assert (await house.ask(password="wrong")).verdict == "unavailable"
+    assert (await house.ask()).verdict == "ok"
+
+
+async def test_fault_of_ours_is_unavailable(house: House, monkeypatch: pytest.MonkeyPatch):
+    def broken(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("text that nobody sees")
+
+    monkeypatch.setattr(authd.policy, "login_refused", broken)
+    assert await house.ask() == Answer("unavailable", None, "shop@demo.test")
+
+
+async def test_unreachable_authd_is_unavailable(config: Config):
+    assert (
+        await AuthClient(authd.socket_path(config)).ask("shop@demo.test", "x", IP)
+    ).verdict == "unavailable"
+
+
+async def test_late_authd_is_unavailable(config: Config, hasher: Hasher):
+    async with running(config) as house:
+        assert (await house.client(deadline_s=0.1).ask("shop@demo.test", "held", IP)).verdict == "unavailable"
+        hasher.opened.set()
+
+
+async def test_client_connects_again_after_a_restart(config: Config):
+    client = AuthClient(authd.socket_path(config))
+    for _ in range(2):
+        async with running(config):
+            assert (await client.ask("shop@demo.test", world.PASSWORD, IP)).verdict == "ok"
+    assert (await client.ask("shop@demo.test", world.PASSWORD, IP)).verdict == "unavailable"
+
+
+@pytest.mark.parametrize(
+    "sent", [b"no json\n", b"{}\n", b'{"id":"x"}\n', b"[]\n", b"x" * 40_000, b"\xff\xfe\n"]
+)
+async def test_asker_that_talks_nonsense_is_cut_off_alone(house: House, sent: bytes):
+    reader, writer = await asyncio.open_unix_connection(str(authd.socket_path(house.config)))
+    writer.write(sent)
+    async with asyncio.timeout(5):
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b""
+    writer.close()
+    assert (await house.ask()).verdict == "ok"
+
+
+# The socket and the process
+
+
+async def test_socket_is_this_user_s_alone_and_goes_with_the_process(config: Config):
+    path = authd.socket_path(config)
+    async with running(config):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert not path.exists()
+
+
+async def test_long_path_moves_to_a_private_folder(
+    config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    config = replace(config, data=tmp_path / ("x" * 90))
+    path = authd.socket_path(config)
+    assert path == authd.socket_path(config)
+    async with running(config) as house:
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+        assert (await house.ask()).verdict == "ok"
+
+
+async def test_socket_left_behind_is_replaced_and_a_living_one_is_not(config: Config):
+    path = authd.socket_path(config)
+    path.parent.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as left_behind:
+        left_behind.bind(str(path))
+    async with running(config) as house:
+        with pytest.raises(authd.AlreadyRunning):
+            async with running(config):
+                pass
+        assert (await house.ask()).verdict == "ok"
+
+
+def test_process_serves_until_sigterm(config: Config):
+    """A fork as the parent makes it."""
+    connection.close()
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            authd.run(config)
+            status = 0
+        finally:
+            os._exit(status)
+
+    async def ask() -> Answer:
+        client = AuthClient(authd.socket_path(config))
+        answers: list[Answer] = []
+
+        async def answered() -> bool:
+            answers.append(await client.ask("shop@demo.test", world.PASSWORD, IP))
+            return answers[-1].verdict == "ok"
+
+        await until(answered, within_s=15.0)
+        client.close()
+        return answers[-1]
+
+    try:
+        assert asyncio.run(ask()).login == "shop@demo.test"
+    finally:
+        os.kill(pid, signal.SIGTERM)
+        _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert Credential.objects.get(kind="main").last_used_ip == IP
