@@ -29,7 +29,6 @@ AGE_S = 300.0  # after which a connection is not used again, so that a changed M
 IDLE_CONNECTIONS = 100  # kept at most, over all hops
 RECIPIENTS = 100  # a transaction; what every server must take, RFC 5321 §4.5.3.1.8
 PIPELINED = 50  # commands written before their replies are read; both fit the sockets' buffers
-LEASE_REST_S = 60.0  # of the lease is left for settling
 
 _XTEXT = re.compile(r"[\x21-\x7e]+")
 _RCPTMAX = re.compile(r"(?:^|\s)RCPTMAX=([1-9][0-9]{0,5})(?:\s|$)", re.IGNORECASE)
@@ -98,12 +97,13 @@ class SmtpTransport:
         self._contexts = contexts or TlsContexts.default()
         self._deadlines = deadlines or Deadlines()
         self._idle_s = idle_s
+        self._deadlines_under_way: set[asyncio.Timeout] = set()
         self._idle: dict[_Way, list[tuple[Wire, asyncio.TimerHandle]]] = {}
 
     async def deliver(
-        self, message: ClaimedMessage, prefix: bytes, body: Body, *, hop: str, route: Route | None
+        self, message: ClaimedMessage, prefix: bytes, body: Body, *, hop: str, route: Route | None, within_s: float
     ) -> list[Outcome]:
-        """One Outcome a recipient, within the lease. `hop` is a domain; a route leads there in place of its MX.
+        """One Outcome a recipient, in `within_s` seconds. `hop` is a domain; a route leads there in place of its MX.
 
         Raises OSError when the body's file can't be read, and CancelledError.
         """
@@ -113,12 +113,21 @@ class SmtpTransport:
             message, prefix, body, await _headers_ascii(prefix, body),
             {recipient.id: recipient for recipient in message.recipients}, {}, time.monotonic(),
         )
+        deadline = asyncio.timeout(within_s)
         try:
-            async with asyncio.timeout(max(1.0, self._config.lease_s - LEASE_REST_S)):
+            async with deadline:
+                self._deadlines_under_way.add(deadline)
                 await self._carry(delivery, way)
         except TimeoutError:
             delivery.decide_rest(reply.REMOTE_TIMED_OUT.about(host=route.host if route else hop))
+        finally:
+            self._deadlines_under_way.discard(deadline)
         return [delivery.outcomes[recipient.id] for recipient in message.recipients]
+
+    def hurry(self) -> None:
+        """End the deliveries under way: who is decided stays so, the others wait for another try."""
+        for deadline in self._deadlines_under_way:
+            deadline.reschedule(asyncio.get_running_loop().time())
 
     def close(self) -> None:
         """Close what is idle; deliveries under way end by themselves."""
