@@ -200,7 +200,7 @@ class _Report:
         reason = _REASONS.get(detail, "it was not accepted")
         lines = [f"    {reason[0].upper()}{reason[1:]} ({reply.enhanced})."]
         if _may_show(told) and reply.text:
-            says = f"The server {told.outcome.host} said:" if told.outcome.host else "In short:"
+            says = f"The server {_clean(told.outcome.host)} said:" if told.outcome.host else "In short:"
             lines.append(f"    {says} {_clean(str(reply))}")
         if told.retried_until:
             lines.append(f"    It will be tried until {trace.date(told.retried_until)}.")
