@@ -180,7 +180,8 @@ class _Report:
             Kind.DELAY: "has not been delivered yet to:",
             Kind.SUCCESS: "was delivered to:",
         }[self.kind]
-        lines = [f"This is the mail server {self.hostname}.", "", f"Your message of {trace.date(self._arrived())}", opening]
+        arrived = trace.date(self._arrived())
+        lines = [f"This is the mail server {self.hostname}.", "", f"Your message of {arrived}", opening]
         for told in self.told:
             lines += ["", f"  {_clean(_shown(told.recipient.original))}", *self._because(told)]
         lines += ["", {

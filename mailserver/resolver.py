@@ -120,7 +120,7 @@ class Resolver:
         self._own_ports = {listener.port for listener in own_listeners}
         self._port = port
         self._is_own_machine = is_own_machine
-        self._chance = chance or random.Random()
+        self._chance = chance or random.Random()  # noqa: S311 spreads load, no secret
         self._lifetime_s = lifetime_s
         self._dns = dns.asyncresolver.Resolver(configure=server is None)
         if server is not None:

@@ -148,7 +148,7 @@ class Lanes:
         for counter, key in ((self._running, lane), (self._running_tenant, lane[0]), (self._running_hop, lane[1])):
             counter[key] += change  # type: ignore[index]
             if not counter[key]:  # type: ignore[index]
-                del counter[key]  # type: ignore[arg-type]
+                del counter[key]
 
 
 def lane_of(message: ClaimedMessage) -> Lane:
@@ -619,7 +619,7 @@ class Runner:
         while True:
             await self._to_settle.wait()
             self._to_settle.clear()
-            while not await self._flush():
+            while not await self._flush():  # noqa: ASYNC110 a back-off, nothing to wait for
                 await asyncio.sleep(self._back_off(None))
 
     async def _flush(self) -> bool:
@@ -642,6 +642,8 @@ class Runner:
             for _, future in batch:
                 if not future.done():
                     future.set_result(None)
+            if any(settlement.dsn for settlement, _ in batch):
+                self._awake.set()  # it is due at once
             if settled and settled.unlink:
                 try:
                     await self._call(partial(self._content.unlink, settled.unlink))

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from mailserver.config import Config
 from mailserver.envelope import Body, Claimed, ClaimedMessage, Disposition, Outcome
-from mailserver.resolver import Host, NoWay, Permanent, Resolver
+from mailserver.resolver import Host, NoWay, Resolver
 from mailserver.transports.wire import BLOCK_BYTES, Deadlines, Lost, TlsContexts, Wire, open_wire
 from panel.rules import reply
 from panel.rules.facts import Route
@@ -211,9 +211,7 @@ class SmtpTransport:
             group = commands[start : start + step]
             if (start and not _ok(answers[0])) or (group == [b"DATA"] and not accepted):
                 break
-            for command in group:
-                wire.command(command)
-            await wire.flush(self._deadlines.block)
+            wire.commands(*group)
             for command in group:
                 answers.append(await wire.reply(self._within(command)))
                 if answers[-1].code == 421:
@@ -272,8 +270,7 @@ class SmtpTransport:
         refused = data if data is not None and data.code >= 400 else reply.REMOTE_NO_SENSE.about(host=wire.host)
         for recipient in accepted:
             delivery.decide(recipient.id, refused, wire)
-        wire.command(b"RSET")
-        await wire.flush(self._deadlines.block)
+        wire.commands(b"RSET")
         await wire.reply(self._deadlines.greeting)
 
     def _within(self, command: bytes) -> float:

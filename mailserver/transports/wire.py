@@ -105,7 +105,9 @@ def remote_reply(code: int, lines: Iterable[bytes]) -> Reply:
 class Wire:
     """An open connection, after EHLO. Every wait has a deadline; every failure is Lost."""
 
-    def __init__(self, transport: asyncio.Transport, host: str, address: str, tls: str, extensions: Mapping[str, str]):
+    def __init__(
+        self, transport: asyncio.Transport, host: str, address: str, tls: str, extensions: Mapping[str, str]
+    ) -> None:
         loop = asyncio.get_running_loop()
         self.host, self.address, self.tls = host, address, tls
         self.extensions = extensions  # keyword in lower case, parameters
@@ -121,18 +123,22 @@ class Wire:
     @property
     def is_usable(self) -> bool:
         """Whether another transaction may be begun: open, and nothing said unasked."""
-        return not (self._said_goodbye or self._reader.holds_unread or self._reader.at_eof() or self._writer.is_closing())
+        ended = self._said_goodbye or self._reader.at_eof() or self._writer.is_closing()
+        return not (ended or self._reader.holds_unread)
 
     def number(self, keyword: str) -> int | None:
         """The number that an extension's keyword declares (SIZE); None without one, or for 0 (RFC 1870 §4)."""
         text = self.extensions.get(keyword, "").strip()
         return int(text) or None if text.isascii() and text.isdigit() and len(text) < 18 else None
 
-    def command(self, line: bytes) -> None:
-        """Write one command; `reply` reads what becomes of it. Raises ValueError for a control character."""
-        if _FORBIDDEN.search(line):
+    def commands(self, *lines: bytes) -> None:
+        """Write commands, in one piece; `reply` reads what becomes of each.
+
+        A failure shows at `reply`, after what the remote said before it. Raises ValueError for a control character.
+        """
+        if any(_FORBIDDEN.search(line) for line in lines):
             raise ValueError("a command holds a control character")
-        self._writer.write(line + b"\r\n")
+        self._writer.write(b"\r\n".join(lines) + b"\r\n")
 
     async def reply(self, within_s: float) -> Reply:
         """The next reply. Raises Lost, also for what is not SMTP: nobody knows then what comes next."""
@@ -155,7 +161,7 @@ class Wire:
             pass
         raise self._lost(reply.REMOTE_NO_SENSE)
 
-    async def flush(self, within_s: float) -> None:
+    async def _flush(self, within_s: float) -> None:
         """Wait until the remote takes more. Raises Lost."""
         try:
             async with asyncio.timeout(within_s):
@@ -176,13 +182,13 @@ class Wire:
                 stuffed = (line_end + block).replace(b"\r\n.", b"\r\n..")  # RFC 5321 §4.5.2
                 self._writer.write(stuffed[2:])
                 line_end = (line_end + block)[-2:]
-                await self.flush(deadlines.block)
+                await self._flush(deadlines.block)
         except BaseException:
             self.abort()
             raise
         self._writer.write(b".\r\n" if line_end == b"\r\n" else b"\r\n.\r\n")
         try:
-            await self.flush(deadlines.block)
+            await self._flush(deadlines.block)
             return await self.reply(deadlines.dot)
         except Lost as lost:
             raise Lost(lost.reply, after_dot=True) from None

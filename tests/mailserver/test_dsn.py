@@ -170,7 +170,9 @@ def test_addresses_outside_ascii_use_the_global_kinds():
     assert "To: <ü@demo.test>\r\n".encode() in content
 
 
-@pytest.mark.parametrize("hostile", ["x\r\nAction: delivered", "x\nBcc: y", "x\r\n\r\n--", "\x1b[31m", "\u2028Status: 2.0.0"])
+@pytest.mark.parametrize(
+    "hostile", ["x\r\nAction: delivered", "x\nBcc: y", "x\r\n\r\n--", "\x1b[31m", "\u2028Status: 2.0.0"]
+)
 def test_hostile_words_begin_no_line_of_their_own(hostile):
     recipient = claimed(orcpt=f"rfc822;{hostile}")
     report = made(told(recipient, Reply(550, "5.1.1", hostile), host=hostile), envid=hostile)
