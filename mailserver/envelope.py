@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import Enum
+from enum import Enum, IntFlag
 from pathlib import Path
 
 from panel.rules.addresses import Address
@@ -26,6 +26,14 @@ class Disposition(Enum):
     DELIVERED = "delivered"
     DEFERRED = "deferred"
     FAILED = "failed"
+
+
+class Hold(IntFlag):
+    """Why a waiting recipient does not go: the bits of sending.models.Hold, without Django."""
+
+    SUSPENDED = 1
+    UNDELIVERABLE = 2
+    POISON = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +155,7 @@ class Claimed:
     notify: str
     orcpt: str
     delay_reported: bool
+    lost_leases: int = 0  # that ran out without a word since: its worker crashed
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,719 @@
+"""The queue's engine: claim → where to → transport → settle.
+
+Decides where a claimed recipient goes now, what an outcome means for it (delivered, tried
+again, failed, held), and who is told. How a message is carried is the transports', times
+are rules/schedule's, rows are the spool's. DESIGN §5, "Queue".
+
+A recipient that fails for good and can't be returned to a sender who authenticated here
+(inbound mail that was forwarded, a DSN itself) is held as undeliverable, never dropped.
+"""
+
+import asyncio
+import random
+import secrets
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from functools import partial
+from typing import TypeVar
+
+from mailserver import dsn, log, spool
+from mailserver.clock import Clock
+from mailserver.config import Config
+from mailserver.content import ContentStore
+from mailserver.directory import Directory, DirectoryUnavailable
+from mailserver.envelope import (
+    Attempt,
+    Body,
+    Claimed,
+    ClaimedMessage,
+    Disposition,
+    Hold,
+    Incoming,
+    Outcome,
+    Settlement,
+    StoredContent,
+)
+from mailserver.resolver import Resolver
+from mailserver.transports import maildir
+from mailserver.transports.smtp import SmtpTransport
+from panel.database.ids import IdMaker
+from panel.rules import reply, schedule
+from panel.rules.addresses import Address, BadAddress, parse_address
+from panel.rules.facts import Delivery, LocalMailbox, Resolution, Route, Verdict
+from panel.rules.headers import BadHeader
+from panel.rules.reply import Reply
+
+LOCAL = "local"  # the next hop of our own mailboxes
+RUNNING = 100  # messages under way in a worker
+RUNNING_A_TENANT = 25  # so that one tenant's slow remotes leave room for others
+RUNNING_A_HOP = 5  # connections to one next hop; what large receivers bear from a stranger
+RUNNING_LOCAL = 20
+PARKED = 400  # claimed messages that wait for their turn; an envelope each, no content
+CLAIM = 100  # recipients at a time
+MAKE_ROOM_S = 5.0  # between two times that a crowded lane is put back
+PUT_BACK_S = (20.0, 40.0)  # for how long
+LONGEST_SLEEP_S = 5.0
+HURRY_S = 5.0  # that deliveries have to settle at a stop once they were cut short
+LEASE_REST_S = 60.0  # of a lease is left for settling
+LEASE_START = 1 / 3  # of a lease: a message that waited longer for its turn is given back
+LOST_LEASES = 3  # a recipient that so many crashed workers had in hand is not touched again
+BACKOFF_S = (0.5, 10.0)  # while the database is gone
+HEADER_BYTES = 1024 * 1024
+
+T = TypeVar("T")
+Lane = tuple[int | None, str]  # tenant, next hop
+
+WAITS_SUSPENDED = "waits: its sender is suspended"
+WAITS_TURN = "waits: many messages go to the same place"
+WAITS_POISON = "held: its delivery crashed again and again"
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    message: ClaimedMessage
+    claimed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class _Remote:
+    """Where a recipient goes by SMTP; `resolved` is its address there."""
+
+    hop: str
+    route: Route | None
+    resolved: str
+
+
+class Lanes:
+    """Claimed messages that wait for their turn, and how many are under way: the fairness within a worker.
+
+    A lane is a tenant's mail to one next hop. Lanes take turns; a tenant and a hop have
+    only so many under way at once.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[Lane, deque[_Held]] = {}
+        self._running: Counter[Lane] = Counter()
+        self._running_tenant: Counter[int | None] = Counter()
+        self._running_hop: Counter[str] = Counter()
+
+    @property
+    def waiting(self) -> int:
+        return sum(map(len, self._waiting.values()))
+
+    @property
+    def running(self) -> int:
+        return self._running.total()
+
+    def add(self, held: _Held) -> None:
+        self._waiting.setdefault(lane_of(held.message), deque()).append(held)
+
+    def next(self) -> _Held | None:
+        """The next one that may go, now counted as running; None when none may."""
+        if self.running >= RUNNING:
+            return None
+        for lane in list(self._waiting):
+            tenant, hop = lane
+            most = RUNNING_LOCAL if hop == LOCAL else RUNNING_A_HOP
+            if self._running_hop[hop] >= most or self._running_tenant[tenant] >= RUNNING_A_TENANT:
+                continue
+            queue = self._waiting.pop(lane)
+            held = queue.popleft()
+            if queue:
+                self._waiting[lane] = queue  # at the end: others first
+            self._count(lane, 1)
+            return held
+        return None
+
+    def done(self, message: ClaimedMessage) -> None:
+        self._count(lane_of(message), -1)
+
+    def make_room(self) -> list[_Held]:
+        """The later half of the longest lane: taken out, to be put back into the queue."""
+        lane = max(self._waiting, key=lambda each: len(self._waiting[each]), default=None)
+        if lane is None:
+            return []
+        queue = self._waiting[lane]
+        return [queue.pop() for _ in range(len(queue) // 2)]
+
+    def clear(self) -> list[_Held]:
+        """All that wait, taken out."""
+        waiting = [held for queue in self._waiting.values() for held in queue]
+        self._waiting.clear()
+        return waiting
+
+    def _count(self, lane: Lane, change: int) -> None:
+        for counter, key in ((self._running, lane), (self._running_tenant, lane[0]), (self._running_hop, lane[1])):
+            counter[key] += change  # type: ignore[index]
+            if not counter[key]:  # type: ignore[index]
+                del counter[key]
+
+
+def lane_of(message: ClaimedMessage) -> Lane:
+    first = message.recipients[0]
+    return first.tenant_id, first.next_hop
+
+
+class Runner:
+    """One worker's share of the queue. Everything but `wake` runs on one event loop."""
+
+    def __init__(
+        self,
+        config: Config,
+        directory: Directory,
+        ids: IdMaker,
+        clock: Clock,
+        content: ContentStore,
+        resolver: Resolver,
+        executor: Executor,
+        *,
+        name: str,
+        node: int | None = None,
+        transport: SmtpTransport | None = None,
+        chance: random.Random | None = None,
+    ) -> None:
+        """`name` is this worker's; `node` its node's number, whose draining it heeds."""
+        self._config = config
+        self._directory = directory
+        self._ids = ids
+        self._clock = clock
+        self._content = content
+        self._executor = executor
+        self._node = node
+        self._transport = transport or SmtpTransport(config, resolver)
+        self._chance = chance or random.Random()  # noqa: S311 jitter, no secret
+        # A predecessor of the same name may still be settling: leases are told apart.
+        self._lease_by = f"{name[:40]}-{secrets.token_hex(8)}"
+        self._lanes = Lanes()
+        self._tasks: dict[asyncio.Task[None], ClaimedMessage] = {}
+        self._unsettled: list[tuple[Settlement, asyncio.Future[None]]] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._awake = asyncio.Event()
+        self._to_settle = asyncio.Event()
+        self._stopping = False
+        self._finished = asyncio.Event()
+        self._made_room_at: datetime | None = None
+        self._backoff_s = 0.0
+        self._full = False  # the last claim took all that there was room for: there may be more
+
+    # Its life
+
+    async def run(self) -> None:
+        """Work until `stop` or cancellation. Never raises for what goes wrong with a message or the database."""
+        self._loop = asyncio.get_running_loop()
+        settler = asyncio.create_task(self._settle_all())
+        try:
+            while not self._stopping:
+                await self._round()
+        finally:
+            try:
+                await self._finish()
+            finally:
+                settler.cancel()
+                self._transport.close()
+                self._finished.set()
+
+    def wake(self) -> None:
+        """There is something to do. Any thread may call it, and before `run`."""
+        if self._loop is None:
+            self._awake.set()
+        elif not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._awake.set)
+
+    wake_from_thread = wake
+
+    async def stop(self) -> None:
+        """Claim no more, let deliveries under way finish within `stop_s`, cancel the rest, give leases back."""
+        self._stopping = True
+        self._awake.set()
+        if self._loop is not None:
+            await self._finished.wait()
+
+    async def _round(self) -> None:
+        """Claim what there is room for, start what may go, then sleep until there may be more."""
+        self._awake.clear()
+        try:
+            await self._make_room()
+            wait_s = await self._claim()
+            self._recovered()
+        except spool.SpoolUnavailable as error:
+            wait_s = self._back_off(error)
+        except Exception:
+            log.fault("the queue can't be claimed")
+            wait_s = self._back_off(None)
+        if self._stopping:
+            return
+        self._start()
+        try:
+            async with asyncio.timeout(wait_s):
+                await self._awake.wait()
+        except TimeoutError:
+            pass
+
+    async def _claim(self) -> float:
+        """Lease what is due and park it; how long to wait then, 0 when there may be more. Raises SpoolUnavailable."""
+        room = min(CLAIM, PARKED - self._lanes.waiting)
+        self._full = True
+        if room <= 0:
+            return LONGEST_SLEEP_S
+        now = self._clock.now()
+        claimed = await self._call(partial(
+            spool.claim, now=now, lease_by=self._lease_by, lease_s=self._config.lease_s, limit=room, node=self._node
+        ))
+        for message in claimed:
+            self._lanes.add(_Held(message, now))
+        if sum(len(message.recipients) for message in claimed) >= room:
+            return 0.0
+        self._full = False
+        due = await self._call(partial(spool.next_due, now))
+        return min(LONGEST_SLEEP_S, max(0.05, (due - now).total_seconds())) if due else LONGEST_SLEEP_S
+
+    def _start(self) -> None:
+        too_late = self._clock.now() - timedelta(seconds=self._config.lease_s * LEASE_START)
+        while held := self._lanes.next():
+            work = self._give_back([held.message]) if held.claimed_at < too_late else self._deliver(held)
+            task = asyncio.create_task(work)
+            self._tasks[task] = held.message
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._lanes.done(self._tasks.pop(task))
+        if self._stopping:
+            return
+        self._start()
+        if self._full and self._lanes.waiting <= PARKED - CLAIM:
+            self._awake.set()
+
+    async def _finish(self) -> None:
+        """The end of `run`, also when it is cancelled: nobody's lease is kept without need."""
+        await self._give_back(held.message for held in self._lanes.clear())
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=self._config.stop_s)
+            self._transport.hurry()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=HURRY_S)
+        late = dict(self._tasks)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late)
+        await self._flush()
+        await self._give_back(late.values())
+
+    async def _give_back(self, messages: Iterable[ClaimedMessage]) -> None:
+        numbers = [recipient.id for message in messages for recipient in message.recipients]
+        if not numbers:
+            return
+        try:
+            await self._call(partial(spool.release, numbers, lease_by=self._lease_by))
+        except spool.SpoolUnavailable:
+            pass  # They run out by themselves.
+
+    async def _make_room(self) -> None:
+        """With no room to claim, half of the longest lane goes back, or one crowded place would stop all others."""
+        now = self._clock.now()
+        lately = self._made_room_at and now - self._made_room_at < timedelta(seconds=MAKE_ROOM_S)
+        if self._lanes.waiting < PARKED or lately:
+            return
+        self._made_room_at = now
+        settlements = [
+            self._waits(held.message, recipient, WAITS_TURN, now + timedelta(seconds=self._chance.uniform(*PUT_BACK_S)))
+            for held in self._lanes.make_room()
+            for recipient in held.message.recipients
+        ]
+        await self._call(partial(
+            spool.settle, settlements, now=now, lease_by=self._lease_by, next_id=self._ids.next,
+        ))
+
+    # One message
+
+    async def _deliver(self, held: _Held) -> None:
+        """The top of a message's task: whatever goes wrong, its recipients wait and others go on."""
+        message = held.message
+        try:
+            settlements = await self._settlements(
+                message, held.claimed_at + timedelta(seconds=max(1.0, self._config.lease_s - LEASE_REST_S))
+            )
+        except (DirectoryUnavailable, spool.SpoolUnavailable) as error:
+            # Keeps its place meanwhile: what is given back is due at once, and would come again at once.
+            await asyncio.sleep(self._back_off(error))
+            await self._give_back([message])
+            return
+        except Exception:
+            log.fault("a delivery failed", message=message.id)
+            outcomes = _all(message.recipients, Disposition.DEFERRED, reply.INTERNAL_ERROR)
+            settlements = self._settled(message, outcomes, lambda *_: None, returnable=False)
+        await self._settle(settlements)
+
+    async def _settlements(self, message: ClaimedMessage, until: datetime) -> list[Settlement]:
+        """What becomes of each recipient, by `until`.
+
+        Raises DirectoryUnavailable and SpoolUnavailable: then nothing was sent yet, and what
+        was put into a mailbox is known there by its staged file.
+        """
+        settlements, going = await self._holds(message)
+        if not going:
+            return settlements
+        sender = await self._returns_to(message)
+        content = await self._call(partial(spool.read_content, message.id, folder=self._content.folder))
+        outcomes = await self._outcomes(replace(message, recipients=tuple(going)), content, until)
+        header = await self._call(partial(_header_block, content)) if content else b""
+        tell = partial(self._told, message, sender, content, header)
+        return settlements + self._settled(message, outcomes, tell, returnable=sender is not None)
+
+    async def _holds(self, message: ClaimedMessage) -> tuple[list[Settlement], list[Claimed]]:
+        """Those that may not go, settled as held, and those that may."""
+        held: list[Settlement] = []
+        going: list[Claimed] = []
+        now = self._clock.now()
+        for recipient in message.recipients:
+            if recipient.lost_leases >= LOST_LEASES:
+                log.held(message.id, recipient=recipient.original, because="poison")
+                held.append(self._waits(message, recipient, WAITS_POISON, now, Hold.POISON))
+            elif not await self._may_go(message, recipient):
+                log.held(message.id, recipient=recipient.original, because="suspended")
+                held.append(self._waits(message, recipient, WAITS_SUSPENDED, now, Hold.SUSPENDED))
+            else:
+                going.append(recipient)
+        return held, going
+
+    async def _may_go(self, message: ClaimedMessage, recipient: Claimed) -> bool:
+        """Whether its tenant and sender may send. What comes in for a mailbox here always may: it is received."""
+        if message.direction == "submission":
+            sender = _address(message.reverse_path) if message.reverse_path else None
+            return await self._directory.may_go(recipient.tenant_id, sender, message.credential_id)
+        if message.direction == "inbound" and recipient.next_hop != LOCAL:
+            return await self._directory.may_go(recipient.tenant_id, None)
+        return True
+
+    async def _returns_to(self, message: ClaimedMessage) -> Resolution | None:
+        """Where a DSN would go; None: nowhere. Only to who authenticated here, never for the null path."""
+        if message.direction != "submission" or not message.reverse_path:
+            return None
+        sender = _address(message.reverse_path)
+        found = await self._directory.resolve(sender) if sender else None
+        return found if found and found.verdict in (Verdict.HERE, Verdict.ELSEWHERE) else None
+
+    async def _outcomes(
+        self, message: ClaimedMessage, content: StoredContent | None, until: datetime
+    ) -> list[Outcome]:
+        """One for each recipient: local ones into their mailbox, then the others grouped by where they go."""
+        outcomes: list[Outcome] = []
+        here: list[tuple[LocalMailbox, Claimed]] = []
+        ways: dict[tuple[str, Route | None], list[Claimed]] = {}
+        for recipient in message.recipients:
+            to = await self._where(recipient)
+            if isinstance(to, LocalMailbox):
+                here.append((to, recipient))
+            elif isinstance(to, _Remote):
+                ways.setdefault((to.hop, to.route), []).append(replace(recipient, resolved=to.resolved))
+            else:
+                kind = Disposition.FAILED if to.is_permanent else Disposition.DEFERRED
+                outcomes += _all([recipient], kind, to)
+        for mailbox, recipient in here:
+            outcomes.append(await self._into(mailbox, message, recipient, content))
+        for (hop, route), recipients in ways.items():
+            outcomes += await self._away(replace(message, recipients=tuple(recipients)), content, hop, route, until)
+        return outcomes
+
+    async def _where(self, recipient: Claimed) -> LocalMailbox | _Remote | Reply:
+        """Asked again at each try: a mailbox may be gone, a domain have come here, a route been set."""
+        address = _address(recipient.resolved)
+        if address is None:
+            return reply.BAD_RECIPIENT_ADDRESS
+        resolution = await self._directory.resolve(address)
+        if resolution.verdict is Verdict.UNKNOWN:
+            return reply.MAILBOX_GONE.about(address=recipient.original)
+        if resolution.verdict is Verdict.LOOPS:
+            return reply.ALIAS_LOOPS.about(address=recipient.original)
+        if resolution.verdict is Verdict.HERE:
+            deliveries = resolution.deliveries
+            own = [each for each in deliveries if each.resolved.canonical == address.canonical]
+            chosen = own[0] if own else deliveries[0] if len(deliveries) == 1 else None
+            if chosen is None:
+                # It became an alias of several since: a row is one delivery. Its owner may mend that.
+                log.warning("an address in the queue now leads to several", recipient=recipient.id)
+                return reply.RECIPIENT_UNAVAILABLE.about(address=recipient.original)
+            if chosen.mailbox:
+                return chosen.mailbox
+            address = chosen.resolved
+        route = None if address.domain.startswith("[") else await self._directory.route(address.domain)
+        return _Remote(address.domain, route, str(address))
+
+    async def _into(
+        self, mailbox: LocalMailbox, message: ClaimedMessage, recipient: Claimed, content: StoredContent | None
+    ) -> Outcome:
+        """Into a mailbox here: staged if it is not, then published. A published one is never staged again."""
+        began_s = self._clock.time_s()
+        try:
+            answer = await self._call(partial(self._put, mailbox, message, recipient, content))
+        except OSError as error:
+            log.warning("a mailbox can't be written", mailbox=mailbox.opaque_id, error=error)
+            answer = reply.DISK_FULL if error.errno in maildir.NO_ROOM else reply.UNAVAILABLE
+        disposition = Disposition.DELIVERED if answer.code == 250 else Disposition.DEFERRED
+        if answer.is_permanent:
+            disposition = Disposition.FAILED
+        return Outcome(recipient.id, disposition, answer, duration_ms=int((self._clock.time_s() - began_s) * 1000))
+
+    def _put(
+        self, mailbox: LocalMailbox, message: ClaimedMessage, recipient: Claimed, content: StoredContent | None
+    ) -> Reply:
+        """In a thread. Raises OSError and SpoolUnavailable."""
+        staged = maildir.staged_copy(self._config, recipient.id, mailbox)
+        if staged is None and recipient.staged:
+            return reply.DELIVERED_HERE  # No longer staged: it was published.
+        if staged is None:
+            if content is None:
+                raise FileNotFoundError("the message's content is gone")
+            if _came_back(content, mailbox):
+                return reply.ALIAS_LOOPS.about(address=recipient.original)
+            copy = maildir.Copy(recipient.id, mailbox, recipient.resolved)
+            (staged,) = maildir.stage(self._config, maildir.Letter(
+                recipient.accepted_at, message.reverse_path, content.prefix, content.body, (copy,)
+            ))
+            if recipient.id not in spool.mark_staged([recipient.id], lease_by=self._lease_by):
+                maildir.unstage([staged])
+                return reply.UNAVAILABLE  # Another one has it: its lease was lost.
+        maildir.publish(self._config, staged)
+        return reply.DELIVERED_HERE
+
+    async def _away(
+        self, message: ClaimedMessage, content: StoredContent | None, hop: str, route: Route | None, until: datetime
+    ) -> Sequence[Outcome]:
+        """By SMTP. Never raises: what went before, here or to another hop, must be settled."""
+        if content is None:
+            log.warning("a waiting message has no content", message=message.id)
+            return _all(message.recipients, Disposition.DEFERRED, reply.INTERNAL_ERROR)
+        within_s = max(1.0, (until - self._clock.now()).total_seconds())
+        try:
+            return await self._transport.deliver(
+                message, content.prefix, content.body, hop=hop, route=route, within_s=within_s
+            )
+        except Exception:
+            log.fault("a message can't be sent", message=message.id, hop=hop)
+            return _all(message.recipients, Disposition.DEFERRED, reply.INTERNAL_ERROR)
+
+    # What an outcome means
+
+    def _settled(
+        self,
+        message: ClaimedMessage,
+        outcomes: Sequence[Outcome],
+        tell: Callable[[dsn.Kind, Sequence[dsn.Told]], Incoming | None],
+        *,
+        returnable: bool,
+    ) -> list[Settlement]:
+        """A Settlement for each outcome, and the DSNs that go with them."""
+        now = self._clock.now()
+        recipients = {recipient.id: recipient for recipient in message.recipients}
+        settlements: dict[int, Settlement] = {}
+        reports: dict[dsn.Kind, list[dsn.Told]] = {}
+        for outcome in outcomes:
+            recipient = recipients[outcome.recipient_id]
+            outcome, settlement = self._judge(message, recipient, outcome, returnable, now)
+            settlements[recipient.id] = settlement
+            kind = _kind(recipient, outcome, now) if returnable else None
+            if kind:
+                until = recipient.expires_at if kind is dsn.Kind.DELAY else None
+                reports.setdefault(kind, []).append(dsn.Told(recipient, outcome, not outcome.host, until))
+        for kind, told in reports.items():
+            try:
+                report = tell(kind, told)
+            except Exception:
+                # The outcomes stand, whatever is wrong with the report: they must be settled.
+                log.fault("a DSN can't be made", message=message.id)
+                report = None
+            if report is None:
+                if kind is dsn.Kind.FAILURE:
+                    for each in told:
+                        settlements[each.recipient.id] = replace(
+                            settlements[each.recipient.id], state="waiting", due_at=now, holds=int(Hold.UNDELIVERABLE)
+                        )
+                continue
+            log.bounced(message.id, kind=kind.value.lower(), as_=report.id, recipients=len(told))
+            for number, each in enumerate(told):
+                settlement = settlements[each.recipient.id]
+                settlements[each.recipient.id] = replace(
+                    settlement, dsn=report if not number else None,
+                    delay_reported=settlement.delay_reported or kind is dsn.Kind.DELAY,
+                )
+        return list(settlements.values())
+
+    def _judge(
+        self, message: ClaimedMessage, recipient: Claimed, outcome: Outcome, returnable: bool, now: datetime
+    ) -> tuple[Outcome, Settlement]:
+        """What one outcome means for its recipient; the outcome again, for time can make it a failure."""
+        tries = recipient.tries + 1
+        due: datetime | None = None
+        facts = {"recipient": recipient.original, "host": outcome.host, "reply": outcome.reply, "tls": outcome.tls}
+        if outcome.disposition is Disposition.DEFERRED:
+            due = schedule.next_try(now, tries, recipient.expires_at, self._chance.random())
+            if due is None:
+                expired = reply.EXPIRED.about(days=f"{self._config.queue_days:g}", last=str(outcome.reply))
+                outcome = replace(outcome, disposition=Disposition.FAILED, reply=expired)
+        settlement = Settlement(
+            recipient_id=recipient.id, message_id=message.id, tenant_id=recipient.tenant_id,
+            recipient_tenant_id=recipient.recipient_tenant_id, state="delivered", due_at=None, tries=tries, holds=0,
+            delay_reported=recipient.delay_reported, reply=str(outcome.reply),
+            attempt=Attempt(self._ids.next(), now, outcome),
+        )
+        if outcome.disposition is Disposition.DELIVERED:
+            log.delivered(message.id, **facts)
+            return outcome, settlement
+        if due is not None:
+            log.deferred(message.id, **facts, due=due)
+            return outcome, replace(settlement, state="waiting", due_at=due)
+        if returnable:
+            log.failed(message.id, **facts)
+            return outcome, replace(settlement, state="failed")
+        log.held(message.id, **facts, because="undeliverable")
+        return outcome, replace(settlement, state="waiting", due_at=now, holds=int(Hold.UNDELIVERABLE))
+
+    def _told(
+        self,
+        message: ClaimedMessage,
+        sender: Resolution | None,
+        content: StoredContent | None,
+        header: bytes,
+        kind: dsn.Kind,
+        told: Sequence[dsn.Told],
+    ) -> Incoming | None:
+        if sender is None:
+            return None
+        whole = None
+        if content and content.body.data is not None:
+            whole = content.prefix + content.body.data
+        deliveries = sender.deliveries if sender.verdict is Verdict.HERE else (Delivery(sender.asked, None),)
+        return dsn.incoming(
+            kind, message, told,
+            number=self._ids.next(), hostname=self._config.hostname, at=self._clock.now(), sender=sender.asked,
+            deliveries=deliveries, tenant_id=sender.tenant_id, header=header, whole=whole,
+        )
+
+    def _waits(
+        self, message: ClaimedMessage, recipient: Claimed, because: str, due_at: datetime, hold: Hold | None = None
+    ) -> Settlement:
+        """Not tried now: its tries stay as they were."""
+        return Settlement(
+            recipient_id=recipient.id, message_id=message.id, tenant_id=recipient.tenant_id,
+            recipient_tenant_id=recipient.recipient_tenant_id, state="waiting", due_at=due_at, tries=recipient.tries,
+            holds=int(hold or 0), delay_reported=recipient.delay_reported, reply=because, attempt=None,
+        )
+
+    # Settling, many at a time
+
+    async def _settle(self, settlements: Sequence[Settlement]) -> None:
+        """Until they are written, however long the database is gone: what was sent must not be sent again."""
+        if not settlements:
+            return
+        loop = asyncio.get_running_loop()
+        futures = [loop.create_future() for _ in settlements]
+        self._unsettled += zip(settlements, futures, strict=True)
+        self._to_settle.set()
+        await asyncio.wait(futures)
+
+    async def _settle_all(self) -> None:
+        """Write what waits, in one transaction, again and again."""
+        while True:
+            await self._to_settle.wait()
+            self._to_settle.clear()
+            while not await self._flush():  # noqa: ASYNC110 a back-off, nothing to wait for
+                await asyncio.sleep(self._back_off(None))
+
+    async def _flush(self) -> bool:
+        """Write what waits; False when the database is gone."""
+        while batch := self._unsettled[:CLAIM]:
+            # Taken off only when written: `_finish` may cancel whoever waits for them.
+            try:
+                settled = await self._call(partial(
+                    spool.settle, [settlement for settlement, _ in batch], now=self._clock.now(),
+                    lease_by=self._lease_by, next_id=self._ids.next,
+                ))
+            except spool.SpoolUnavailable as error:
+                self._back_off(error)
+                return False
+            except Exception:
+                log.fault("settlements can't be written", recipients=len(batch))
+                settled = None
+            written = {id(settlement) for settlement, _ in batch}
+            self._unsettled = [entry for entry in self._unsettled if id(entry[0]) not in written]
+            for _, future in batch:
+                if not future.done():
+                    future.set_result(None)
+            if any(settlement.dsn for settlement, _ in batch):
+                self._awake.set()  # it is due at once
+            if settled and settled.unlink:
+                try:
+                    await self._call(partial(self._content.unlink, settled.unlink))
+                except OSError as error:
+                    log.warning("a body can't be deleted, the sweep will try again", error=error)
+        return True
+
+    # The database, gone and back
+
+    def _back_off(self, error: Exception | None) -> float:
+        """How long to wait, twice as long each time; the first failure is logged."""
+        if not self._backoff_s and error is not None:
+            log.warning("the queue waits for the database", error=error)
+        self._backoff_s = min(max(self._backoff_s * 2, BACKOFF_S[0]), BACKOFF_S[1])
+        return self._backoff_s
+
+    def _recovered(self) -> None:
+        if self._backoff_s:
+            log.warning("the queue goes on")
+        self._backoff_s = 0.0
+
+    async def _call(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+
+def _all(recipients: Iterable[Claimed], disposition: Disposition, answer: Reply) -> list[Outcome]:
+    return [Outcome(recipient.id, disposition, answer) for recipient in recipients]
+
+
+def _kind(recipient: Claimed, outcome: Outcome, now: datetime) -> dsn.Kind | None:
+    """What the sender is to be told of an outcome now, if anything."""
+    if outcome.disposition is Disposition.FAILED:
+        kind = dsn.Kind.FAILURE
+    elif outcome.disposition is Disposition.DELIVERED:
+        if outcome.dsn_passed_on:  # RFC 3461 §5.2.3: its success is the next server's to report
+            return None
+        kind = dsn.Kind.SUCCESS
+    elif schedule.delay_warning_due(recipient.accepted_at, now) and not recipient.delay_reported:
+        kind = dsn.Kind.DELAY
+    else:
+        return None
+    return kind if dsn.is_wanted(kind, recipient.notify) else None
+
+
+def _address(text: str) -> Address | None:
+    try:
+        return parse_address(text)
+    except BadAddress:
+        return None
+
+
+def _header_block(content: StoredContent) -> bytes:
+    """Prefix and header block, up to the blank line; at most 1 MiB of a body in a file is read."""
+    return content.prefix + _beginning(content.body).partition(b"\r\n\r\n")[0] + b"\r\n"
+
+
+def _came_back(content: StoredContent, mailbox: LocalMailbox) -> bool:
+    try:
+        return maildir.was_delivered_to(_header_block(content), mailbox.address)
+    except BadHeader:
+        return False  # Nobody can tell; the count of Received fields bounds it.
+
+
+def _beginning(body: Body) -> bytes:
+    if body.data is not None:
+        return body.data
+    if body.path is None:
+        return b""
+    try:
+        with body.path.open("rb") as file:
+            return file.read(HEADER_BYTES)
+    except OSError:
+        return b""
