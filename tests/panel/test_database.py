@@ -15,7 +15,7 @@ from panel.database.sqlite3 import base
 from panel.sending.models import Counter
 
 pytestmark = [
-    pytest.mark.django_db(transaction=True),
+    pytest.mark.django_db(transaction=True, serialized_rollback=True),
     pytest.mark.skipif(connection.vendor != "sqlite", reason="SQLite's engine"),
 ]
 
