@@ -132,10 +132,22 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """accept did not take the message; nothing was charged or written."""
+    """accept did not take the message; nothing was charged or written.
+
+    `in_doubt`: the database was lost while it committed, so that all of it may be there.
+    """
 
     id: int
     reply: Reply
+    in_doubt: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StoredContent:
+    """What the queue sends: the headers that we add, and the body as it came."""
+
+    prefix: bytes
+    body: Body
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,7 +80,7 @@ def bounced(queue_id: int, **facts: object) -> None:
     _log.info(_line("bounced", queue_id, facts))
 
 
-def recovered(queue_id: int, **facts: object) -> None:
+def recovered(queue_id: int | None, **facts: object) -> None:
     _log.info(_line("recovered", queue_id, facts))
 
 

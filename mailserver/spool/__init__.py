@@ -1,0 +1,45 @@
+"""The spool's database side: take messages, lease what is due, settle how tries ended.
+
+Synchronous; each thread has its own connection. Gives and takes frozen dataclasses.
+Raises SpoolUnavailable when the database can't be reached or used; nothing is written then.
+"""
+
+from mailserver.spool.accept import LIFE, Entry, accept, recipients_of
+from mailserver.spool.claim import (
+    claim,
+    count_waiting,
+    mark_staged,
+    next_due,
+    read_content,
+    release,
+    republish,
+    spool_keys_in_use,
+    which_exist,
+)
+from mailserver.spool.nodes import NoFreeNumber, has_pending_migrations, register_node, seen
+from mailserver.spool.settle import Settled, settle
+from mailserver.spool.sql import SpoolUnavailable, close_connection
+
+__all__ = [
+    "LIFE",
+    "Entry",
+    "NoFreeNumber",
+    "Settled",
+    "SpoolUnavailable",
+    "accept",
+    "claim",
+    "close_connection",
+    "count_waiting",
+    "has_pending_migrations",
+    "mark_staged",
+    "next_due",
+    "read_content",
+    "recipients_of",
+    "register_node",
+    "release",
+    "republish",
+    "seen",
+    "settle",
+    "spool_keys_in_use",
+    "which_exist",
+]

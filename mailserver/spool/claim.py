@@ -1,0 +1,242 @@
+"""claim: lease what is due, tenants in turn; and what the queue reads and puts back.
+
+A lease that has run out can be claimed again. Who suspended tenants are, which way a
+message goes and how it is delivered is the runner's. DESIGN §5, "Queue".
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from mailserver import log
+from mailserver.envelope import Body, Claimed, ClaimedMessage, StoredContent
+from mailserver.spool import sql
+from panel.database import ids as id_text
+from panel.sending.models import Content
+
+# Written out, not as parameters, so that PostgreSQL uses the partial index recipient_due.
+_WAITING = "state = 'waiting' AND holds = 0"
+_CLAIMABLE = f"{_WAITING} AND due_at <= %s AND (lease_until IS NULL OR lease_until < %s)"
+# Of so many due rows for each that is wanted, tenants are served in turn: bounds what a claim reads.
+_READ_AHEAD = 20
+_CLAIMED = (
+    "id", "message_id", "original", "resolved", "tenant_id", "recipient_tenant_id", "next_hop", "tries",
+    "expires_at", "staged", "notify", "orcpt", "delay_reported",
+)
+
+
+def claim(
+    *, now: datetime, lease_by: str, lease_s: float, limit: int, node: int | None = None
+) -> list[ClaimedMessage]:
+    """Lease up to `limit` due recipients for `lease_s` seconds, grouped by message and next hop.
+
+    Nothing when the node (its number) is draining. `lease_by` must be the claimer's alone:
+    settle and release ask for it. Raises SpoolUnavailable.
+    """
+    if not 0 < len(lease_by) <= 60:
+        raise ValueError(f"lease_by {lease_by!r} is empty or longer than its column")
+    with sql.usable_connection():
+        ids = _candidates(now, limit, node)
+    if not ids:
+        return []
+    return sql.run(lambda: _lease(ids, now, lease_by, now + timedelta(seconds=lease_s), limit))
+
+
+def next_due(now: datetime) -> datetime | None:
+    """When the next recipient can be claimed: `now` if one can be already, None if none waits."""
+    with sql.usable_connection():
+        [(due,)] = sql.fetch(
+            f"SELECT MIN(due_at) FROM sending_recipient WHERE {_WAITING}"
+            " AND (lease_until IS NULL OR lease_until < %s)",
+            [sql.moment(now)],
+        )
+        [(lapses,)] = sql.fetch(
+            f"SELECT MIN(lease_until) FROM sending_recipient WHERE {_WAITING} AND lease_until >= %s",
+            [sql.moment(now)],
+        )
+    moments = [sql.read_moment(value) for value in (due, lapses) if value is not None]
+    return max(now, min(moments)) if moments else None
+
+
+def count_waiting() -> int:
+    """Recipients in the queue, held ones included."""
+    with sql.usable_connection():
+        return sql.fetch("SELECT COUNT(*) FROM sending_recipient WHERE state = 'waiting'")[0][0]
+
+
+def read_content(message_id: int, *, folder: Path) -> StoredContent | None:
+    """The message's bytes, or where they are under `folder` (the content store's); None if they are gone."""
+    with sql.usable_connection():
+        rows = sql.fetch(
+            'SELECT prefix, "where", body, "key", size, sha256 FROM sending_content WHERE message_id = %s',
+            [message_id],
+        )
+    if not rows:
+        return None
+    [(prefix, where, body, key, size, sha256)] = rows
+    if where == Content.Where.FILE:
+        return StoredContent(bytes(prefix), Body(size, sha256, None, folder / key))
+    return StoredContent(bytes(prefix), Body(size, sha256, bytes(body), None))
+
+
+def release(recipient_ids: Sequence[int], *, lease_by: str) -> None:
+    """Give leases back untried, those that are still held by `lease_by`."""
+    if not recipient_ids:
+        return
+    sql.run(
+        lambda: sql.change(
+            "UPDATE sending_recipient SET lease_until = NULL, lease_by = ''"
+            f" WHERE id IN ({sql.places(recipient_ids)}) AND lease_by = %s AND state = 'waiting'",
+            [*recipient_ids, lease_by],
+        )
+    )
+
+
+def mark_staged(recipient_ids: Sequence[int], *, lease_by: str) -> frozenset[int]:
+    """Note that their files lie in staging/, durable; what is no longer there from now on was published.
+
+    The ids that are still leased by `lease_by`: only those may be published.
+    """
+    if not recipient_ids:
+        return frozenset()
+
+    def work() -> frozenset[int]:
+        ours = held(recipient_ids, lease_by)
+        if ours:
+            sql.change(
+                f"UPDATE sending_recipient SET staged = %s WHERE id IN ({sql.places(ours)})", [True, *ours]
+            )
+        return frozenset(ours)
+
+    return sql.run(work)
+
+
+def republish(recipient_ids: Sequence[int], now: datetime) -> int:
+    """Queue staged recipients whose file was not renamed; how many of them were taken for delivered."""
+    if not recipient_ids:
+        return 0
+    return sql.run(
+        lambda: sql.change(
+            "UPDATE sending_recipient SET state = 'waiting', due_at = %s, settled_at = NULL, last_reply = ''"
+            f" WHERE id IN ({sql.places(recipient_ids)}) AND staged AND state = 'delivered'",
+            [sql.moment(now), *recipient_ids],
+        )
+    )
+
+
+def which_exist(recipient_ids: Sequence[int]) -> dict[int, str]:
+    """The state of those that have a row."""
+    if not recipient_ids:
+        return {}
+    with sql.usable_connection():
+        return dict(
+            sql.fetch(
+                f"SELECT id, state FROM sending_recipient WHERE id IN ({sql.places(recipient_ids)})",
+                list(recipient_ids),
+            )
+        )
+
+
+def spool_keys_in_use(keys: Sequence[str]) -> set[str]:
+    """Those of the content store's keys that a Content row names; a key is its message's id as text."""
+    # By the primary key: there is no index on the keys themselves.
+    numbers = [number for key in keys if (number := _id_of(key)) is not None]
+    if not numbers:
+        return set()
+    with sql.usable_connection():
+        rows = sql.fetch(
+            f'SELECT "key" FROM sending_content WHERE message_id IN ({sql.places(numbers)})', numbers
+        )
+    return {key for (key,) in rows} & set(keys)
+
+
+def held(recipient_ids: Sequence[int], lease_by: str) -> list[int]:
+    """Within a transaction: lock those that wait and are leased by `lease_by`, in the order of their ids."""
+    rows = sql.fetch(
+        f"SELECT id FROM sending_recipient WHERE id IN ({sql.places(recipient_ids)})"
+        f" AND lease_by = %s AND state = 'waiting' ORDER BY id{sql.for_update()}",
+        [*recipient_ids, lease_by],
+    )
+    return [number for (number,) in rows]
+
+
+def _id_of(key: str) -> int | None:
+    try:
+        return id_text.from_text(key)
+    except ValueError:
+        return None
+
+
+def _candidates(now: datetime, limit: int, node: int | None) -> list[int]:
+    """Due recipients, each tenant's first before any tenant's second."""
+    at = sql.moment(now)
+    rows = sql.fetch(
+        "SELECT id FROM (SELECT id, due_at, ROW_NUMBER() OVER (PARTITION BY tenant_id ORDER BY due_at, id) AS turn"
+        f" FROM (SELECT id, due_at, tenant_id FROM sending_recipient WHERE {_CLAIMABLE} AND NOT EXISTS"
+        " (SELECT 1 FROM operations_node WHERE number = %s AND draining)"
+        " ORDER BY due_at LIMIT %s) AS due) AS turns ORDER BY turn, due_at, id LIMIT %s",
+        [at, at, -1 if node is None else node, limit * _READ_AHEAD, limit * 4],
+    )
+    return [number for (number,) in rows]
+
+
+def _lease(
+    ids: Sequence[int], now: datetime, lease_by: str, until: datetime, limit: int
+) -> list[ClaimedMessage]:
+    at = sql.moment(now)
+    columns = ", ".join(_CLAIMED)
+    turns = ", ".join(["(%s, %s)"] * len(ids))
+    # Others claim at the same time: what they hold is skipped, or is no longer claimable.
+    rows = sql.fetch(
+        f"SELECT {columns} FROM sending_recipient JOIN (VALUES {turns}) AS turns ON id = turns.column1"
+        f" WHERE {_CLAIMABLE} ORDER BY turns.column2 LIMIT %s"
+        + sql.for_update(" OF sending_recipient SKIP LOCKED"),
+        [*(value for turn, number in enumerate(ids) for value in (number, turn)), at, at, limit],
+    )
+    if not rows:
+        return []
+    leased = [row[0] for row in rows]
+    sql.change(
+        f"UPDATE sending_recipient SET lease_until = %s, lease_by = %s WHERE id IN ({sql.places(leased)})",
+        [sql.moment(until), lease_by, *leased],
+    )
+    return _messages(rows)
+
+
+def _messages(rows: Sequence[tuple]) -> list[ClaimedMessage]:
+    """The leased rows with their messages, one for each message and next hop, in the order of the rows."""
+    message_ids = list(dict.fromkeys(row[1] for row in rows))
+    messages = {
+        row[0]: row
+        for row in sql.fetch(
+            "SELECT id, accepted_at, reverse_path, direction, tenant_id, credential_id, smtputf8, body, ret, envid,"
+            f" size FROM sending_message WHERE id IN ({sql.places(message_ids)})",
+            message_ids,
+        )
+    }
+    groups: dict[tuple[int, str], list[Claimed]] = defaultdict(list)
+    for row in rows:
+        of = dict(zip(_CLAIMED, row, strict=True))
+        if of["message_id"] not in messages:
+            # Pruned by hand: left leased, and logged at each claim, rather than lost without a word.
+            log.warning("a waiting recipient has no message", recipient=of["id"], message=of["message_id"])
+            continue
+        groups[of["message_id"], of["next_hop"]].append(
+            Claimed(
+                id=of["id"], original=of["original"], resolved=of["resolved"], tenant_id=of["tenant_id"],
+                recipient_tenant_id=of["recipient_tenant_id"], next_hop=of["next_hop"], tries=of["tries"],
+                accepted_at=sql.read_moment(messages[of["message_id"]][1]),
+                expires_at=sql.read_moment(of["expires_at"]), staged=bool(of["staged"]), notify=of["notify"],
+                orcpt=of["orcpt"], delay_reported=bool(of["delay_reported"]),
+            )
+        )
+    return [_message(messages[message_id], recipients) for (message_id, _), recipients in groups.items()]
+
+
+def _message(row: tuple, recipients: Sequence[Claimed]) -> ClaimedMessage:
+    number, _, reverse_path, direction, tenant_id, credential_id, smtputf8, body, ret, envid, size = row
+    return ClaimedMessage(
+        id=number, reverse_path=reverse_path, direction=direction, tenant_id=tenant_id, credential_id=credential_id,
+        smtputf8=bool(smtputf8), body_type=body, ret=ret, envid=envid, size=size, recipients=tuple(recipients),
+    )
