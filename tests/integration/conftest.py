@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.dns import DnsServer
 
+from tests.support.dns import DnsServer
 from tests.support.installation import Installation, Template
 from tests.support.postfix import PROGRAM, Postfix
 from tests.support.postgres import Postgres

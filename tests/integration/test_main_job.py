@@ -91,7 +91,7 @@ def test_smtplib_sends_and_the_trace_is_stored(posthouse):
         " r.resolved, m.tenant_id == r.tenant_id == r.recipient_tenant_id, Content.objects.count(), m.facts]"
     )
     assert stored[:10] == [
-        "submission", "shop@demo.test", "By smtplib", "main password", "TLSv1.3", "delivered", "office@demo.test",
+        "submission", "shop@demo.test", "By smtplib", "shop@demo.test, main password", "TLSv1.3", "delivered", "office@demo.test",
         "office@demo.test", True, 0,
     ]
     assert stored[10], "the counters that were charged"
