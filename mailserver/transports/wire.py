@@ -245,7 +245,7 @@ async def _open(
         await smtp.connect()
         await _hello(smtp)
         cipher = await _encrypt(smtp, host, tls, contexts, deadlines)
-        if not isinstance(smtp.transport, asyncio.BaseTransport) or smtp.transport.is_closing():
+        if smtp.transport is None or smtp.transport.is_closing():
             raise aiosmtplib.SMTPServerDisconnected("closed after EHLO")
         return Wire(smtp.transport, host, address, cipher, dict(smtp.esmtp_extensions))  # type: ignore[arg-type]
     except aiosmtplib.SMTPResponseException as error:

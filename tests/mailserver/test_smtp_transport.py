@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import trustme
+import uvloop
 
 from mailserver.config import Config
 from mailserver.envelope import Body, Claimed, ClaimedMessage, Disposition
@@ -455,6 +456,23 @@ async def test_a_delivery_takes_no_longer_than_it_may(dns, tmp_path):
         async with asyncio.timeout(10):
             (outcome,) = await once(dns, server, tmp_path, within_s=0.2)
     assert (dispositions([outcome]), outcome.reply.enhanced) == (["deferred"], "4.4.2")
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
+def test_it_works_on_the_workers_own_event_loop(dns, tmp_path, tls, secure):
+    async def twice_and_a_drop(server):
+        async with transport(dns, server.listen.port, tmp_path) as made:
+            outcomes = [*await send(made), *await send(made)]
+            server.behaviour.rcpt = {"ann@far.test": "550 5.1.1 no"}
+            outcomes += await send(made)
+            server.behaviour.drops = {"DOT"}
+            return [*outcomes, *await send(made, message("bob@far.test"))]
+
+    with peer(tls if secure else None) as server, asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
+        outcomes = loop.run(twice_and_a_drop(server))
+    assert dispositions(outcomes) == ["delivered", "delivered", "failed", "deferred"]
+    assert server.connections == 1
+    assert bool(outcomes[0].tls) is secure
 
 
 def test_a_remote_reply_is_cleaned_and_clamped():
