@@ -47,6 +47,9 @@ class Command(BaseCommand):
         self.add_acts(Acts(parser.add_subparsers(title="acts", metavar="ACT", dest="act", required=True)))
 
     def handle(self, *args: Any, act: str, do: Act, **options: Any) -> None:
+        texts = " ".join(str(value) for value in options.values())
+        if any("\ud800" <= character <= "\udfff" for character in texts):
+            raise CommandError("An argument is not UTF-8: type it in a terminal that is.")
         # The act's own options; Django's and call_command's are beside them.
         do(**{name: options[name] for name in inspect.signature(do).parameters})
 
