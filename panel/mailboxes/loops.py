@@ -1,4 +1,4 @@
-"""Whether an alias leads back to itself, and by which way.
+"""Where aliases lead: whether one leads back to itself, and by which way.
 
 Follows addresses as the mailserver does: domain aliases, the address itself, it without
 its subaddress, the catch-all. The wire refuses loops too (5.4.6); here nobody can make one.
@@ -30,7 +30,7 @@ def chain_back_to(alias: Alias, separator: str) -> list[str]:
             hidden = row.alias.address.tenant_id != mine
             targets.setdefault(row.target, [*ways[row.alias_id], "…" if hidden else row.target])
         level = []
-        for target, found in _aliases_at(targets, separator).items():
+        for target, found in aliases_at(targets, separator).items():
             if found.pk == alias.pk:
                 return _ended(targets[target], ways[alias.pk][0])
             if found.pk not in ways:
@@ -49,9 +49,16 @@ def _ended(way: list[str], start: str) -> list[str]:
     return way if way[-1] == start else [*way, start]
 
 
-def _aliases_at(targets: Collection[str], separator: str) -> Mapping[str, Alias]:
-    """The alias that takes the mail of each target, where it is one of ours."""
-    parsed = {target: addresses.parse_address(target).canonical for target in targets}
+def _parsed(text: str) -> addresses.Address | None:
+    try:
+        return addresses.parse_address(text).canonical
+    except addresses.BadAddress:
+        return None
+
+
+def aliases_at(targets: Collection[str], separator: str) -> Mapping[str, Alias]:
+    """The alias that takes the mail of each address, where one of ours does."""
+    parsed = {target: address for target in targets if (address := _parsed(target))}
     names = {address.domain for address in parsed.values()}
     homes = dict(Domain.objects.filter(name__in=names).values_list("name", "pk"))
     homes |= dict(DomainAlias.objects.filter(name__in=names).values_list("name", "domain"))

@@ -11,15 +11,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from django.conf import settings
 from django.db.models import Q, QuerySet
 
 from panel.database import ids
 from panel.domains.models import Domain
+from panel.mailboxes.loops import aliases_at
 from panel.mailboxes.models import Address, AliasTarget
 from panel.sending.models import Attempt, Message, Recipient
 from panel.tenants.models import Tenant
 
 MOST_ROWS = 1000  # at one look
+MOST_NESTING = 10  # aliases behind one another, as the mailserver follows them
 
 # What is said of an address of another tenant's, in place of what happened behind it.
 NEUTRAL = {
@@ -85,113 +88,137 @@ def recipients_seen_by(
 ) -> Iterable[SeenRecipient]:
     """What these tenants may see, newest first, at most `limit` rows: of one message, in these states.
 
-    `before` is the id after which to go on. A constant number of queries, whatever the number of rows.
+    `before` is the id after which to go on: the last one's. The number of queries doesn't grow with the rows.
     """
     mine = frozenset(tenants if not isinstance(tenants, QuerySet) else tenants.values_list("pk", flat=True))
-    narrowed = Recipient.objects.all() if message_id is None else Recipient.objects.filter(message=message_id)
-    if before is not None:
-        narrowed = narrowed.filter(pk__lt=before)
-    limit = min(limit, MOST_ROWS)
-    # Two questions, each answered by its own index.
-    rows = {row.pk: row for row in _newest(narrowed.filter(tenant__in=mine), states, limit)}
-    rows |= {row.pk: row for row in _newest(narrowed.filter(recipient_tenant__in=mine), states, limit)}
-    chosen = [rows[pk] for pk in sorted(rows, reverse=True)[:limit]]
-    return _seen(chosen, mine, states)
-
-
-def _newest(rows: QuerySet[Recipient], states: Collection[str], limit: int) -> QuerySet[Recipient]:
+    rows = Recipient.objects.all() if message_id is None else Recipient.objects.filter(message=message_id)
     if states:
         rows = rows.filter(state__in=states)
-    return rows.order_by("-pk")[:limit]
+    limit = min(limit, MOST_ROWS)
+    left = limit
+    while left > 0:
+        chosen = _newest(rows if before is None else rows.filter(pk__lt=before), mine, limit)
+        for seen in _seen(chosen, mine):
+            if left and (not states or seen.state in states):
+                left -= 1
+                yield seen
+        if len(chosen) < limit:
+            return
+        before = chosen[-1].pk
 
 
-def _seen(rows: Sequence[Recipient], mine: Collection[int], states: Collection[str]) -> Iterable[SeenRecipient]:
+def _newest(rows: QuerySet[Recipient], mine: Collection[int], limit: int) -> Sequence[Recipient]:
+    """The newest rows that either tenant column makes visible: two questions, each with its own index."""
+    found = {row.pk: row for row in rows.filter(tenant__in=mine).order_by("-pk")[:limit]}
+    found |= {row.pk: row for row in rows.filter(recipient_tenant__in=mine).order_by("-pk")[:limit]}
+    return [found[pk] for pk in sorted(found, reverse=True)[:limit]]
+
+
+def _seen(rows: Sequence[Recipient], mine: Collection[int]) -> Iterable[SeenRecipient]:
     messages = Message.objects.in_bulk({row.message_id for row in rows})
-    open_rows = {row.pk for row in rows if _is_open(row, mine)}
-    known = _resolved_known([row for row in rows if row.pk in open_rows], mine)
-    families = _families([row for row in rows if row.pk not in open_rows], mine)
+    hidden = _hidden(rows, mine)
     attempts: dict[int, list[SeenAttempt]] = {}
-    for one in Attempt.objects.filter(recipient__in=open_rows).order_by("pk"):
+    shown = [row.pk for row in rows if row.pk not in hidden]
+    for one in Attempt.objects.filter(recipient__in=shown).order_by("pk"):
         attempts.setdefault(one.recipient_id, []).append(
             SeenAttempt(one.at, one.outcome, one.host, one.address, one.tls, one.reply, one.duration_ms)
         )
+    behind: dict[tuple[int, str], list[Recipient]] = {}
+    for row in hidden.values():
+        behind.setdefault(_key(row), []).append(row)
     for row in rows:
         message = messages.get(row.message_id)
-        if row.pk in open_rows and row.resolved in known:
-            yield _one(row, message, mine, resolved=row.resolved, reply=row.last_reply, state=row.state,
-                       attempts=tuple(attempts.get(row.pk, ())))
+        if row.pk not in hidden:
+            yield _one(row, message, mine, attempts=tuple(attempts.get(row.pk, ())))
             continue
-        family = families.get(_key(row), {row.pk: row.state})
-        if row.pk not in open_rows and row.pk != min(family):
-            continue
-        found = {row.state} if row.pk in open_rows else set(family.values())
-        state = next(one for one in _TELLING if one in found)
-        if not states or state in states:
-            yield _one(row, message, mine, resolved="", reply=NEUTRAL[state], state=state, attempts=())
+        together = behind[_key(row)]
+        told = next(state for state in _TELLING if any(one.state == state for one in together))
+        # One row stands for all: of those in the state that is told, the first.
+        if row.pk == min(one.pk for one in together if one.state == told):
+            yield _one(row, message, mine, attempts=None)
 
 
 def _one(
-    row: Recipient, message: Message | None, mine: Collection[int], *, resolved: str, reply: str, state: str,
-    attempts: tuple[SeenAttempt, ...],
+    row: Recipient, message: Message | None, mine: Collection[int], *, attempts: tuple[SeenAttempt, ...] | None
 ) -> SeenRecipient:
+    """The row as it may be seen; without attempts, what lies behind its address stays hidden."""
     submitter: dict[str, Any] = {}
     if message and message.tenant_id in mine:
         submitter = {
             "subject": message.subject, "header_from": message.header_from, "credential": message.credential_text,
             "client_ip": message.client_ip or "", "facts": message.facts,
         }
+    shown = attempts is not None
     return SeenRecipient(
         id=row.pk, message_id=row.message_id, accepted_at=message.accepted_at if message else None,
-        original=row.original, resolved=resolved, reverse_path=message.reverse_path if message else "", state=state,
-        due_at=row.due_at if resolved and state == Recipient.State.WAITING else None,
-        tries=row.tries if resolved else 0, reply=reply, attempts=attempts, submitted=bool(submitter), **submitter,
+        original=row.original, resolved=row.resolved if shown else "",
+        reverse_path=message.reverse_path if message else "", state=row.state,
+        due_at=row.due_at if shown and row.state == Recipient.State.WAITING else None,
+        tries=row.tries if shown else 0, reply=row.last_reply if shown else NEUTRAL[Recipient.State(row.state)],
+        attempts=attempts or (), submitted=bool(submitter), **submitter,
     )
 
 
-def _is_open(row: Recipient, mine: Collection[int]) -> bool:
-    """Whether what lies behind the address is no other tenant's."""
-    return row.recipient_tenant_id in mine or (row.recipient_tenant_id is None and row.resolved == row.original)
+def _hidden(rows: Sequence[Recipient], mine: Collection[int]) -> dict[int, Recipient]:
+    """Of these rows, and those beside them behind the same address, the ones whose way may not be seen.
 
-
-def _resolved_known(rows: Iterable[Recipient], mine: Collection[int]) -> set[str]:
-    """Of the addresses that these rows resolve to, those that the tenants know anyway.
-
-    Theirs, the address that was asked for, and what an alias of theirs names. An alias of
-    theirs may lead through another tenant's, whose targets stay hidden.
+    Seen are rows of an address of the tenants' or of nobody's here, when they also know
+    what it resolved to: it is the address itself, theirs, or reached by their own aliases.
+    An own alias may lead through another tenant's, whose targets stay hidden.
     """
-    known = {row.resolved for row in rows if row.resolved == row.original}
-    asked = {row.resolved for row in rows} - known
-    if not asked:
-        return known
-    named = AliasTarget.objects.filter(target__in=asked, alias__address__tenant__in=mine)
-    known |= set(named.values_list("target", flat=True))
-    parts = {text: text.rpartition("@") for text in asked}
-    own = set(
-        Domain.objects.filter(tenant__in=mine, name__in={domain for _, _, domain in parts.values()})
-        .values_list("name", flat=True)
+    doubtful = [row for row in rows if not (_is_theirs_or_nobodys(row, mine) and row.resolved == row.original)]
+    if not doubtful:
+        return {}
+    beside = Recipient.objects.filter(
+        Q(tenant__in=mine) | Q(recipient_tenant__in=mine), message__in={row.message_id for row in doubtful},
+        original__in={row.original for row in doubtful},
     )
-    held = Address.objects.filter(
-        tenant__in=mine, local_part__in={local for local, _, _ in parts.values()},
-        domain__name__in={domain for _, _, domain in parts.values()},
-    ).values_list("local_part", "domain__name")
-    addresses = set(held)
-    known |= {text for text, (local, _, domain) in parts.items() if domain in own or (local, domain) in addresses}
-    return known
+    together = {row.pk: row for row in (*beside, *doubtful)}
+    asked = [row for row in together.values() if _is_theirs_or_nobodys(row, mine)]
+    theirs = _addresses_of(mine, {row.resolved for row in asked})
+    reached = _reached({row.original for row in asked}, mine)
+    seen = {
+        row.pk for row in asked
+        if row.resolved == row.original or row.resolved in theirs or row.resolved in reached[row.original]
+    }
+    return {pk: row for pk, row in together.items() if pk not in seen}
+
+
+def _is_theirs_or_nobodys(row: Recipient, mine: Collection[int]) -> bool:
+    return row.recipient_tenant_id is None or row.recipient_tenant_id in mine
 
 
 def _key(row: Recipient) -> tuple[int, str]:
     return row.message_id, row.original
 
 
-def _families(rows: Iterable[Recipient], mine: Collection[int]) -> dict[tuple[int, str], dict[int, str]]:
-    """For each address behind which nothing may be seen: the states of all its rows by their ids."""
-    keys = {_key(row) for row in rows}
-    if not keys:
-        return {}
-    together = Recipient.objects.filter(
-        Q(tenant__in=mine), message__in={message for message, _ in keys}, original__in={text for _, text in keys}
-    ).exclude(recipient_tenant__in=mine)
-    families: dict[tuple[int, str], dict[int, str]] = {}
-    for row in together:
-        families.setdefault(_key(row), {})[row.pk] = row.state
-    return families
+def _addresses_of(mine: Collection[int], asked: Collection[str]) -> set[str]:
+    """Those of the addresses that are these tenants'."""
+    parts = {text: text.rpartition("@") for text in asked}
+    names = {domain for _, _, domain in parts.values()}
+    own = set(Domain.objects.filter(tenant__in=mine, name__in=names).values_list("name", flat=True))
+    held = set(
+        Address.objects.filter(
+            tenant__in=mine, local_part__in={local for local, _, _ in parts.values()}, domain__name__in=names
+        ).values_list("local_part", "domain__name")
+    )
+    return {text for text, (local, _, domain) in parts.items() if domain in own or (local, domain) in held}
+
+
+def _reached(originals: Collection[str], mine: Collection[int]) -> dict[str, set[str]]:
+    """What these tenants' own aliases, one behind the other, make of each address."""
+    reached: dict[str, set[str]] = {original: set() for original in originals}
+    level = {original: {original} for original in originals}
+    for _ in range(MOST_NESTING):
+        found = aliases_at(set().union(*level.values()), settings.ENVIRONMENT.separator)
+        own = {text: alias.pk for text, alias in found.items() if alias.address.tenant_id in mine}
+        if not own:
+            break
+        targets: dict[int, set[str]] = {}
+        for row in AliasTarget.objects.filter(alias__in=own.values()):
+            targets.setdefault(row.alias_id, set()).add(row.target)
+        for original, texts in level.items():
+            after = set().union(*(targets.get(own[text], set()) for text in texts if text in own))
+            level[original] = after - reached[original]
+            reached[original] |= after
+    return reached

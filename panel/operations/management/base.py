@@ -6,6 +6,7 @@ not understood ends with 2, as argparse does it.
 
 import argparse
 import getpass
+import inspect
 import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -46,9 +47,11 @@ class Command(BaseCommand):
         self.add_acts(Acts(parser.add_subparsers(title="acts", metavar="ACT", dest="act", required=True)))
 
     def handle(self, *args: Any, act: str, do: Act, **options: Any) -> None:
-        for name in ("verbosity", "settings", "pythonpath", "traceback", "no_color", "force_color", "skip_checks"):
-            options.pop(name, None)
-        do(**options)
+        texts = " ".join(str(value) for value in options.values())
+        if any("\ud800" <= character <= "\udfff" for character in texts):
+            raise CommandError("An argument is not UTF-8: type it in a terminal that is.")
+        # The act's own options; Django's and call_command's are beside them.
+        do(**{name: options[name] for name in inspect.signature(do).parameters})
 
     def execute(self, *args: Any, **options: Any) -> Any:
         try:

@@ -1,0 +1,322 @@
+"""The command line: what it does, says and refuses; the demo."""
+
+import io
+import json
+import os
+import stat
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from django.core.management import call_command, get_commands, load_command_class
+from django.core.management.base import CommandError
+from django.utils import timezone
+
+from panel.domains.models import Domain
+from panel.mailboxes.models import Alias, Credential, Mailbox
+from panel.mailboxes.passwords import verify_main
+from panel.operations import demo
+from panel.rules.status import Status
+from panel.sending.models import Hold, OutboundRoute, Recipient, SendingLimit
+from panel.tenants.models import AuditEntry, Membership, Tenant, User
+from tests.support import queue, world
+
+ROOT = Path(__file__).resolve().parents[2]
+PASSWORD = world.PASSWORD
+OURS = sorted(name for name, app in get_commands().items() if app == "panel.operations" and name != "prepare")
+
+
+def run(*arguments, monkeypatch=None, stdin=""):
+    """What the command writes. With `stdin`, `monkeypatch` is needed."""
+    if monkeypatch:
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+    out = io.StringIO()
+    call_command(*arguments, stdout=out)
+    return out.getvalue()
+
+
+@pytest.fixture
+def typed(monkeypatch):
+    """Runs a command with a password on standard input."""
+    return lambda *arguments, text=f"{PASSWORD}\n": run(*arguments, monkeypatch=monkeypatch, stdin=text)
+
+
+@pytest.fixture(autouse=True)
+def no_terminal(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+
+
+def test_the_commands_of_the_readme_make_a_tenant_that_works(db, typed):
+    assert run("tenant", "create", "Acme") == "The tenant Acme is made, on the plan Standard.\n"
+    run("domain", "create", "acme.test", "--tenant", "Acme", "--verified")
+    typed("mailbox", "create", "ann@acme.test", "--password-stdin")
+    run("alias", "create", "info@acme.test", "ann@acme.test", "bob@elsewhere.test")
+    secret = run("credential", "create", "ann@acme.test", "--label", "web shop").split()[-1]
+    run("limit", "set", "ann@acme.test", "hour=100", "day=unlimited")
+    run("route", "set", "partner.test", "smtp://relay.partner.test:2525")
+    assert Domain.objects.get().proof == "proved"
+    mailbox = Mailbox.objects.get()
+    assert verify_main(PASSWORD, mailbox.credentials.get(kind="main").secret)
+    assert secret.startswith("ph-app-") and mailbox.credentials.get(kind="app").scopes == ["submission"]
+    assert Alias.objects.get().targets.count() == 2
+    assert sorted(SendingLimit.objects.values_list("window", "recipients")) == [("day", None), ("hour", 100)]
+    assert OutboundRoute.objects.get().host == "relay.partner.test"
+    assert set(AuditEntry.objects.values_list("actor_name", flat=True)) == {"command line"}
+
+
+def test_password_is_made_and_shown_once_without_a_terminal(domain):
+    shown = run("mailbox", "create", "ann@demo.test").strip().split()[-1]
+    assert len(shown) == 20 and verify_main(shown, Credential.objects.get().secret)
+    again = run("mailbox", "password", "ann@demo.test").strip().split()[-1]
+    assert again != shown and verify_main(again, Credential.objects.get().secret)
+
+
+def test_password_from_standard_input_is_not_shown(domain, typed):
+    assert PASSWORD not in typed("mailbox", "create", "ann@demo.test", "--password-stdin")
+    with pytest.raises(CommandError, match="no password on standard input"):
+        typed("mailbox", "password", "ann@demo.test", "--password-stdin", text="\n")
+    with pytest.raises(CommandError, match="too short"):
+        typed("mailbox", "password", "ann@demo.test", "--password-stdin", text="short\n")
+
+
+def test_password_is_asked_for_twice_on_a_terminal(domain, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    answers = iter([PASSWORD, "other", PASSWORD, PASSWORD])
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    monkeypatch.setattr("getpass.getpass", lambda prompt: next(answers))
+    out = io.StringIO()
+    with pytest.raises(CommandError, match="two passwords differ"):
+        call_command("mailbox", "create", "ann@demo.test", stdout=out)
+    call_command("mailbox", "create", "ann@demo.test", stdout=out)
+    assert verify_main(PASSWORD, Credential.objects.get().secret) and "shown only now" not in out.getvalue()
+
+
+def test_account_of_the_provider_or_a_tenant(tenant, typed):
+    typed("account", "create", "ops@provider.example", "--provider", "operator", "--password-stdin")
+    typed("account", "create", "ann@elsewhere.example", "--tenant", "Demo", "--role", "owner", "--password-stdin")
+    assert User.objects.get(email="ops@provider.example").is_staff
+    assert Membership.objects.get().role == "owner"
+    listed = json.loads(run("account", "list", "--json"))
+    assert [row["email"] for row in listed] == ["ann@elsewhere.example", "ops@provider.example"]
+    assert listed[0]["member_of"] == ["Demo: owner"]
+    for refused in (
+        ("create", "x@elsewhere.example"), ("create", "x@elsewhere.example", "--tenant", "Demo"),
+        ("create", "x@elsewhere.example", "--provider", "god"), ("create", "x@elsewhere.example", "--provider", ""),
+        ("create", "x@elsewhere.example", "--tenant", "Demo", "--role", "god"),
+        ("password", "nobody@elsewhere.example"),
+    ):
+        with pytest.raises(CommandError):
+            typed("account", *refused)
+    assert User.objects.count() == 2
+
+
+@pytest.mark.parametrize("kind", ["mailbox", "domain", "tenant"])
+def test_suspend_and_resume(mailbox, domain, tenant, kind):
+    row = {"mailbox": mailbox, "domain": domain, "tenant": tenant}[kind]
+    with pytest.raises(CommandError, match="--reason"):
+        run(kind, "suspend", str(row))
+    assert run(kind, "suspend", str(row), "--reason", "as agreed", "--sending-only").endswith("is no sending.\n")
+    assert run(kind, "suspend", str(row), "--reason", "worse") == f"The {kind} {row} is suspended.\n"
+    with pytest.raises(CommandError, match=f"The {kind} {row} is suspended already"):
+        run(kind, "suspend", str(row), "--reason", "again")
+    assert "suspended" in run(kind, "list") and "worse" in run(kind, "list")
+    run(kind, "resume", str(row))
+    row.refresh_from_db()
+    assert row.status == Status.ACTIVE
+
+
+def test_argument_that_is_not_utf_8_is_refused(db):
+    with pytest.raises(CommandError, match="not UTF-8"):
+        run("mailbox", "create", os.fsdecode(b"\xff@demo.test"))
+    with pytest.raises(CommandError, match="not UTF-8"):
+        run("tenant", "create", os.fsdecode(b"Acm\xff"))
+
+
+def test_lists_are_aligned_and_empty_ones_teach(db):
+    assert "manage.py tenant create" in run("tenant", "list")
+    world.tenant("A")
+    world.tenant("Much longer")
+    head, first, second = run("tenant", "list").splitlines()
+    assert head.index("PLAN") == first.index("Standard") == second.index("Standard")
+
+
+def test_domains_aliases_credentials_and_routes_go_through_their_acts(mailbox, tenant):
+    run("domain", "create", "bücher.example", "--tenant", "Demo")
+    assert "bücher.example" in run("domain", "list")
+    run("domain", "verify", "bücher.example")
+    run("domain", "create", "isp.test", "--shared", "--verified")
+    with pytest.raises(CommandError, match="name the tenant"):
+        run("mailbox", "create", "bob@isp.test")
+    run("mailbox", "create", "bob@isp.test", "--tenant", "Demo")
+    assert "bob@isp.test" not in run("mailbox", "list", "--domain", "demo.test")
+    run("alias", "create", "@demo.test", "shop@demo.test")
+    assert "*@demo.test" in run("alias", "list", "--tenant", "Demo")
+    run("alias", "remove", "@demo.test")
+    run("credential", "create", "shop@demo.test", "--scope", "imap", "--scope", "pop3", "--expires", "30d",
+        "--network", "192.0.2.0/24")
+    credential = Credential.objects.get(kind="app")
+    assert credential.scopes == ["imap", "pop3"] and credential.networks == ["192.0.2.0/24"]
+    assert timedelta(days=29) < credential.expires_at - timezone.now() < timedelta(days=31)
+    run("credential", "freeze", str(credential.pk), "--reason", "odd hours")
+    assert "frozen: odd hours" in run("credential", "list", "shop@demo.test")
+    run("credential", "unfreeze", str(credential.pk))
+    run("credential", "revoke", str(credential.pk))
+    for wrong in (("revoke", "99999999"), ("create", "shop@demo.test", "--expires", "soon")):
+        with pytest.raises(CommandError):
+            run("credential", *wrong)
+    run("route", "set", "*", "smtp://[2001:db8::25]:587", "--tls", "required")
+    assert "smtp://[2001:db8::25]:587" in run("route", "list")
+    run("route", "remove", "*")
+    with pytest.raises(CommandError, match="no route for"):
+        run("route", "remove", "*")
+
+
+def test_limits_are_shown_with_where_they_come_from(mailbox):
+    run("limit", "set", "shop@demo.test", "hour=10")
+    shown = json.loads(run("limit", "show", "shop@demo.test", "--json"))
+    assert [(row["recipients"], row["from"]) for row in shown] == [(10, "its own"), (1000, "the plan Standard")]
+    run("limit", "set", "shop@demo.test", "hour=inherit", "day=inherit")
+    assert not SendingLimit.objects.exists()
+    run("limit", "set", "tenant:Demo", "day=unlimited")
+    run("limit", "set", "domain:demo.test", "day=0")
+    for wrong in ("hour=-1", "week=1", "hour", "hour=many"):
+        with pytest.raises(CommandError):
+            run("limit", "set", "shop@demo.test", "day=5", wrong)
+    assert not SendingLimit.objects.filter(mailbox=mailbox).exists()
+
+
+def test_queue_is_listed_shown_and_retried(tenant, other_tenant):
+    later = timezone.now() + timedelta(hours=5)
+    row = queue.waiting(tenant, "bob@slow.test", due_at=later, last_reply="451 4.7.1 Greylisted\x1b[31m")
+    queue.attempt(row)
+    held = queue.waiting(tenant, "carl@gone.test", due_at=later, holds=Hold.UNDELIVERABLE)
+    queue.waiting(other_tenant, "dora@slow.test", due_at=later)
+    listed = run("queue", "list")
+    assert "slow.test" in listed and "it can neither be delivered nor returned" in listed and "\x1b" not in listed
+    assert "carl@gone.test" not in run("queue", "list", "--domain", "slow.test")
+    assert "dora" not in run("queue", "list", "--tenant", "Demo")
+    shown = run("queue", "show", row.message.queue_id)
+    assert "mx.elsewhere.test" in shown and "203.0.113.9" in shown
+    assert "bob@slow.test" in run("queue", "show", row.message.queue_id, "--tenant", "Demo")
+    with pytest.raises(CommandError, match="There is no message"):
+        run("queue", "show", row.message.queue_id, "--tenant", "Other")
+    assert run("queue", "retry", row.message.queue_id) == "1 recipient is due now.\n"
+    assert run("queue", "retry", "--domain", "gone.test") == "0 recipients are due now. 1 is held.\n"
+    assert run("queue", "retry", held.message.queue_id, "--release") == "1 recipient is due now.\n"
+    assert run("queue", "retry", "--all") == "3 recipients are due now.\n"
+    assert not Recipient.objects.filter(due_at__gt=timezone.now()).exists()
+    for wrong in (("show", "0"), ("retry",), ("retry", "0000000000000"), ("show", "U" * 13)):
+        with pytest.raises(CommandError):
+            run("queue", *wrong)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_help_teaches_with_examples(name):
+    command = load_command_class("panel.operations", name)
+    text = command.create_parser("manage.py", name).format_help()
+    assert "examples:\n  manage.py" in text
+    assert command.help in " ".join(text.split()) or len(command.help) > 40
+
+
+def test_refusal_is_one_sentence_and_ends_with_1_and_bad_usage_with_2(tmp_path):
+    # A process of its own, with a database of its own.
+    environment = {**os.environ, "POSTHOUSE_DATA": str(tmp_path)}
+    environment.pop("DATABASE_URL", None)
+
+    def manage(*arguments):
+        return subprocess.run(
+            [sys.executable, "manage.py", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True,
+            timeout=120,
+        )
+
+    unmade = manage("tenant", "list")
+    assert unmade.returncode == 1 and unmade.stderr.count("\n") == 1
+    assert unmade.stderr.startswith("The database can't be used: ")
+    assert manage("migrate", "-v0").returncode == 0
+    refused = manage("mailbox", "suspend", "nobody@demo.test", "--reason", "x")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr == "There is no mailbox nobody@demo.test.\n"
+    assert manage("mailbox", "explode").returncode == 2
+
+
+# The demo
+
+
+def passwords_of(folder: Path) -> list[list[str]]:
+    return [line.split(" ") for line in (folder / "demo.txt").read_text().splitlines()]
+
+
+def test_demo_is_made_once_with_its_passwords_kept(db, tmp_path):
+    assert demo.seed(tmp_path) is True
+    file = tmp_path / "demo.txt"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    lines = passwords_of(tmp_path)
+    assert [login for login, _ in lines] == ["admin@localhost", "shop@demo.test", "office@demo.test"]
+    admin = User.objects.get(kind="panel")
+    assert admin.is_superuser and admin.check_password(lines[0][1])
+    for login, password in lines[1:]:
+        local_part = login.partition("@")[0]
+        assert verify_main(password, Credential.objects.get(mailbox__address__local_part=local_part).secret)
+    assert Domain.objects.get().proved_by == "checked by us" and Tenant.objects.get().name == "Demo"
+    before = file.read_bytes()
+    assert demo.seed(tmp_path) is False
+    assert file.read_bytes() == before and os.listdir(tmp_path) == ["demo.txt"]
+
+
+def test_demo_is_not_made_again_when_its_administrator_was_deleted(db, tmp_path):
+    demo.seed(tmp_path)
+    User.objects.filter(kind="panel").delete()
+    assert demo.seed(tmp_path) is False
+
+
+def test_demo_makes_no_owner_where_accounts_are(db, tmp_path):
+    User.objects.create(kind="panel", email="ops@provider.example", password="!")
+    assert demo.seed(tmp_path) is False
+    assert not (tmp_path / "demo.txt").exists() and User.objects.count() == 1
+
+
+def test_demo_whose_file_cannot_be_written_is_not_made(db, tmp_path):
+    with pytest.raises(OSError, match="No such file"):
+        demo.seed(tmp_path / "missing")
+    assert not User.objects.exists() and not Tenant.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_demo_whose_commit_fails_is_made_anew(standard_plan, tmp_path, monkeypatch):
+    class Crash(Exception):
+        pass
+
+    def write_and_crash(path, text):
+        write(path, text)
+        raise Crash
+
+    write = demo._write
+    monkeypatch.setattr(demo, "_write", write_and_crash)
+    with pytest.raises(Crash):
+        demo.seed(tmp_path)
+    assert not User.objects.exists()
+    lost = passwords_of(tmp_path)
+    monkeypatch.setattr(demo, "_write", write)
+    assert demo.seed(tmp_path) is True
+    assert passwords_of(tmp_path) != lost
+    assert User.objects.get(kind="panel").check_password(passwords_of(tmp_path)[0][1])
+
+
+@pytest.mark.django_db(transaction=True)
+def test_demo_made_at_once_by_two_is_made_by_one(standard_plan, tmp_path, in_threads):
+    assert sorted(in_threads(demo.seed, tmp_path, tmp_path), key=str) == [False, True]
+    assert User.objects.get(kind="panel").check_password(passwords_of(tmp_path)[0][1])
+
+
+def test_demo_command_shows_the_passwords_when_it_made_them(db, tmp_path, settings):
+    from dataclasses import replace
+
+    settings.ENVIRONMENT = replace(settings.ENVIRONMENT, data=tmp_path)
+    shown = run("demo", "seed")
+    assert shown == (tmp_path / "demo.txt").read_text()
+    assert "Nothing to do" in run("demo", "seed")

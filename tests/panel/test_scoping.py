@@ -1,0 +1,103 @@
+"""Whose rows a person sees: every model that names its way to a tenant."""
+
+import pytest
+from django.apps import apps
+
+from panel.domains.services import create_domain_alias
+from panel.mailboxes.models import Credential
+from panel.operations import services as operations
+from panel.sending.services import set_limit
+from panel.tenants import audit
+from panel.tenants import services as tenants
+from panel.tenants.models import Tenant, User
+from tests.support import queue, world
+
+SCOPED = sorted((model for model in apps.get_models() if hasattr(model, "to_tenant")), key=lambda model: model.__name__)
+
+
+def of_everything(owner: Tenant, name: str) -> None:
+    """A row of each scoped model that belongs to the tenant."""
+    domain = world.domain(f"{name}.test", owner)
+    create_domain_alias(name=f"{name}-alias.test", domain=domain, actor=None)
+    mailbox = world.mailbox(f"a@{name}.test")
+    world.alias(f"b@{name}.test", f"a@{name}.test")
+    set_limit(mailbox, window="hour", recipients=1, actor=None)
+    queue.attempt(queue.waiting(owner, "x@elsewhere.test"))
+    tenants.create_membership(user=account(f"member@{name}.example"), tenant=owner, role="owner", actor=None)
+    audit.record(None, "tenant.seen", owner, tenant=owner)
+
+
+def account(email: str, **fields) -> User:
+    return User.objects.create(kind=User.Kind.PANEL, email=email, password="!", **fields)
+
+
+def member(tenant: Tenant, role: str = "viewer") -> User:
+    user = account(f"{role}@{tenant.name.lower()}.example".replace(" ", ""))
+    tenants.create_membership(user=user, tenant=tenant, role=role, actor=None)
+    return user
+
+
+@pytest.fixture
+def family(db):
+    """A reseller, its customer, the customer's customer, and a stranger, each with a row of everything."""
+    reseller = world.tenant("Reseller")
+    customer = world.tenant("Customer", parent=reseller)
+    below = world.tenant("Below", parent=customer)
+    stranger = world.tenant("Stranger")
+    for tenant in (reseller, customer, below, stranger):
+        of_everything(tenant, tenant.name.lower())
+    return {"reseller": reseller, "customer": customer, "below": below, "stranger": stranger}
+
+
+def owners(model, user) -> set[str]:
+    rows = model.objects.for_user(user)
+    path = "name" if model is Tenant else f"{model.to_tenant}__name"
+    return set(rows.values_list(path, flat=True))
+
+
+def test_every_scoped_model_is_asked():
+    names = {model.__name__ for model in SCOPED}
+    assert names >= {
+        "Tenant", "Membership", "AuditEntry", "Domain", "DomainAlias", "Address", "Mailbox", "Alias", "AliasTarget",
+        "Credential", "SendingLimit", "Message", "Recipient", "Attempt",
+    }
+
+
+@pytest.mark.parametrize("model", SCOPED, ids=lambda model: model.__name__)
+def test_member_sees_the_own_tenant_and_those_below(family, model):
+    assert owners(model, member(family["reseller"])) == {"Reseller", "Customer", "Below"}
+    assert owners(model, member(family["customer"])) == {"Customer", "Below"}
+    assert owners(model, member(family["below"])) == {"Below"}
+    assert owners(model, member(family["stranger"])) == {"Stranger"}
+
+
+@pytest.mark.parametrize("model", SCOPED, ids=lambda model: model.__name__)
+def test_who_is_no_member_sees_nothing(family, model):
+    person = Credential.objects.first().mailbox.person
+    closed = member(family["reseller"], "owner")
+    closed.is_active = False
+    closed.save(update_fields=["is_active"])
+    closed_staff = account("gone@provider.example", provider_role="owner", is_active=False)
+    for user in (person, closed, closed_staff, account("nobody@elsewhere.example")):
+        assert not model.objects.for_user(user).exists()
+
+
+@pytest.mark.parametrize("model", SCOPED, ids=lambda model: model.__name__)
+def test_provider_sees_all_once(family, model):
+    for role in ("support", "operator", "owner"):
+        assert owners(model, account(f"{role}@provider.example", provider_role=role)) >= {
+            "Reseller", "Customer", "Below", "Stranger"
+        }
+    # A member of both a parent and its child sees each row once.
+    both = member(family["reseller"])
+    tenants.create_membership(user=both, tenant=family["customer"], role="admin", actor=None)
+    rows = list(model.objects.for_user(both).values_list("pk", flat=True))
+    assert len(rows) == len(set(rows))
+
+
+def test_entries_of_the_provider_are_hidden_from_tenants(family):
+    operations.create_account(email="ops@provider.example", password=world.PASSWORD, actor=None)
+    from panel.tenants.models import AuditEntry
+
+    assert AuditEntry.objects.filter(tenant=None, action="account.created").exists()
+    assert not AuditEntry.objects.for_user(member(family["reseller"])).filter(action="account.created").exists()
