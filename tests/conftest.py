@@ -29,6 +29,8 @@ NEEDS = {
 DATABASE = os.environ.get("POSTHOUSE_TEST_DATABASE", "sqlite")
 if DATABASE not in ("sqlite", "postgresql"):
     sys.exit(f"POSTHOUSE_TEST_DATABASE={DATABASE!r} can't be used: write sqlite or postgresql.")
+if DATABASE == "postgresql" and programs() is None:
+    sys.exit("POSTHOUSE_TEST_DATABASE=postgresql needs PostgreSQL's programs: apt-get install postgresql.")
 if os.environ.get("DJANGO_SETTINGS_MODULE"):
     sys.exit("DJANGO_SETTINGS_MODULE is set, so Django has read its settings too early: unset it, and use no --ds.")
 
