@@ -23,15 +23,15 @@ _COMMON_PATH = re.compile(
     rf" *<([{ATEXT}]+(?:\.[{ATEXT}]+)*)@"
     rf"((?:{_LABEL}\.)*[A-Za-z](?:[A-Za-z0-9-]{{0,61}}[A-Za-z0-9])?)>(?= |\Z)".encode()
 ).match
-_DOT_STRING = re.compile(rf"[{ATEXT}\x80-\U0010ffff]++(?:\.[{ATEXT}\x80-\U0010ffff]++)*+")
-_QUOTED_STRING = re.compile(r'"((?:[ !#-\[\]-~\x80-\U0010ffff]|\\[ -~])*+)"')
+_DOT_STRING = re.compile(rf"[{ATEXT}\x80-\U0010ffff]++(?>(?:\.[{ATEXT}\x80-\U0010ffff]++)*)")
+_QUOTED_STRING = re.compile(r'"((?>(?:[ !#-\[\]-~\x80-\U0010ffff]|\\[ -~])*))"')
 _DOMAIN_TEXT = re.compile(r'\[[^\[\]\s<>]*+\]|[^\s<>()@,;:"\[\]\\]++')
-_ROUTE = re.compile(r'@[^\s<>()@,;:"\[\]\\]++(?:,@[^\s<>()@,;:"\[\]\\]++)*+:')
+_ROUTE = re.compile(r'@[^\s<>()@,;:"\[\]\\]++(?>(?:,@[^\s<>()@,;:"\[\]\\]++)*):')
 _DOMAIN = re.compile(rf"(?:{_LABEL}\.)*({_LABEL})")
 # A last label that a resolver may take for an IPv4 address, as in 127.1 or 0x7f000001.
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*+)(?:=([!-<>-~\x80-\U0010ffff]++))?")  # RFC 5321 §4.1.2
-_XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})*+")  # RFC 3461 §4
+_XTEXT = re.compile(r"(?>(?:[!-*,-<>-~]|\+[0-9A-F]{2})*)")  # RFC 3461 §4
 
 # Controls, white space outside ASCII, the invisible, what turns text round, noncharacters, surrogates.
 _FORBIDDEN = re.compile(

@@ -23,7 +23,7 @@ MAX_AUTHORS = 100  # of one message; each is checked by policy
 MAX_COMMENT_DEPTH = 5
 MAX_FROM_TEXT = 320  # characters, Message.header_from
 
-_FIELD = re.compile(rb"([!-9;-~]++):[^\r\n\0]*+\r\n(?:[ \t][^\r\n\0]*+\r\n)*+").match
+_FIELD = re.compile(rb"([!-9;-~]++):[^\r\n\0]*+\r\n(?>(?:[ \t][^\r\n\0]*+\r\n)*)").match
 _NAME = re.compile(rb"[!-9;-~]+").fullmatch
 _BLANK_FOLD = re.compile(rb"\r\n[ \t]*\r\n")
 # What no address list holds: controls but TAB, and separators of lines and paragraphs.
@@ -31,7 +31,7 @@ _CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 _SPACE = re.compile(r"[ \t]*+")
 _COMMENT_PART = re.compile(r'[^()<>@"\\]++|[()]')
 _ATOMS = re.compile(rf"[{addresses.ATEXT}.\x80-\U0010ffff]++")
-_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*+)"')
+_QUOTED = re.compile(r'"((?>(?:[^"\\]|\\.)*))"')
 _ADDRESS_AHEAD = re.compile(rf'(?:{_ATOMS.pattern}|{_QUOTED.pattern})@')
 
 _ENCODED_WORD = re.compile(r"=\?([A-Za-z0-9_.:-]{1,40})(?:\*[A-Za-z0-9-]{0,40})?\?([bBqQ])\?([!->@-~]*+)\?=")
