@@ -292,6 +292,8 @@ def _database_answer(config: Config) -> dict[str, object]:
         if spool.has_pending_migrations():
             return {"error": "the database's tables are not up to date; run `manage.py migrate` first."}
         return {"node": spool.register_node(config.node_name, VERSION, Clock().now())}
+    except spool.NoFreeNumber as error:
+        return {"error": str(error)}
     except (Error, spool.SpoolUnavailable) as error:
         cause = error.__cause__ or error
         return {"error": f"the database can't be reached: {str(cause).strip()}. Look at DATABASE_URL."}

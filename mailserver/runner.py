@@ -461,7 +461,8 @@ class Runner:
         self, mailbox: LocalMailbox, message: ClaimedMessage, recipient: Claimed, content: StoredContent | None
     ) -> Reply:
         """In a thread. Raises OSError and SpoolUnavailable."""
-        staged = maildir.staged_copy(self._config, recipient.id, mailbox)
+        # A file that no row knows of may be half written: a crash left it, and stage replaces it.
+        staged = maildir.staged_copy(self._config, recipient.id, mailbox) if recipient.staged else None
         if staged is None and recipient.staged:
             return reply.DELIVERED_HERE  # No longer staged: it was published.
         if staged is None:
@@ -474,8 +475,8 @@ class Runner:
                 recipient.accepted_at, message.reverse_path, content.prefix, content.body, (copy,)
             ))
             if recipient.id not in spool.mark_staged([recipient.id], lease_by=self._lease_by):
-                maildir.unstage([staged])
-                return reply.UNAVAILABLE  # Another one has it: its lease was lost.
+                # Another one has it, and may be about to publish a file of the same name: it stays.
+                return reply.UNAVAILABLE
         maildir.publish(self._config, staged)
         return reply.DELIVERED_HERE
 

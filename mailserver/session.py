@@ -387,7 +387,6 @@ class Session(Connection):
         if refused is not reply.AUTH_UNAVAILABLE:
             self._failed_logins += 1
             self._last_refusal = (asked, refused)
-            log.login_failed(login, self._ip, answer.verdict)
         return refused
 
     async def _logged_in(self, credential_id: int) -> Reply:
@@ -596,10 +595,6 @@ class Session(Connection):
         answer = await self.services.intake.take(incoming)
         if answer.code == 250:
             self._errors = self._idle_verbs = 0
-            log.accepted(
-                number, ip=self._ip, login=self._login_name, sender=transaction.reverse_path or "<>",
-                recipients=len(recipients), size=incoming.body.size, message_id=message_id,
-            )
         return answer
 
     # One table for all sessions: looked up, never searched for.

@@ -25,14 +25,16 @@ def received(
 ) -> bytes:
     """The Received field of a message that `client` gave us.
 
-    The client's address stays in it: who handles abuse at the other end needs it. A login
-    never shows, nor does the name of a mail client's machine (an EHLO from a desk says more
-    about it than its owner knows). `recipient` is given when there is only one: with several,
-    each would learn of a Bcc.
+    Of a mail client that logged in neither address nor name nor login shows: the recipient
+    has no right to them (DESIGN §4), and our log has them under the id. `recipient` is given
+    when there is only one: with several, each would learn of a Bcc.
     """
-    literal = f"[IPv6:{client.ip}]" if ":" in client.ip else f"[{client.ip}]"
-    source = literal if authenticated else f"{_NOT_A_NAME.sub('?', client.name) or 'unknown'} ({literal})"
-    lines = [f"Received: from {source}", f"\tby {by} with {protocol(client, authenticated, smtputf8)}"]
+    if authenticated:
+        lines = [f"Received: by {by} with {protocol(client, authenticated, smtputf8)}"]
+    else:
+        literal = f"[IPv6:{client.ip}]" if ":" in client.ip else f"[{client.ip}]"
+        source = f"{_NOT_A_NAME.sub('?', client.name) or 'unknown'} ({literal})"
+        lines = [f"Received: from {source}", f"\tby {by} with {protocol(client, authenticated, smtputf8)}"]
     if client.tls:
         lines.append(f"\t({client.tls})")
     lines.append(f"\tid {ids.to_text(message_id)}")

@@ -60,7 +60,7 @@ class Worker:
         self.content = ContentStore(config)
         self.runner = Runner(
             config=config, directory=self.directory, ids=self.ids, clock=self.clock, content=self.content,
-            resolver=Resolver.of(config), executor=self.executor, name=f"{node}-{number}",
+            resolver=Resolver.of(config), executor=self.executor, name=f"{node}-{number}", node=node,
         )
         self.intake = Intake(config, self.ids, self.clock, self.content, on_queued=self.runner.wake)
         self.services = Services(

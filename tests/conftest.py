@@ -68,6 +68,12 @@ def pytest_report_header() -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        mark = item.get_closest_marker("django_db")
+        if "transactional_db" in getattr(item, "fixturenames", ()) or (mark and mark.kwargs.get("transaction")):
+            # All of them or none: what migrations seeded is put back after each, and a plain
+            # transactional test's own clearing would make rows that collide with it.
+            item.add_marker(pytest.mark.django_db(transaction=True, serialized_rollback=True), append=False)
     for mark, wanted in NEEDS.items():
         missing = [program for program in wanted if not (programs() if program == "initdb" else shutil.which(program))]
         if missing:

@@ -22,8 +22,10 @@ _CLAIMABLE = f"{_WAITING} AND due_at <= %s AND (lease_until IS NULL OR lease_unt
 _READ_AHEAD = 20
 _CLAIMED = (
     "id", "message_id", "original", "resolved", "tenant_id", "recipient_tenant_id", "next_hop", "tries",
-    "expires_at", "staged", "notify", "orcpt", "delay_reported",
+    "expires_at", "staged", "notify", "orcpt", "delay_reported", "lease_until",
 )
+
+_LEASE_UNTIL = _CLAIMED.index("lease_until")
 
 
 def claim(
@@ -198,13 +200,29 @@ def _lease(
         return []
     leased = [row[0] for row in rows]
     sql.change(
-        f"UPDATE sending_recipient SET lease_until = %s, lease_by = %s WHERE id IN ({sql.places(leased)})",
+        # A lease that ran out was a try as well: its worker crashed, or hung.
+        "UPDATE sending_recipient SET tries = tries + CASE WHEN lease_until IS NULL THEN 0 ELSE 1 END,"
+        f" lease_until = %s, lease_by = %s WHERE id IN ({sql.places(leased)})",
         [sql.moment(until), lease_by, *leased],
     )
-    return _messages(rows)
+    return _messages(rows, _settled_tries([row[0] for row in rows if row[_LEASE_UNTIL] is not None]))
 
 
-def _messages(rows: Sequence[tuple]) -> list[ClaimedMessage]:
+def _settled_tries(ids: Sequence[int]) -> dict[int, int]:
+    """How many tries of each came to an end; asked only of those whose lease ran out."""
+    if not ids:
+        return {}
+    ended = dict(
+        sql.fetch(
+            f"SELECT recipient_id, COUNT(*) FROM sending_attempt WHERE recipient_id IN ({sql.places(ids)})"
+            " GROUP BY recipient_id",
+            list(ids),
+        )
+    )
+    return {number: ended.get(number, 0) for number in ids}
+
+
+def _messages(rows: Sequence[tuple], settled: dict[int, int]) -> list[ClaimedMessage]:
     """The leased rows with their messages, one for each message and next hop, in the order of the rows."""
     message_ids = list(dict.fromkeys(row[1] for row in rows))
     messages = {
@@ -222,13 +240,16 @@ def _messages(rows: Sequence[tuple]) -> list[ClaimedMessage]:
             # Pruned by hand: left leased, and logged at each claim, rather than lost without a word.
             log.warning("a waiting recipient has no message", recipient=of["id"], message=of["message_id"])
             continue
+        ran_out = of["lease_until"] is not None
+        tries = of["tries"] + ran_out
         groups[of["message_id"], of["next_hop"]].append(
             Claimed(
                 id=of["id"], original=of["original"], resolved=of["resolved"], tenant_id=of["tenant_id"],
-                recipient_tenant_id=of["recipient_tenant_id"], next_hop=of["next_hop"], tries=of["tries"],
+                recipient_tenant_id=of["recipient_tenant_id"], next_hop=of["next_hop"], tries=tries,
                 accepted_at=sql.read_moment(messages[of["message_id"]][1]),
                 expires_at=sql.read_moment(of["expires_at"]), staged=bool(of["staged"]), notify=of["notify"],
                 orcpt=of["orcpt"], delay_reported=bool(of["delay_reported"]),
+                lost_leases=max(0, tries - settled[of["id"]]) if ran_out else 0,
             )
         )
     return [_message(messages[message_id], recipients) for (message_id, _), recipients in groups.items()]

@@ -65,7 +65,7 @@ def create_mailbox(
     parsed = _parse(address, "address")
     name = one_line(name, "name", most=100)
     number(quota_bytes, "quota_bytes", most=MOST_QUOTA_BYTES)
-    hashed = hash_password(password, User(email=str(parsed), name=name))
+    hashed = _hash_main(password, User(email=str(parsed), name=name))
     with transaction.atomic():
         taken = _take_address(parsed, tenant, "mailboxes", actor)
         person = User(kind=User.Kind.PERSON, email=None, name=name)
@@ -106,7 +106,7 @@ def set_password(
     mailbox: Mailbox, password: str | HashedPassword, *, actor: User | None, ip: str | None = None
 ) -> None:
     """Give the mailbox another main password. A frozen one stays frozen."""
-    hashed = hash_password(password, User(email=str(mailbox.address), name=mailbox.name))
+    hashed = _hash_main(password, User(email=str(mailbox.address), name=mailbox.name))
     with transaction.atomic():
         lock(mailbox)
         mains = Credential.objects.filter(mailbox=mailbox, kind=Credential.Kind.MAIN)
@@ -291,6 +291,13 @@ def find_alias(address: str) -> Alias:
 
 
 # How addresses are read and taken
+
+
+def _hash_main(password: str | HashedPassword, about: User) -> HashedPassword:
+    if isinstance(password, str) and password.startswith(passwords.APP_PREFIX):
+        # A login with it would be looked for among the app passwords alone.
+        raise ServiceError(f"A password can't begin with {passwords.APP_PREFIX}: app passwords do.", "password")
+    return hash_password(password, about)
 
 
 def _parse(text: str, field: str) -> addresses.Address:

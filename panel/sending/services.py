@@ -5,6 +5,7 @@ Limits and routes are told to the mailserver's caches; the queue is read afresh 
 
 import ipaddress
 from collections.abc import Iterable
+from datetime import timedelta
 from enum import Enum
 from typing import Any
 from urllib.parse import urlsplit
@@ -32,6 +33,8 @@ from panel.tenants.changes import (
     tenant_changed,
 )
 from panel.tenants.models import Tenant, User
+
+MORE_TIME = timedelta(days=1)  # for what is released after its time
 
 LimitSubject = Tenant | Domain | Mailbox | Credential
 
@@ -232,8 +235,9 @@ def retry(
 ) -> int:
     """Make waiting recipients due now; gives how many. One audit entry a tenant.
 
-    `release` also lifts that they were held as undeliverable or as poison. Whoever is held
-    because the sender is suspended stays so: resuming lifts that.
+    `release` also lifts that they were held as undeliverable or as poison, and gives those
+    whose time is over a day more. Whoever is held because the sender is suspended stays so:
+    resuming lifts that.
     """
     reason = one_line(reason, "reason", most=audit.MOST_REASON)
     waiting = _waiting(recipients)
@@ -247,7 +251,10 @@ def retry(
             actor, "queue.retried", "the queue", tenant=_tenant(tenant_id),
             after={"recipients": count, "released": release}, reason=reason, ip=ip,
         )
-    return found.update(due_at=timezone.now(), holds=F("holds").bitand(~lifted & 0x7FFF))
+    now = timezone.now()
+    if release:
+        found.filter(expires_at__lt=now + MORE_TIME).update(expires_at=now + MORE_TIME)
+    return found.update(due_at=now, holds=F("holds").bitand(~lifted & 0x7FFF))
 
 
 @transaction.atomic

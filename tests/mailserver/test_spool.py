@@ -308,6 +308,16 @@ def test_lease_that_ran_out_can_be_claimed_again():
     assert Recipient.objects.get().lease_by == "2/1"
 
 
+def test_a_lease_that_runs_out_counts_as_a_lost_try():
+    accept(entry(remote("a@remote.test")))
+    moment = now()
+    for lost in range(4):
+        [message] = claim(now=moment + timedelta(seconds=61 * lost), lease_s=60)
+        [recipient] = message.recipients
+        assert (recipient.tries, recipient.lost_leases) == (lost, lost)
+    assert Recipient.objects.get().tries == 3
+
+
 def test_held_and_later_recipients_are_not_claimed():
     accept(*(entry(remote("a@remote.test")) for _ in range(3)))
     held, later, _ = Recipient.objects.order_by("id")
