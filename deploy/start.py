@@ -173,7 +173,8 @@ def _prepare(settings: Environment, *, demo: bool) -> tuple[bool, dict[str, str]
     except CommandError as error:
         raise CannotStart(str(error)) from None
     except Error as error:
-        raise CannotStart(f"the database can't be used: {str(error).strip()}. Look at DATABASE_URL.") from None
+        cause = str(error).strip().partition("\n")[0]
+        raise CannotStart(f"the database can't be used: {cause}. Look at DATABASE_URL.") from None
     except OSError as error:
         raise CannotStart(f"{error.filename} can't be written: {error.strerror}.") from None
     finally:

@@ -295,8 +295,8 @@ def _database_answer(config: Config) -> dict[str, object]:
     except spool.NoFreeNumber as error:
         return {"error": str(error)}
     except (Error, spool.SpoolUnavailable) as error:
-        cause = error.__cause__ or error
-        return {"error": f"the database can't be reached: {str(cause).strip()}. Look at DATABASE_URL."}
+        cause = str(error.__cause__ or error).strip().partition("\n")[0]
+        return {"error": f"the database can't be reached: {cause}. Look at DATABASE_URL."}
 
 
 def _bound(listen: Listen, setting: str, *, shared: bool) -> socket.socket:
