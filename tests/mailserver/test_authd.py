@@ -14,8 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from django.db import OperationalError, connection, connections
-from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db import connection, connections
 from django.utils import timezone
 
 from mailserver import authd
@@ -28,6 +27,8 @@ from panel.mailboxes.models import Credential, Mailbox
 from panel.rules.status import Status
 from panel.tenants.models import Plan
 from tests.support import world
+from tests.support.database import database_gone
+from tests.support.postgres import Postgres
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -322,29 +323,10 @@ async def test_attacked_account_does_not_make_the_others_wait(
 # Faults
 
 
-@contextlib.contextmanager
-def database_gone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """As in test_directory: PostgreSQL is killed, or SQLite's cursors fail."""
-    from conftest import CLUSTER
-
-    if CLUSTER is not None:
-        CLUSTER.kill()
-        try:
-            yield
-        finally:
-            CLUSTER.start()
-        return
-
-    def cursor(self: BaseDatabaseWrapper) -> None:
-        raise OperationalError("disk I/O error")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(BaseDatabaseWrapper, "cursor", cursor)
-        yield
-
-
-async def test_lost_database_is_unavailable_and_never_wrong(house: House, monkeypatch: pytest.MonkeyPatch):
-    with database_gone(monkeypatch):
+async def test_lost_database_is_unavailable_and_never_wrong(
+    house: House, cluster: Postgres | None, monkeypatch: pytest.MonkeyPatch
+):
+    with database_gone(cluster, monkeypatch):
         assert (await house.ask()).verdict == "unavailable"
         assert (await house.ask(password="wrong")).verdict == "unavailable"
     assert (await house.ask()).verdict == "ok"

@@ -10,8 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import OperationalError, connection, connections
-from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db import connection, connections
 from django.utils import timezone
 
 from mailserver import directory as module
@@ -24,6 +23,8 @@ from panel.rules.status import Status
 from panel.sending.models import OutboundRoute
 from panel.tenants.models import DirectoryChange, Plan, Tenant
 from tests.support import world
+from tests.support.database import database_gone
+from tests.support.postgres import Postgres
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -540,7 +541,7 @@ async def test_suspension_is_known_within_a_second(followed: Directory, demo: Te
 
 
 async def test_kept_answer_needs_no_database(
-    followed: Directory, demo: Tenant, monkeypatch: pytest.MonkeyPatch
+    followed: Directory, demo: Tenant, cluster: Postgres | None, monkeypatch: pytest.MonkeyPatch
 ):
     address = parse_address("shop@demo.test")
     found = await followed.resolve(address)
@@ -596,7 +597,7 @@ async def test_new_alias_in_another_domain_gives_the_right_to_a_kept_login(follo
 
 
 async def test_look_up_begun_before_a_drop_is_not_kept(
-    followed: Directory, demo: Tenant, monkeypatch: pytest.MonkeyPatch
+    followed: Directory, demo: Tenant, cluster: Postgres | None, monkeypatch: pytest.MonkeyPatch
 ):
     gate = Gate()
     with monkeypatch.context() as patched:
@@ -652,32 +653,11 @@ async def test_changes_that_become_visible_out_of_order_are_all_noticed(
 # The database gone
 
 
-@contextlib.contextmanager
-def database_gone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Nothing reaches the database: PostgreSQL is killed; on SQLite, which has no server, cursors fail."""
-    from conftest import CLUSTER
-
-    if CLUSTER is not None:
-        CLUSTER.kill()
-        try:
-            yield
-        finally:
-            CLUSTER.start()
-        return
-
-    def cursor(self: BaseDatabaseWrapper) -> None:
-        raise OperationalError("disk I/O error")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(BaseDatabaseWrapper, "cursor", cursor)
-        yield
-
-
 async def test_lost_database_is_told_and_comes_back(
-    followed: Directory, demo: Tenant, monkeypatch: pytest.MonkeyPatch
+    followed: Directory, demo: Tenant, cluster: Postgres | None, monkeypatch: pytest.MonkeyPatch
 ):
     kept = await resolve(followed, "shop@demo.test")
-    with database_gone(monkeypatch):
+    with database_gone(cluster, monkeypatch):
         with pytest.raises(DirectoryUnavailable):
             await resolve(followed, "office@demo.test")
         with pytest.raises(DirectoryUnavailable):
