@@ -1,5 +1,6 @@
 """What a person may see: the one place that says which rows belong to whom."""
 
+from django.apps import apps
 from django.db import models
 
 
@@ -10,9 +11,8 @@ class ScopedQuerySet(models.QuerySet):
         """What this person may see: all for a provider role, else their tenants' rows."""
         if user.has_provider_role:
             return self
-        from panel.tenants.models import Tenant
-
-        return self.filter(**{f"{self.model.to_tenant}__in": Tenant.objects.of(user)})  # type: ignore[attr-defined]
+        tenants = apps.get_model("tenants", "Tenant").objects.of(user)
+        return self.filter(**{f"{self.model.to_tenant}__in": tenants})  # type: ignore[attr-defined]
 
 
 class TenantQuerySet(ScopedQuerySet):
