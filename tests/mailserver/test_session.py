@@ -5,7 +5,6 @@ import random
 import re
 
 import pytest
-import uvloop
 
 from mailserver import connection
 from mailserver import session as module
@@ -17,11 +16,6 @@ from tests.support.dialogue import Wire
 from tests.support.house import House
 
 MESSAGE = b"From: shop@demo.test\r\nTo: office@demo.test\r\nSubject: hay\r\n\r\ntwo bales\r\n"
-
-
-@pytest.fixture(scope="module")
-def event_loop_policy():
-    return uvloop.EventLoopPolicy()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import base64
 
 import pytest
-import uvloop
 
 from tests.support import house as houses
 from tests.support.house import PASSWORD, House, plain
@@ -13,11 +12,6 @@ GREETED = """
     tls C: EHLO client.example
     tls S: 250-*
     """
-
-
-@pytest.fixture(scope="module")
-def event_loop_policy():
-    return uvloop.EventLoopPolicy()
 
 
 @pytest.fixture

@@ -1,17 +1,11 @@
 """DATA on the wire: false ends, bounds, and cuts at every byte."""
 
 import pytest
-import uvloop
 
 from tests.support import house as houses
 from tests.support.house import House
 
 OPENING = b"MAIL FROM:<a@b.test>\r\nRCPT TO:<office@demo.test>\r\nDATA\r\n"
-
-
-@pytest.fixture(scope="module")
-def event_loop_policy():
-    return uvloop.EventLoopPolicy()
 
 
 @pytest.fixture

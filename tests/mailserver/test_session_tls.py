@@ -4,7 +4,6 @@ import asyncio
 import ssl
 
 import pytest
-import uvloop
 
 from mailserver import tls
 from mailserver.envelope import Listener
@@ -12,10 +11,7 @@ from tests.support import house as houses
 from tests.support.dialogue import Wire
 from tests.support.house import House
 
-
-@pytest.fixture(scope="module", params=["uvloop", "asyncio"])
-def event_loop_policy(request):
-    return uvloop.EventLoopPolicy() if request.param == "uvloop" else asyncio.DefaultEventLoopPolicy()
+pytestmark = pytest.mark.both_loops
 
 
 @pytest.fixture
