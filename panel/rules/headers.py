@@ -28,6 +28,9 @@ _NAME = re.compile(rb"[!-9;-~]+").fullmatch
 _BLANK_FOLD = re.compile(rb"\r\n[ \t]*\r\n")
 # What no address list holds: controls but TAB, and separators of lines and paragraphs.
 _CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
+# In an encoded name: a reader may end the line there (Mailsploit). 0x80 to 0x9F are quotes and dashes
+# of Windows programs that call their charset iso-8859-1.
+_ENDS_A_NAME = re.compile("[\x00-\x08\x0a-\x1f\x7f]")
 _SPACE = re.compile(r"[ \t]*+")
 _COMMENT_PART = re.compile(r'[^()<>@"\\]++|[()]')
 _ATOMS = re.compile(rf"[{addresses.ATEXT}.\x80-\U0010ffff]++")
@@ -272,6 +275,8 @@ class _AddressList:
         shown = decode_words(name)
         if "=?" in shown:
             raise BadHeader("a name holds an encoded word that is not understood")
+        if _ENDS_A_NAME.search(shown):
+            raise BadHeader("a name holds an encoded control character")
         if any("@" in text and ("<" in text or ">" in text) for text in (name, shown)):
             raise BadHeader("a name holds an address in brackets")
 

@@ -118,6 +118,7 @@ def test_value_is_unfolded_onto_one_line():
         ("Undisclosed recipients:;", ()),
         ("=?utf-8?q?J=C3=B6rg?= <a@x>", (A,)),
         (f"{encoded('Jörg')} {encoded('Müller', 'iso-8859-1')} <a@x>", (A,)),
+        ("=?iso-8859-1?q?O=92Brien?= <a@x>", (A,)),
     ],
 )
 def test_address_list_is_read(value, found):
@@ -166,6 +167,10 @@ def test_address_list_is_read(value, found):
         (f'"{encoded("b@y>")}" <a@x>', "address in brackets"),
         ("=?utf-7?q?+ADw?= <a@x>", "encoded word that is not understood"),
         (f"{encoded(encoded('<b@y>'))} <a@x>", "encoded word that is not understood"),
+        # A reader that ends the name at the control shows b@y alone.
+        ("=?utf-8?q?b=40y=00?= <a@x>", "encoded control character"),
+        ("=?utf-8?b?YkB5?= =?utf-8?q?=0A?= <a@x>", "encoded control character"),
+        ("a@x (=?utf-8?q?=0D?=)", "encoded control character"),
         (r'"x\" y" <a@x>, "b@y" <c@z>', "backslash"),
         (r'"b\@y" <a@x>', "backslash"),
         (r'"\"b@y" <a@x>', "backslash"),
