@@ -34,7 +34,7 @@ from mailserver.reader import DataReader, not_kept
 from panel.database.ids import IdMaker
 from panel.rules import headers, policy, reply
 from panel.rules.addresses import Address
-from panel.rules.facts import Delivery, Login, Recipients, Resolution
+from panel.rules.facts import Delivery, Login, Recipients, Resolution, Verdict
 from panel.rules.reply import Reply
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class Transaction(Envelope):
         self.envid = parameters.get("ENVID", "")
         self.version = version  # of the directory, before it was asked
         self.login = login
-        self.recipients: dict[Address, _Accepted] = {}  # by canonical address
+        self.recipients: dict[Address, _Accepted] = {}  # by canonical address; elsewhere as it was written
         self.so_far = Recipients()
 
 
@@ -408,7 +408,8 @@ class Session(Connection):
             return None
         login = await self.services.directory.login(self.login.credential_id)
         if login is None:
-            raise Refused(reply.SENDER_CLOSED.about(subject=self.login.name))
+            # Revoked, or its mailbox deleted: of the mailbox nothing is known.
+            raise Refused(reply.CREDENTIAL_STOPPED.about(credential=self.login.credential))
         self.session.auth_data = cast(Any, login)
         return login
 
@@ -440,16 +441,18 @@ class Session(Connection):
             return reply.BAD_SEQUENCE.about(verb="RCPT", because="MAIL comes first")
         path = commands.after(argument, b"TO:", "RCPT TO:<local@domain>")
         address, parameters = commands.parse_rcpt(path, transaction.smtp_utf8)
-        if address.canonical in transaction.recipients:
-            return reply.RECIPIENT_OK  # accepted once
         resolution = await self.services.directory.resolve(address)
+        # Elsewhere upper and lower case may be two people (RFC 5321 §2.4).
+        once = address if resolution.verdict is Verdict.ELSEWHERE else address.canonical
+        if once in transaction.recipients:
+            return reply.RECIPIENT_OK  # accepted once
         refused = policy.recipient_refused(
             resolution, login=transaction.login, so_far=transaction.so_far, most=self.config.recipients
         )
         if refused:
             return refused
         transaction.so_far = transaction.so_far.plus(resolution)
-        transaction.recipients[address.canonical] = _Accepted(
+        transaction.recipients[once] = _Accepted(
             resolution, parameters.get("NOTIFY", "").upper(), parameters.get("ORCPT", "")
         )
         return reply.RECIPIENT_OK
@@ -543,7 +546,7 @@ class Session(Connection):
             raise Refused(refused)
         found: dict[Address, _Accepted] = {}
         so_far = Recipients()
-        for canonical, before in transaction.recipients.items():
+        for once, before in transaction.recipients.items():
             resolution = await self.services.directory.resolve(before.resolution.asked)
             refused = policy.recipient_refused(
                 resolution, login=login, so_far=so_far, most=self.config.recipients
@@ -552,7 +555,7 @@ class Session(Connection):
                 # One reply for all: a 550 would take the others' mail away too. At the next try RCPT tells.
                 raise Refused(refused if len(transaction.recipients) == 1 else reply.UNAVAILABLE)
             so_far = so_far.plus(resolution)
-            found[canonical] = _Accepted(resolution, before.notify, before.orcpt)
+            found[once] = _Accepted(resolution, before.notify, before.orcpt)
         transaction.login, transaction.recipients = login, found
 
     async def _hand_over(
@@ -608,5 +611,5 @@ class Session(Connection):
 
 def _malformed(error: headers.BadHeader) -> Reply:
     if error.field:
-        return reply.AUTHOR_UNREADABLE.about(field=error.field)
+        return reply.AUTHOR_UNREADABLE.about(field=error.field, because=error)
     return reply.HEADER_MALFORMED.about(because=error)

@@ -74,7 +74,7 @@ TLS_FIRST = Reply(530, "5.7.0", "use STARTTLS first")
 AUTH_CONTINUE = Reply(334, "", "{challenge}")
 AUTHENTICATED = Reply(235, "2.7.0", "welcome, {login}")
 AUTH_FAILED = Reply(535, "5.7.8", "user name or password wrong")
-AUTH_SUSPENDED = Reply(535, "5.7.13", "{login} is suspended; ask who looks after your mail")
+AUTH_SUSPENDED = Reply(535, "5.7.13", "{login} is suspended or closed; ask who looks after your mail")
 AUTH_NOT_FOR_SENDING = Reply(535, "5.7.8", "this password is not for sending")
 AUTH_UNAVAILABLE = Reply(454, "4.7.0", "logins can't be checked just now, try again later")
 AUTH_CANCELLED = Reply(501, "5.7.0", "login cancelled")
@@ -123,7 +123,7 @@ TEXT_LINE_TOO_LONG = Reply(554, "5.6.0", "a line of the message is longer than {
 HEADER_TOO_LARGE = Reply(554, "5.3.4", "the header is larger than {limit} bytes")
 HEADER_MALFORMED = Reply(554, "5.6.0", "header not understood: {because}")
 FROM_MISSING = Reply(550, "5.7.1", "the message needs exactly one From field; it has {count}")
-AUTHOR_UNREADABLE = Reply(550, "5.7.1", "the addresses in {field} are not understood")
+AUTHOR_UNREADABLE = Reply(550, "5.7.1", "the addresses in {field} are not understood: {because}")
 TOO_MANY_HOPS = Reply(554, "5.4.6", "the message has passed {count} servers: it goes round in circles")
 OVER_LIMIT = Reply(
     450, "4.7.1", "{subject}: limit of {allowed} recipients in {window} reached, "

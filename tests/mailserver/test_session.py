@@ -126,6 +126,11 @@ async def test_a_recipient_given_twice_is_accepted_once(house: House):
     assert len(house.intake.taken[0].recipients) == 1
 
 
+async def test_upper_and_lower_case_elsewhere_are_two_recipients(house: House):
+    await submit(await house.submission(), MESSAGE, "Far@else.test", "far@ELSE.test", "Far@else.test")
+    assert [str(each.original) for each in house.intake.taken[0].recipients] == ["Far@else.test", "far@else.test"]
+
+
 async def test_two_messages_on_one_connection(house: House):
     wire = await house.submission()
     await submit(wire, MESSAGE)
@@ -391,7 +396,8 @@ async def test_foreign_sender_and_author_are_refused(house: House):
     assert (await submit(wire, b"Subject: no author\r\n\r\nx\r\n")).startswith("550 5.7.1")
     assert (await submit(wire, b"From: shop@demo.test\r\n" * 2 + b"\r\nx\r\n")).startswith("550 5.7.1")
     assert (await submit(wire, b"From: shop@demo.test\r\nSubject : x\r\n\r\nx\r\n")).startswith("554 5.6.0")
-    assert (await submit(wire, b"From: <shop@demo.test\r\n\r\nx\r\n")).startswith("550 5.7.1")
+    answer = await submit(wire, b"From: <shop@demo.test\r\n\r\nx\r\n")
+    assert answer.startswith("550 5.7.1 the addresses in From are not understood: the bracket < is not closed")
     assert not house.intake.taken
     assert (await submit(wire, MESSAGE, sender="")).startswith("250 ")
     assert house.intake.taken[0].reverse_path is None
@@ -415,6 +421,13 @@ async def test_suspended_mailbox_is_refused_at_mail_on_an_open_connection(house:
         tls C: MAIL FROM:<shop@demo.test>
         tls S: 250 2.1.0 *
         """)
+
+
+async def test_a_password_revoked_on_an_open_connection_is_named_and_not_the_mailbox(house: House):
+    wire = await house.submission()
+    del house.directory.logins[1]
+    answer = await wire.say("MAIL FROM:<shop@demo.test>")
+    assert answer == "550 5.7.1 the main password may not send any more; log in with another"
 
 
 async def test_suspension_between_mail_and_the_final_dot_is_noticed(house: House):
