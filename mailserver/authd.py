@@ -6,7 +6,7 @@ password may be used (status, scope, network, expiry) is decided in panel/rules/
 RFC 4954 §6: a backend that is down is "unavailable" (454), never "wrong" (535).
 
 Asked over a Unix socket, a JSON object a line, many at once, answers out of order:
-{"id", "login", "password", "ip", "protocol"} → {"id", "verdict", "credential_id", "login"}.
+{"id", "login", "password", "ip", "protocol"} → {"id", "verdict", "credential_id", "login", "fingerprint"}.
 """
 
 import asyncio
@@ -60,11 +60,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of one login. `login` is the mailbox's address when it is known, else as it was given."""
+    """What became of one login. `login` is the mailbox's address when it is known, else as it was given.
+
+    `fingerprint` is that of the password which was right: the session ends with it.
+    """
 
     verdict: AuthVerdict
     credential_id: int | None
     login: str
+    fingerprint: str = ""
 
 
 class AlreadyRunning(Exception):
@@ -173,6 +177,7 @@ class _Right:
     """A password that was right, as long as these domains did not change since `version`."""
 
     credential_id: int
+    fingerprint: str
     version: int
     domains: tuple[str, ...]
 
@@ -199,17 +204,17 @@ class Authenticator:
         self._hashing = _Hashing(verify)
         # Verified in place of an unknown login's: it must take as long as a wrong password.
         self._nobodys = passwords.hash_main(secrets.token_urlsafe(16))
-        self._under_way: dict[bytes, asyncio.Future[int | None]] = {}
+        self._under_way: dict[bytes, asyncio.Future[_Right | None]] = {}
         self._used: dict[int, Use] = {}
 
     async def check(self, login: str, password: str, ip: str, protocol: str) -> Answer:
         """Whether this password opens this login for `protocol` from `ip`. Never raises for bad input."""
         try:
-            credential_id = await self._credential(login, password)
-            if credential_id is None:
+            right = await self._right_one(login, password)
+            if right is None:
                 log.login_failed(login, ip, "unknown login or wrong password")
                 return Answer("wrong", None, login)
-            known = await self._directory.login(credential_id)
+            known = await self._directory.login(right.credential_id)
         except (DirectoryUnavailable, _Busy) as error:
             log.login_failed(login, ip, "too much to hash" if isinstance(error, _Busy) else "database gone")
             return Answer("unavailable", None, login)
@@ -220,8 +225,8 @@ class Authenticator:
         if refused is not None:
             log.login_failed(known.name, ip, f"{known.credential}: {refused.text}")
             return Answer(_verdict(refused), None, known.name)
-        self._used[credential_id] = Use(credential_id, self._clock.now(), ip)
-        return Answer("ok", credential_id, known.name)
+        self._used[right.credential_id] = Use(right.credential_id, self._clock.now(), ip)
+        return Answer("ok", right.credential_id, known.name, right.fingerprint)
 
     async def flush(self) -> None:
         """Write when credentials were last used; kept for the next time when the database is gone."""
@@ -236,14 +241,14 @@ class Authenticator:
     def close(self) -> None:
         self._hashing.close()
 
-    async def _credential(self, login: str, password: str) -> int | None:
+    async def _right_one(self, login: str, password: str) -> _Right | None:
         """The credential that this password opens, or None. Raises DirectoryUnavailable and _Busy."""
         name = _canonical(login)
         digest = self._digest(name, password)
         right = self._right.get(digest)
         if right is not None:
             if self._directory.is_current(right.version, right.domains):
-                return right.credential_id
+                return right
             self._right.remove(digest)
         # A mail client opens several connections at once: one look-up and one hash for all.
         under_way = self._under_way.get(digest)
@@ -253,34 +258,40 @@ class Authenticator:
             under_way.add_done_callback(partial(self._compared, digest))
         return await asyncio.shield(under_way)
 
-    def _compared(self, digest: bytes, task: "asyncio.Future[int | None]") -> None:
+    def _compared(self, digest: bytes, task: "asyncio.Future[_Right | None]") -> None:
         del self._under_way[digest]
         if not task.cancelled():
             task.exception()  # seen, also when all who asked have gone
 
-    async def _compare(self, name: str, password: str, digest: bytes) -> int | None:
+    async def _compare(self, name: str, password: str, digest: bytes) -> _Right | None:
         version = self._directory.version
         found = await self._directory.candidates(name)
-        credential_id = await self._match(found, name, password, digest)
-        if credential_id is not None and found is not None:
-            domains = (found.address.domain, name.rpartition("@")[2])
-            self._right.put(digest, _Right(credential_id, version, domains))
-        return credential_id
+        matching = await self._match(found, name, password, digest)
+        if matching is None or found is None:
+            return None
+        credential_id, stored = matching
+        domains = (found.address.domain, name.rpartition("@")[2])
+        right = _Right(credential_id, passwords.fingerprint(stored), version, domains)
+        self._right.put(digest, right)
+        return right
 
-    async def _match(self, found: Candidates | None, name: str, password: str, digest: bytes) -> int | None:
+    async def _match(
+        self, found: Candidates | None, name: str, password: str, digest: bytes
+    ) -> tuple[int, str] | None:
+        """The candidate, with its stored form, that this is the password of."""
         if not _is_text(password):
             return None
         if password.startswith(passwords.APP_PREFIX):
             # 128 random bits need no slow hash, known login or not.
             hashed = passwords.hash_app(password)
             apps = found.apps if found else ()
-            return next((pk for pk, stored in apps if secrets.compare_digest(stored, hashed)), None)
+            return next((each for each in apps if secrets.compare_digest(each[1], hashed)), None)
         stored = found.main[1] if found and found.main else self._nobodys
         wrong = self._wrong.get(digest)
         if wrong is not None and wrong.stored == stored and time.monotonic() < wrong.until_s:
             return None
         if await self._hashing.verify(name, password, stored) and found and found.main:
-            return found.main[0]
+            return found.main
         self._wrong.put(digest, _Wrong(stored, time.monotonic() + WRONG_S))
         return None
 
@@ -401,6 +412,7 @@ class _Server(_Lines):
                     "verdict": answer.verdict,
                     "credential_id": answer.credential_id,
                     "login": answer.login,
+                    "fingerprint": answer.fingerprint,
                 }
             )
         )

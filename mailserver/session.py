@@ -378,7 +378,7 @@ class Session(Connection):
             log.warning("authd doesn't answer", because=error or "too late")
             return reply.AUTH_UNAVAILABLE
         if answer.verdict == "ok" and answer.credential_id is not None:
-            return await self._logged_in(answer.credential_id)
+            return await self._logged_in(answer.credential_id, answer.fingerprint)
         refused = {
             "wrong": reply.AUTH_FAILED,
             "suspended": reply.AUTH_SUSPENDED.about(login=answer.login or login),
@@ -389,13 +389,13 @@ class Session(Connection):
             self._last_refusal = (asked, refused)
         return refused
 
-    async def _logged_in(self, credential_id: int) -> Reply:
+    async def _logged_in(self, credential_id: int, fingerprint: str) -> Reply:
         try:
-            login = await self.services.directory.login(credential_id)
+            login = await self.services.directory.login(credential_id, fingerprint)
         except DirectoryUnavailable:
             return reply.AUTH_UNAVAILABLE
-        if login is None:
-            # It went between authd's look and ours. Never 535 for a right password.
+        if login is None or login.fingerprint != fingerprint:
+            # It went or was changed between authd's look and ours. Never 535 for a right password.
             return reply.AUTH_UNAVAILABLE
         self.session.authenticated = True
         self.session.auth_data = cast(Any, login)
@@ -406,10 +406,11 @@ class Session(Connection):
         """The login as the directory knows it now; None on the MX port. Raises Refused."""
         if self.login is None:
             return None
-        login = await self.services.directory.login(self.login.credential_id)
-        if login is None:
-            # Revoked, or its mailbox deleted: of the mailbox nothing is known.
-            raise Refused(reply.CREDENTIAL_STOPPED.about(credential=self.login.credential))
+        began = self.login
+        login = await self.services.directory.login(began.credential_id, began.fingerprint)
+        if login is None or policy.login_ended(began, login, ip=self._ip):
+            # Of a login that is gone nothing more is known: revoked, or its mailbox deleted.
+            raise Refused(reply.CREDENTIAL_STOPPED.about(credential=began.credential))
         self.session.auth_data = cast(Any, login)
         return login
 

@@ -83,20 +83,24 @@ class Directory:
         look_up = partial(
             rows.resolve, separator=self._separator, postmaster=self._postmaster, hostname=self._hostname
         )
-        return await self._ask(key, look_up, address)
+        return await self._look_up(key, look_up, address)
 
     async def domain(self, name: str) -> HostedDomain | None:
         """The domain hosted under that name, or that a domain alias leads to; None elsewhere or pending."""
         return await self._ask(("domain", name), rows.domain, name)
 
-    async def login(self, credential_id: int) -> Login | None:
-        """A credential with its rights and limits; None when it is no more."""
+    async def login(self, credential_id: int, fingerprint: str = "") -> Login | None:
+        """A credential with its rights and limits; None when it is no more.
+
+        `fingerprint`: of the password that was right just now. What is kept of another one is
+        older than that password, or the password has been changed: asked again.
+        """
         key = ("login", credential_id)
         kept = self._kept(key)
-        if kept is not None:
+        if kept is not None and (not kept.value or fingerprint in ("", kept.value.fingerprint)):
             return kept.value
         look_up = partial(rows.login, separator=self._separator, now=self._clock.now())
-        return await self._ask(key, look_up, credential_id)
+        return await self._look_up(key, look_up, credential_id)
 
     async def route(self, domain: str) -> Route | None:
         """The provider's way to a destination; None: by MX."""
@@ -184,8 +188,9 @@ class Directory:
 
     async def _ask(self, key: Hashable, look_up: Callable[..., Found[T]], *args: Any) -> T:
         kept = self._kept(key)
-        if kept is not None:
-            return kept.value
+        return await self._look_up(key, look_up, *args) if kept is None else kept.value
+
+    async def _look_up(self, key: Hashable, look_up: Callable[..., Found[T]], *args: Any) -> T:
         flight = self._flights.get(key)
         # One begun before a change was noticed may not know of it.
         if flight is None or flight.version != self._cache.version:

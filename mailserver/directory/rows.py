@@ -17,6 +17,7 @@ from django.db import DatabaseError, InterfaceError, connection, transaction
 
 from panel.domains import models as domains
 from panel.mailboxes import models as mailboxes
+from panel.mailboxes import passwords
 from panel.rules.addresses import Address, BadAddress, parse_address
 from panel.rules.facts import (
     Delivery,
@@ -436,6 +437,7 @@ def login(credential_id: int, *, separator: str, now: datetime) -> Found[Login |
         ),
         limits=_login_limits(credential),
         expires_at=credential.expires_at,
+        fingerprint=passwords.fingerprint(credential.secret),
     )
     names = {row.domain.name, *(alias.name for alias in aliases), *from_domains}
     depends: frozenset[Dependency] = frozenset({*names, tenant.pk, EVERY_TENANT})

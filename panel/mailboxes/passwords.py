@@ -25,6 +25,11 @@ def verify_main(password: str, stored: str) -> bool:
     return check_password(password, stored)
 
 
+def fingerprint(stored: str) -> str:
+    """Tells one stored password from the next; of the password it says nothing."""
+    return hashlib.blake2b(stored.encode(), digest_size=8).hexdigest()
+
+
 def new_app_secret() -> str:
     """An app password: a recognisable prefix and 128 random bits, to be shown once."""
     return APP_PREFIX + secrets.token_hex(16)

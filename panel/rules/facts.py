@@ -61,6 +61,7 @@ class Login:
     # Who is charged: mailbox and tenant always (their usage is shown), credential and domain if limited.
     limits: tuple[Subject, ...]
     expires_at: datetime | None = None
+    fingerprint: str = ""  # of the stored password: another one after a change
 
     @property
     def name(self) -> str:

@@ -40,6 +40,14 @@ def login_refused(login: Login, *, scope: str, ip: str, now: datetime) -> Reply 
     return None
 
 
+def login_ended(began: Login, now: Login, *, ip: str) -> bool:
+    """Whether the password that a session began with opens nothing any more, or not from there.
+
+    A thief's open connection must not outlive the change of the stolen password.
+    """
+    return began.fingerprint != now.fingerprint or not _is_from_networks(now, ip)
+
+
 def _is_from_networks(login: Login, ip: str) -> bool:
     if not login.networks:
         return True

@@ -214,6 +214,24 @@ def test_suspension_reaches_an_open_connection_within_a_second(posthouse):
         until(lambda: client.mail("shop@demo.test")[0] == 250 or (client.rset() and False), within_s=5)
 
 
+def test_a_changed_password_ends_open_connections(posthouse):
+    with posthouse.client("shop@demo.test") as thief:
+        posthouse.run(
+            "from panel.mailboxes import services\n"
+            "shop = services.find_mailbox('shop@demo.test')\n"
+            "services.set_password(shop, 'another horse battery', actor=None)"
+        )
+        with posthouse.client("shop@demo.test", "another horse battery") as owner:
+            assert owner.mail("shop@demo.test")[0] == 250, "at once, whatever the caches know"
+
+        def refused() -> bool:
+            code, text = thief.mail("shop@demo.test")
+            thief.rset()
+            return code == 550 and text.startswith(b"5.7.1 the main password may not send")
+
+        until(refused, within_s=5, what="the refusal of a password that was changed")
+
+
 def test_a_stop_finishes_the_message_under_way(posthouse):
     with suppress(smtplib.SMTPResponseException), posthouse.client("shop@demo.test") as client:
         client.mail("shop@demo.test")

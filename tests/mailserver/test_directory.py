@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from mailserver import directory as module
 from mailserver.directory import Directory, DirectoryUnavailable, Use, rows
+from panel.mailboxes import passwords
 from panel.mailboxes.models import Alias, Credential, Mailbox
 from panel.rules.addresses import Address, parse_address
 from panel.rules.facts import Proof, Resolution, Verdict
@@ -455,6 +456,16 @@ async def test_login_names_what_is_suspended(directory: Directory, demo: Tenant,
 
 async def test_credential_that_is_gone_is_none(directory: Directory, demo: Tenant):
     assert await directory.login(10**9) is None
+
+
+async def test_kept_login_of_another_password_is_asked_again(followed: Directory, demo: Tenant):
+    credential = Credential.objects.get(mailbox__address__local_part="shop")
+    old = passwords.fingerprint(credential.secret)
+    assert (await followed.login(credential.pk)).fingerprint == old
+    Credential.objects.filter(pk=credential.pk).update(secret="changed")  # and not yet told
+    assert (await followed.login(credential.pk, old)).fingerprint == old
+    new = passwords.fingerprint("changed")
+    assert (await followed.login(credential.pk, new)).fingerprint == new
 
 
 async def test_login_that_expires_while_kept_is_asked_again(followed: Directory, demo: Tenant):

@@ -1,6 +1,7 @@
 """Sessions on real sockets: order, replies, limits, and what a message becomes."""
 
 import asyncio
+import dataclasses
 import random
 import re
 
@@ -428,6 +429,19 @@ async def test_a_password_revoked_on_an_open_connection_is_named_and_not_the_mai
     del house.directory.logins[1]
     answer = await wire.say("MAIL FROM:<shop@demo.test>")
     assert answer == "550 5.7.1 the main password may not send any more; log in with another"
+
+
+async def test_a_changed_password_ends_what_began_with_the_old_one(house: House):
+    wire = await house.submission()
+    assert (await wire.say("MAIL FROM:<shop@demo.test>")).startswith("250 ")
+    assert (await wire.say("RCPT TO:<office@demo.test>")).startswith("250 ")
+    house.directory.logins[1] = dataclasses.replace(house.directory.logins[1], fingerprint="another")
+    house.directory.version += 1
+    assert (await wire.say("DATA")).startswith("354 ")
+    await wire.send(MESSAGE + b".\r\n")
+    assert (await wire.reply())[-1].startswith("550 5.7.1 the main password may not send any more")
+    assert (await wire.say("MAIL FROM:<shop@demo.test>")).startswith("550 5.7.1 the main password")
+    assert not house.intake.taken
 
 
 async def test_suspension_between_mail_and_the_final_dot_is_noticed(house: House):

@@ -60,7 +60,7 @@ class StandInDirectory:
         self.broken = False
         self.asked: list[Address] = []
 
-    async def login(self, credential_id: int) -> Login | None:
+    async def login(self, credential_id: int, fingerprint: str = "") -> Login | None:
         self._check()
         return self.logins.get(credential_id)
 
@@ -98,6 +98,7 @@ class Answer:
     verdict: str
     credential_id: int | None
     login: str
+    fingerprint: str = ""
 
 
 class StandInAuth:

@@ -3,6 +3,7 @@
 import ipaddress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 
@@ -108,6 +109,14 @@ def test_a_password_for_reading_is_not_for_sending():
 def test_a_login_bound_to_networks_is_taken_from_there_only(ip, allowed):
     networks = (ipaddress.ip_network("192.0.2.0/24"), ipaddress.ip_network("2001:db8::/32"))
     assert refused_login(login(networks=networks), ip=ip) == (None if allowed else reply.AUTH_FAILED)
+
+
+def test_a_login_ends_when_its_password_is_changed_or_bound_to_other_networks():
+    ended = partial(policy.login_ended, LOGIN, ip="192.0.2.1")
+    assert not ended(LOGIN)
+    assert not ended(login(networks=(ipaddress.ip_network("192.0.2.0/24"),)))
+    assert ended(login(networks=(ipaddress.ip_network("198.51.100.0/24"),)))
+    assert ended(login(fingerprint="another"))
 
 
 def test_a_thief_elsewhere_is_not_told_that_the_mailbox_is_suspended():
