@@ -113,10 +113,6 @@ class Resolution:
     domains: frozenset[str] = frozenset()  # whose change makes this stale
 
     @property
-    def leads_outside(self) -> bool:
-        return self.verdict is Verdict.HERE and any(d.mailbox is None for d in self.deliveries)
-
-    @property
     def is_charged(self) -> bool:
         """Whether its mail costs somebody here, and so can be over a limit."""
         return any(d.charged for d in self.deliveries)

@@ -46,7 +46,6 @@ READY_FOR_TLS = Reply(220, "2.0.0", "go ahead with TLS")
 BYE = Reply(221, "2.0.0", "goodbye")
 TOO_SLOW = Reply(421, "4.4.2", "nothing heard for too long, closing")
 SHUTTING_DOWN = Reply(421, "4.3.2", "this server is restarting, try again in a moment")
-TOO_MANY_CONNECTIONS = Reply(421, "4.7.0", "too many connections, try again later")
 TOO_MANY_ERRORS = Reply(421, "4.7.0", "too many errors, closing")
 TOO_MANY_FAILED_LOGINS = Reply(421, "4.7.0", "too many failed logins, closing")
 
@@ -110,7 +109,6 @@ NO_RELAY = Reply(550, "5.7.1", "mail for {address} is not taken here")
 TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "too many recipients, send the rest in another message")
 ALONE_PLEASE = Reply(452, "4.5.3", "send to {address} in a message of its own")
 ALIAS_LOOPS = Reply(550, "5.4.6", "{address} leads back to itself")
-MAILBOX_FULL = Reply(452, "4.2.2", "the mailbox {address} is full")
 RECIPIENT_UNAVAILABLE = Reply(450, "4.2.1", "{address} can't take more mail just now, try again later")
 
 # DATA
