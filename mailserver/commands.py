@@ -114,7 +114,7 @@ def plain_credentials(response: bytes) -> tuple[str, str]:
     if len(parts) != 3:
         raise Refused(reply.AUTH_MALFORMED)
     authzid, login, password = map(text, parts)
-    if authzid and authzid.lower() != login.lower():
+    if parts[0] and authzid.lower() != login.lower():
         # Nobody acts for another here; mutt, git send-email and others send the login once more.
         return "", ""
     return login, password
