@@ -144,6 +144,10 @@ class Intake:
                 ended = states.get(number) in ("failed", "discarded")
                 if ended or (number not in states and age_s > STAGED_ABANDONED_S):
                     path.unlink(missing_ok=True)
+        for path in maildir.tries_left(self._config):
+            with contextlib.suppress(FileNotFoundError):
+                if now_s - path.stat().st_mtime > STAGED_ABANDONED_S:
+                    path.unlink()
         self._content.sweep(spool.spool_keys_in_use)
 
     # The lane

@@ -461,7 +461,7 @@ class Runner:
         self, mailbox: LocalMailbox, message: ClaimedMessage, recipient: Claimed, content: StoredContent | None
     ) -> Reply:
         """In a thread. Raises OSError and SpoolUnavailable."""
-        # A file that no row knows of may be half written: a crash left it, and stage replaces it.
+        # A file that no row knows of is what a crash left: the one of this try takes its name.
         staged = maildir.staged_copy(self._config, recipient.id, mailbox) if recipient.staged else None
         if staged is None and recipient.staged:
             return reply.DELIVERED_HERE  # No longer staged: it was published.
@@ -471,12 +471,19 @@ class Runner:
             if _came_back(content, mailbox):
                 return reply.ALIAS_LOOPS.about(address=recipient.original)
             copy = maildir.Copy(recipient.id, mailbox, recipient.resolved)
-            (staged,) = maildir.stage(self._config, maildir.Letter(
+            letter = maildir.Letter(
                 recipient.accepted_at, message.reverse_path, content.prefix, content.body, (copy,)
-            ))
-            if recipient.id not in spool.mark_staged([recipient.id], lease_by=self._lease_by):
-                # Another one has it, and may be about to publish a file of the same name: it stays.
+            )
+            (apart,) = maildir.stage(self._config, letter, apart=True)
+            if not spool.mark_staged(
+                recipient.id, lease_by=self._lease_by, take_name=partial(maildir.take_name, self._config, apart)
+            ):
+                # Another one has it by now, and may have delivered it: a second file would be a second copy.
+                maildir.unstage([apart])
                 return reply.UNAVAILABLE
+            staged = maildir.staged_copy(self._config, recipient.id, mailbox)
+            if staged is None:
+                return reply.DELIVERED_HERE
         maildir.publish(self._config, staged)
         return reply.DELIVERED_HERE
 

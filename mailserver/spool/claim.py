@@ -5,7 +5,7 @@ message goes and how it is delivered is the runner's. DESIGN §5, "Queue".
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -95,21 +95,21 @@ def release(recipient_ids: Sequence[int], *, lease_by: str) -> None:
     )
 
 
-def mark_staged(recipient_ids: Sequence[int], *, lease_by: str) -> frozenset[int]:
-    """Note that their files lie in staging/, durable; what is no longer there from now on was published.
+def mark_staged(recipient_id: int, *, lease_by: str, take_name: Callable[[], object]) -> bool:
+    """Note that its file lies in staging/; what is no longer there from now on was published.
 
-    The ids that are still leased by `lease_by`: only those may be published.
+    False, and nothing was done, if it is no longer leased by `lease_by`. `take_name` makes
+    the file the recipient's, durably: called under the row's lock, so that of two who have
+    staged the same recipient only the one that holds the lease leaves a file. It may be
+    called twice, and what it raises passes through.
     """
-    if not recipient_ids:
-        return frozenset()
 
-    def work() -> frozenset[int]:
-        ours = held(recipient_ids, lease_by)
-        if ours:
-            sql.change(
-                f"UPDATE sending_recipient SET staged = %s WHERE id IN ({sql.places(ours)})", [True, *ours]
-            )
-        return frozenset(ours)
+    def work() -> bool:
+        if not held([recipient_id], lease_by):
+            return False
+        take_name()
+        sql.change("UPDATE sending_recipient SET staged = %s WHERE id = %s", [True, recipient_id])
+        return True
 
     return sql.run(work)
 

@@ -14,9 +14,10 @@ rows are written before or after, is intake's and the runner's. DESIGN §5.
 import errno
 import os
 import re
+import secrets
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -28,9 +29,11 @@ from panel.rules.addresses import Address
 from panel.rules.facts import LocalMailbox
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG})
+_APART = "try-"
 _NAME = re.compile(r"\d+\.R([0-9A-Z]{13})\.")
 _NO_COPY_FILE_RANGE = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM})
 _BLOCK = 1024 * 1024
+OPEN_MOST = 128  # files at a time, of however many copies: descriptors are sessions' as well
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,21 +56,36 @@ class Letter:
     copies: tuple[Copy, ...]
 
 
+@dataclass(slots=True)
+class _File:
+    """A copy that is being written; its descriptor is -1 once it is closed."""
+
+    staged: Staged
+    descriptor: int
+
+    def close(self) -> None:
+        if self.descriptor >= 0:
+            descriptor, self.descriptor = self.descriptor, -1
+            os.close(descriptor)
+
+
 def prepare(config: Config) -> None:
     """Make the folders that all Maildirs share."""
     config.staging.mkdir(mode=0o770, parents=True, exist_ok=True)
 
 
-def stage_all(config: Config, letters: Sequence[Letter]) -> list[tuple[Staged, ...] | OSError]:
+def stage_all(
+    config: Config, letters: Sequence[Letter], *, apart: bool = False
+) -> list[tuple[Staged, ...] | OSError]:
     """Write every copy durably into staging/: for each letter its copies, or why it can't have them.
 
-    A letter that fails leaves nothing behind, and the others go on. All files are written
-    before the first is synced, and the folder is synced once for all.
+    A letter that fails leaves nothing behind, and the others go on. Files are written, up to
+    a bound, before the first is synced, and the folder is synced once for all.
     """
-    written: list[list[tuple[Staged, int]] | OSError] = [_written(config, letter) for letter in letters]
     results: list[tuple[Staged, ...] | OSError] = []
-    for files in written:
-        results.append(files if isinstance(files, OSError) else _synced(files))
+    for some in _in_groups(letters):
+        written = [_written(config, letter, apart) for letter in some]
+        results += [files if isinstance(files, OSError) else _synced(files) for files in written]
     if any(isinstance(result, tuple) and result for result in results):
         try:
             sync_folder(config.staging)
@@ -106,12 +124,27 @@ def publish_all(config: Config, staged: Sequence[Staged]) -> list[OSError | None
     ]
 
 
-def stage(config: Config, letter: Letter) -> tuple[Staged, ...]:
-    """One letter's copies in staging/. Raises OSError, nothing left behind."""
-    [result] = stage_all(config, [letter])
+def stage(config: Config, letter: Letter, *, apart: bool = False) -> tuple[Staged, ...]:
+    """One letter's copies in staging/. Raises OSError, nothing left behind.
+
+    `apart`: under names of this try alone, which nobody takes for a staged copy until `take_name`.
+    """
+    [result] = stage_all(config, [letter], apart=apart)
     if isinstance(result, OSError):
         raise result
     return result
+
+
+def take_name(config: Config, staged: Staged) -> Staged:
+    """A copy that was staged apart becomes its recipient's, durably. Raises OSError; may be called again."""
+    named = replace(staged, path=staged.path.with_name(staged.path.name.removeprefix(_APART).partition(".")[2]))
+    try:
+        os.rename(staged.path, named.path)
+    except FileNotFoundError:
+        if not named.path.exists():
+            raise
+    sync_folder(config.staging)
+    return named
 
 
 def publish(config: Config, staged: Staged) -> None:
@@ -132,6 +165,13 @@ def staged_files(config: Config) -> Iterator[tuple[int, Path]]:
     for entry in os.scandir(config.staging):
         if match := _NAME.match(entry.name):
             yield ids.from_text(match[1]), Path(entry.path)
+
+
+def tries_left(config: Config) -> Iterator[Path]:
+    """What was staged apart and may have been left behind."""
+    for entry in os.scandir(config.staging):
+        if entry.name.startswith(_APART):
+            yield Path(entry.path)
 
 
 def staged_copy(config: Config, recipient_id: int, mailbox: LocalMailbox) -> Staged | None:
@@ -173,18 +213,34 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def _written(config: Config, letter: Letter) -> list[tuple[Staged, int]] | OSError:
-    """Each copy with its open file, on its way to the disk."""
-    files: list[tuple[Staged, int]] = []
+def _in_groups(letters: Sequence[Letter]) -> Iterator[list[Letter]]:
+    """Letters whose copies may be open at once; a letter with more copies than that is alone."""
+    group: list[Letter] = []
+    copies = 0
+    for letter in letters:
+        if group and copies + len(letter.copies) > OPEN_MOST:
+            yield group
+            group, copies = [], 0
+        group.append(letter)
+        copies += len(letter.copies)
+    yield group
+
+
+def _written(config: Config, letter: Letter, apart: bool) -> list[_File] | OSError:
+    """Each copy with its file, on its way to the disk and open, or on it and closed."""
+    files: list[_File] = []
     try:
-        for copy in letter.copies:
+        for number, copy in enumerate(letter.copies):
+            if number % OPEN_MOST == 0:
+                _sync_files(files)
             head = f"Return-Path: <{letter.reverse_path}>\r\nDelivered-To: {copy.resolved}\r\n".encode()
             size = len(head) + len(letter.prefix) + letter.body.size
-            path = config.staging / file_name(config, copy.recipient_id, letter.received_at, size)
+            name = file_name(config, copy.recipient_id, letter.received_at, size)
+            path = config.staging / (f"{_APART}{secrets.token_hex(8)}.{name}" if apart else name)
             # A file of that name is a try that a crash cut short.
             path.unlink(missing_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
-            files.append((Staged(copy.recipient_id, copy.mailbox, path, size), descriptor))
+            files.append(_File(Staged(copy.recipient_id, copy.mailbox, path, size), descriptor))
             os.fchmod(descriptor, 0o640)
             _fill(descriptor, head + letter.prefix, letter.body)
             # Starts write-back, so that the syncs that follow wait for all of it at once.
@@ -198,22 +254,27 @@ def _written(config: Config, letter: Letter) -> list[tuple[Staged, int]] | OSErr
     return files
 
 
-def _synced(files: Sequence[tuple[Staged, int]]) -> tuple[Staged, ...] | OSError:
+def _synced(files: Sequence[_File]) -> tuple[Staged, ...] | OSError:
     try:
-        for _, descriptor in files:
-            os.fsync(descriptor)
+        _sync_files(files)
     except OSError as error:
         _abandon(files)
         return error
-    for _, descriptor in files:
-        os.close(descriptor)
-    return tuple(staged for staged, _ in files)
+    return tuple(file.staged for file in files)
 
 
-def _abandon(files: Sequence[tuple[Staged, int]]) -> None:
-    for staged, descriptor in files:
-        os.close(descriptor)
-        staged.path.unlink(missing_ok=True)
+def _sync_files(files: Sequence[_File]) -> None:
+    for file in files:
+        if file.descriptor >= 0:
+            os.fsync(file.descriptor)
+    for file in files:
+        file.close()
+
+
+def _abandon(files: Iterable[_File]) -> None:
+    for file in files:
+        file.close()
+        file.staged.path.unlink(missing_ok=True)
 
 
 def _fill(descriptor: int, head: bytes, body: Body) -> None:

@@ -268,6 +268,7 @@ def test_crash_before_the_commit_leaves_a_file_that_goes_after_a_day(here):
     here.age_staged(3600)
     here.intake.sweep()
     assert len(here.staged()) == 1
+    (here.config.staging / "try-0123456789abcdef.1.R0000000000001.mx.posthouse.test,S=1,W=1").touch()
     here.age_staged(86400 + 60)
     here.intake.sweep()
     assert here.staged() == []

@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import resource
 import stat
 from dataclasses import replace
 
@@ -157,6 +158,20 @@ def test_no_descriptor_is_left_open(config, monkeypatch):
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+@pytest.mark.parametrize("shape", [[300], [100] * 3, [1, 300, 1]])
+def test_many_copies_need_few_descriptors(config, shape):
+    """A list of a thousand members is one message: it must not take the sessions' descriptors."""
+    every = [letter(*(f"m{number}@demo.test" for number in range(copies))) for copies in shape]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + maildir.OPEN_MOST + 20, hard))
+    try:
+        results = maildir.stage_all(config, every)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert [len(result) for result in results] == shape
+    assert len(staged_names(config)) == sum(shape)
+
+
 def test_second_publication_changes_nothing_wherever_the_person_moved_it(config):
     [staged] = maildir.stage(config, letter("office@demo.test"))
     maildir.publish(config, staged)
@@ -190,6 +205,17 @@ def test_staging_again_after_a_crash_replaces_the_half_written_file(config):
     [again] = maildir.stage(config, one)
     assert again.path == staged.path
     assert again.path.read_bytes() == whole
+
+
+def test_copy_of_a_try_is_nobodys_until_it_takes_its_name(config):
+    one = letter("office@demo.test")
+    first, second = maildir.stage(config, one, apart=True)[0], maildir.stage(config, one, apart=True)[0]
+    assert first.path != second.path
+    assert maildir.staged_copy(config, first.recipient_id, first.mailbox) is None
+    named = maildir.take_name(config, first)
+    assert maildir.staged_copy(config, first.recipient_id, first.mailbox) == named
+    maildir.unstage([second])
+    assert staged_names(config) == [named.path.name] == [maildir.stage(config, one)[0].path.name]
 
 
 def test_staged_copy_is_found_by_its_recipient(config):

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 from django.db import connections
@@ -309,6 +310,20 @@ class TestHere:
         await go(house, message)
         assert len(house.new(house.office)) == 1
 
+    async def test_who_lost_its_lease_leaves_no_second_copy(self, house):
+        """A worker that hung between claim and staging: another one has delivered the message meanwhile."""
+        message = await house.queue("office@demo.test")
+        hung = house.runner()
+        (claimed,) = spool.claim(now=house.clock.now(), lease_by=hung._lease_by, lease_s=1, limit=1)
+        content = spool.read_content(message.id, folder=house.config.spool)
+        house.clock.shift_s = 2.0
+        await go(house, message)
+        (to,) = (await house.directory.resolve(parse_address("office@demo.test"))).deliveries
+        answer = await hung._call(partial(hung._put, to.mailbox, claimed, claimed.recipients[0], content))
+        assert answer == reply.UNAVAILABLE
+        assert list(house.config.staging.iterdir()) == []
+        assert len(house.new(house.office)) == 1
+
     async def test_a_domain_that_came_here_since_is_local_now(self, house, server):
         message = await house.queue("ann@moved.test")
         world.domain("moved.test", house.demo)
@@ -324,7 +339,7 @@ class TestHere:
         assert (row.state, row.last_reply.split()[1]) == ("failed", "5.1.1")
 
     async def test_a_full_disk_waits(self, house, monkeypatch):
-        def full(*_):
+        def full(*_, **__):
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(maildir, "stage", full)

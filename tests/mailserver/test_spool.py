@@ -1,5 +1,6 @@
 """The spool on the database under test: what it writes, leases and settles, and what it refuses."""
 
+import errno
 import json
 import multiprocessing
 import sys
@@ -503,10 +504,24 @@ def test_only_the_holder_of_the_lease_marks_a_recipient_staged():
     dsn = entry(local("office@demo.test"))
     accept(replace(dsn, recipients=spool.recipients_of(dsn.incoming, IDS.next, staged=False), keep_content=True))
     [message] = claim()
-    ids = [recipient.id for recipient in message.recipients]
-    assert spool.mark_staged(ids, lease_by="other") == frozenset()
-    assert spool.mark_staged(ids, lease_by=BY) == frozenset(ids)
+    [recipient] = message.recipients
+    named = []
+    assert not spool.mark_staged(recipient.id, lease_by="other", take_name=lambda: named.append("other"))
+    assert spool.mark_staged(recipient.id, lease_by=BY, take_name=lambda: named.append(BY))
+    assert named == [BY]
     assert Recipient.objects.get().staged
+
+
+def test_recipient_whose_file_can_not_take_its_name_is_not_marked():
+    def broken():
+        raise OSError(errno.EIO, "Input/output error")
+
+    dsn = entry(local("office@demo.test"))
+    accept(replace(dsn, recipients=spool.recipients_of(dsn.incoming, IDS.next, staged=False), keep_content=True))
+    [message] = claim()
+    with pytest.raises(OSError, match="Input"):
+        spool.mark_staged(message.recipients[0].id, lease_by=BY, take_name=broken)
+    assert not Recipient.objects.get().staged
 
 
 def test_which_exist_and_which_keys_are_in_use():
