@@ -12,7 +12,7 @@ import asyncio
 import random
 import secrets
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -88,6 +88,9 @@ class _Remote:
 
 class Lanes:
     """Claimed messages that wait for their turn, and how many are under way: the fairness within a worker.
+_Place = LocalMailbox | _Remote | Reply
+
+
 
     A lane is a tenant's mail to one next hop. Lanes take turns; a tenant and a hop have
     only so many under way at once.
@@ -358,7 +361,10 @@ class Runner:
             return settlements
         sender = await self._returns_to(message)
         content = await self._call(partial(spool.read_content, message.id, folder=self._content.folder))
-        outcomes = await self._outcomes(replace(message, recipients=tuple(going)), content, until)
+        places = {recipient.id: await self._where(recipient) for recipient in going}
+        # With the addresses that they have there now: what is told of an outcome depends on them.
+        message = replace(message, recipients=tuple(_aimed(recipient, places[recipient.id]) for recipient in going))
+        outcomes = await self._outcomes(message, places, content, until)
         header = await self._call(partial(_header_block, content)) if content else b""
         tell = partial(self._told, message, sender, content, header)
         return settlements + self._settled(message, outcomes, tell, returnable=sender is not None)
@@ -397,18 +403,18 @@ class Runner:
         return found if found and found.verdict in (Verdict.HERE, Verdict.ELSEWHERE) else None
 
     async def _outcomes(
-        self, message: ClaimedMessage, content: StoredContent | None, until: datetime
+        self, message: ClaimedMessage, places: Mapping[int, _Place], content: StoredContent | None, until: datetime
     ) -> list[Outcome]:
         """One for each recipient: local ones into their mailbox, then the others grouped by where they go."""
         outcomes: list[Outcome] = []
         here: list[tuple[LocalMailbox, Claimed]] = []
         ways: dict[tuple[str, Route | None], list[Claimed]] = {}
         for recipient in message.recipients:
-            to = await self._where(recipient)
+            to = places[recipient.id]
             if isinstance(to, LocalMailbox):
                 here.append((to, recipient))
             elif isinstance(to, _Remote):
-                ways.setdefault((to.hop, to.route), []).append(replace(recipient, resolved=to.resolved))
+                ways.setdefault((to.hop, to.route), []).append(recipient)
             else:
                 kind = Disposition.FAILED if to.is_permanent else Disposition.DEFERRED
                 outcomes += _all([recipient], kind, to)
@@ -418,7 +424,7 @@ class Runner:
             outcomes += await self._away(replace(message, recipients=tuple(recipients)), content, hop, route, until)
         return outcomes
 
-    async def _where(self, recipient: Claimed) -> LocalMailbox | _Remote | Reply:
+    async def _where(self, recipient: Claimed) -> _Place:
         """Asked again at each try: a mailbox may be gone, a domain have come here, a route been set."""
         address = _address(recipient.resolved)
         if address is None:
@@ -691,6 +697,10 @@ def _kind(recipient: Claimed, outcome: Outcome, now: datetime) -> dsn.Kind | Non
         kind = dsn.Kind.SUCCESS
     elif schedule.delay_warning_due(recipient.accepted_at, now) and not recipient.delay_reported:
         kind = dsn.Kind.DELAY
+def _aimed(recipient: Claimed, to: _Place) -> Claimed:
+    return replace(recipient, resolved=to.resolved) if isinstance(to, _Remote) else recipient
+
+
     else:
         return None
     return kind if dsn.is_wanted(kind, recipient.notify) else None

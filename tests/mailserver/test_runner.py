@@ -280,6 +280,20 @@ class TestOutward:
         assert b"secret" not in mail and b"far.test" not in mail
 
 
+    async def test_where_an_address_leads_that_became_an_alias_is_not_told(self, house, server):
+        server.behaviour.rcpt = {"secret@far.test": "550 5.1.1 secret@far.test unknown"}
+        await house.queue("office@demo.test")
+        address = house.office.address
+        house.office.delete()
+        address.delete()
+        world.alias("office@demo.test", "secret@far.test")
+        async with running(house):
+            await until(lambda: house.new(house.shop))
+        (mail,) = house.new(house.shop)
+        assert b"office@demo.test" in mail
+        assert b"secret" not in mail and b"far.test" not in mail
+
+
 @database
 class TestHere:
     async def test_a_waiting_local_copy_goes_into_the_mailbox_once(self, house):
