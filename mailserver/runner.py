@@ -61,6 +61,8 @@ LEASE_REST_S = 60.0  # of a lease is left for settling
 LEASE_START = 1 / 3  # of a lease: a message that waited longer for its turn is given back
 LOST_LEASES = 3  # a recipient that so many crashed workers had in hand is not touched again
 BACKOFF_S = (0.5, 10.0)  # while the database is gone
+# After that, leases that ran out meanwhile are left alone: others first write what they have delivered.
+LEASES_REST_S = 30.0
 HEADER_BYTES = 1024 * 1024
 
 T = TypeVar("T")
@@ -199,6 +201,7 @@ class Runner:
         self._finished = asyncio.Event()
         self._made_room_at: datetime | None = None
         self._backoff_s = 0.0
+        self._leases_rest_until: datetime | None = None
         self._full = False  # the last claim took all that there was room for: there may be more
 
     # Its life
@@ -262,8 +265,12 @@ class Runner:
         if room <= 0:
             return LONGEST_SLEEP_S
         now = self._clock.now()
+        if self._backoff_s:
+            self._leases_rest_until = now + timedelta(seconds=LEASES_REST_S)
+        lapsed = self._leases_rest_until is None or now > self._leases_rest_until
         claimed = await self._call(partial(
-            spool.claim, now=now, lease_by=self._lease_by, lease_s=self._config.lease_s, limit=room, node=self._node
+            spool.claim, now=now, lease_by=self._lease_by, lease_s=self._config.lease_s, limit=room, node=self._node,
+            lapsed=lapsed,
         ))
         for message in claimed:
             self._lanes.add(_Held(message, now))
@@ -271,7 +278,8 @@ class Runner:
             return 0.0
         self._full = False
         due = await self._call(partial(spool.next_due, now))
-        return min(LONGEST_SLEEP_S, max(0.05, (due - now).total_seconds())) if due else LONGEST_SLEEP_S
+        soonest_s = 0.05 if lapsed else 1.0
+        return min(LONGEST_SLEEP_S, max(soonest_s, (due - now).total_seconds())) if due else LONGEST_SLEEP_S
 
     def _start(self) -> None:
         too_late = self._clock.now() - timedelta(seconds=self._config.lease_s * LEASE_START)

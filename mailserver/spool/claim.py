@@ -6,7 +6,7 @@ message goes and how it is delivered is the runner's. DESIGN §5, "Queue".
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from mailserver import log
@@ -18,6 +18,7 @@ from panel.sending.models import Content
 # Written out, not as parameters, so that PostgreSQL uses the partial index recipient_due.
 _WAITING = "state = 'waiting' AND holds = 0"
 _CLAIMABLE = f"{_WAITING} AND due_at <= %s AND (lease_until IS NULL OR lease_until < %s)"
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)  # no lease ran out before that
 # Of so many due rows for each that is wanted, tenants are served in turn: bounds what a claim reads.
 _READ_AHEAD = 20
 _CLAIMED = (
@@ -29,20 +30,22 @@ _LEASE_UNTIL = _CLAIMED.index("lease_until")
 
 
 def claim(
-    *, now: datetime, lease_by: str, lease_s: float, limit: int, node: int | None = None
+    *, now: datetime, lease_by: str, lease_s: float, limit: int, node: int | None = None, lapsed: bool = True
 ) -> list[ClaimedMessage]:
     """Lease up to `limit` due recipients for `lease_s` seconds, grouped by message and next hop.
 
     Nothing when the node (its number) is draining. `lease_by` must be the claimer's alone:
-    settle and release ask for it. Raises SpoolUnavailable.
+    settle and release ask for it. Without `lapsed` leases that ran out are left alone.
+    Raises SpoolUnavailable.
     """
     if not 0 < len(lease_by) <= 60:
         raise ValueError(f"lease_by {lease_by!r} is empty or longer than its column")
+    moments = (now, now if lapsed else _LONG_AGO)
     with sql.usable_connection():
-        ids = _candidates(now, limit, node)
+        ids = _candidates(moments, limit, node)
     if not ids:
         return []
-    return sql.run(lambda: _lease(ids, now, lease_by, now + timedelta(seconds=lease_s), limit))
+    return sql.run(lambda: _lease(ids, moments, lease_by, now + timedelta(seconds=lease_s), limit))
 
 
 def next_due(now: datetime) -> datetime | None:
@@ -170,23 +173,21 @@ def _id_of(key: str) -> int | None:
         return None
 
 
-def _candidates(now: datetime, limit: int, node: int | None) -> list[int]:
+def _candidates(moments: tuple[datetime, datetime], limit: int, node: int | None) -> list[int]:
     """Due recipients, each tenant's first before any tenant's second."""
-    at = sql.moment(now)
     rows = sql.fetch(
         "SELECT id FROM (SELECT id, due_at, ROW_NUMBER() OVER (PARTITION BY tenant_id ORDER BY due_at, id) AS turn"
         f" FROM (SELECT id, due_at, tenant_id FROM sending_recipient WHERE {_CLAIMABLE} AND NOT EXISTS"
         " (SELECT 1 FROM operations_node WHERE number = %s AND draining)"
         " ORDER BY due_at LIMIT %s) AS due) AS turns ORDER BY turn, due_at, id LIMIT %s",
-        [at, at, -1 if node is None else node, limit * _READ_AHEAD, limit * 4],
+        [*map(sql.moment, moments), -1 if node is None else node, limit * _READ_AHEAD, limit * 4],
     )
     return [number for (number,) in rows]
 
 
 def _lease(
-    ids: Sequence[int], now: datetime, lease_by: str, until: datetime, limit: int
+    ids: Sequence[int], moments: tuple[datetime, datetime], lease_by: str, until: datetime, limit: int
 ) -> list[ClaimedMessage]:
-    at = sql.moment(now)
     columns = ", ".join(_CLAIMED)
     turns = ", ".join(["(%s, %s)"] * len(ids))
     # Others claim at the same time: what they hold is skipped, or is no longer claimable.
@@ -194,7 +195,7 @@ def _lease(
         f"SELECT {columns} FROM sending_recipient JOIN (VALUES {turns}) AS turns ON id = turns.column1"
         f" WHERE {_CLAIMABLE} ORDER BY turns.column2 LIMIT %s"
         + sql.for_update(" OF sending_recipient SKIP LOCKED"),
-        [*(value for turn, number in enumerate(ids) for value in (number, turn)), at, at, limit],
+        [*(value for turn, number in enumerate(ids) for value in (number, turn)), *map(sql.moment, moments), limit],
     )
     if not rows:
         return []

@@ -456,6 +456,37 @@ class TestFaults:
         assert row.state == "delivered"
         assert len(server.received) == 1
 
+    async def test_what_was_sent_before_a_long_outage_is_not_sent_again(self, house, server, monkeypatch):
+        """The lease ran out meanwhile, and the queue is claimed before the settlement is written."""
+        settle, claim = spool.settle, spool.claim
+        gone = True
+
+        def not_settled(*args, **fields):
+            if gone:
+                raise spool.SpoolUnavailable("gone")
+            return settle(*args, **fields)
+
+        def claimed(**fields):
+            nonlocal gone
+            if server.received and gone and house.clock.shift_s == 0.0:
+                house.clock.shift_s = house.config.lease_s + 1
+                raise spool.SpoolUnavailable("gone")
+            try:
+                return claim(**fields)
+            finally:
+                gone = gone and not server.received
+
+        monkeypatch.setattr(spool, "settle", not_settled)
+        monkeypatch.setattr(spool, "claim", claimed)
+        monkeypatch.setattr(module, "BACKOFF_S", (0.2, 0.2))
+        message = await house.queue("ann@far.test")
+        async with running(house) as made:
+            while not settled(message):
+                made.wake()
+                await asyncio.sleep(0.01)
+        assert states() == ["delivered"]
+        assert len(server.received) == 1
+
     @pytest.mark.parametrize("where", ["claim", "directory"])
     async def test_a_database_that_is_gone_for_a_while_loses_nothing(self, house, server, monkeypatch, where):
         monkeypatch.setattr(module, "BACKOFF_S", (0.01, 0.02))

@@ -309,6 +309,14 @@ def test_lease_that_ran_out_can_be_claimed_again():
     assert Recipient.objects.get().lease_by == "2/1"
 
 
+def test_leases_that_ran_out_can_be_left_alone():
+    accept(entry(remote("a@remote.test")))
+    assert claim(lease_s=1)
+    accept(entry(remote("b@remote.test")))
+    [message] = claim(now=now() + timedelta(seconds=5), lease_by="other", lapsed=False)
+    assert message.recipients[0].resolved == "b@remote.test"
+
+
 def test_a_lease_that_runs_out_counts_as_a_lost_try():
     accept(entry(remote("a@remote.test")))
     moment = now()
