@@ -88,11 +88,11 @@ class _Remote:
     resolved: str
 
 
-class Lanes:
-    """Claimed messages that wait for their turn, and how many are under way: the fairness within a worker.
 _Place = LocalMailbox | _Remote | Reply
 
 
+class Lanes:
+    """Claimed messages that wait for their turn, and how many are under way: the fairness within a worker.
 
     A lane is a tenant's mail to one next hop. Lanes take turns; a tenant and a hop have
     only so many under way at once.
@@ -329,14 +329,20 @@ class Runner:
         if self._lanes.waiting < PARKED or lately:
             return
         self._made_room_at = now
+        back = self._lanes.make_room()
         settlements = [
             self._waits(held.message, recipient, WAITS_TURN, now + timedelta(seconds=self._chance.uniform(*PUT_BACK_S)))
-            for held in self._lanes.make_room()
+            for held in back
             for recipient in held.message.recipients
         ]
-        await self._call(partial(
-            spool.settle, settlements, now=now, lease_by=self._lease_by, next_id=self._ids.next,
-        ))
+        try:
+            await self._call(partial(
+                spool.settle, settlements, now=now, lease_by=self._lease_by, next_id=self._ids.next,
+            ))
+        except spool.SpoolUnavailable:
+            for held in reversed(back):
+                self._lanes.add(held)
+            raise
 
     # One message
 
@@ -691,6 +697,10 @@ class Runner:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
 
+def _aimed(recipient: Claimed, to: _Place) -> Claimed:
+    return replace(recipient, resolved=to.resolved) if isinstance(to, _Remote) else recipient
+
+
 def _all(recipients: Iterable[Claimed], disposition: Disposition, answer: Reply) -> list[Outcome]:
     return [Outcome(recipient.id, disposition, answer) for recipient in recipients]
 
@@ -705,10 +715,6 @@ def _kind(recipient: Claimed, outcome: Outcome, now: datetime) -> dsn.Kind | Non
         kind = dsn.Kind.SUCCESS
     elif schedule.delay_warning_due(recipient.accepted_at, now) and not recipient.delay_reported:
         kind = dsn.Kind.DELAY
-def _aimed(recipient: Claimed, to: _Place) -> Claimed:
-    return replace(recipient, resolved=to.resolved) if isinstance(to, _Remote) else recipient
-
-
     else:
         return None
     return kind if dsn.is_wanted(kind, recipient.notify) else None

@@ -609,6 +609,21 @@ class TestLanes:
 
 
 @database
+async def test_a_crowded_lane_stays_when_it_can_not_go_back(house, monkeypatch):
+    def gone(*_, **__):
+        raise spool.SpoolUnavailable("gone")
+
+    monkeypatch.setattr(module, "PARKED", 3)
+    monkeypatch.setattr(spool, "settle", gone)
+    made = house.runner()
+    for number in range(3):
+        made._lanes.add(TestLanes().message(number, 1, "a.test"))
+    with pytest.raises(spool.SpoolUnavailable):
+        await made._make_room()
+    assert TestLanes().drain(made._lanes) == [0, 1, 2]
+
+
+@database
 async def test_a_crowded_lane_goes_back_so_that_others_are_claimed(house, server, monkeypatch):
     monkeypatch.setattr(module, "PARKED", 8)
     monkeypatch.setattr(module, "CLAIM", 4)
