@@ -13,6 +13,7 @@ import ssl
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from datetime import timedelta
 
 import uvloop
 
@@ -31,6 +32,7 @@ from panel.database.ids import IdMaker
 HANDSHAKE_TIMEOUT_S = 30.0
 HOUSEKEEPING_S = 5.0
 SWEEP_S = 60.0
+SUSPENDED_S = 900.0  # after which it is asked again whether what is held may go
 CLOCK_JUMP_S = 30.0
 _EXECUTOR_THREADS = 8  # each with a database connection of its own
 
@@ -140,6 +142,8 @@ class Worker:
 
     def sweep(self) -> None:
         self.intake.sweep()
+        now = self.clock.now()
+        spool.try_suspended(now, held_before=now - timedelta(seconds=SUSPENDED_S))
         self.runner.wake_from_thread()
 
     def reload_certificate(self) -> None:

@@ -14,6 +14,7 @@ from mailserver.spool.claim import (
     release,
     republish,
     spool_keys_in_use,
+    try_suspended,
     which_exist,
 )
 from mailserver.spool.nodes import NoFreeNumber, has_pending_migrations, register_node, seen
@@ -41,5 +42,6 @@ __all__ = [
     "seen",
     "settle",
     "spool_keys_in_use",
+    "try_suspended",
     "which_exist",
 ]

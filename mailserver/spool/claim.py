@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from mailserver import log
-from mailserver.envelope import Body, Claimed, ClaimedMessage, StoredContent
+from mailserver.envelope import Body, Claimed, ClaimedMessage, Hold, StoredContent
 from mailserver.spool import sql
 from panel.database import ids as id_text
 from panel.sending.models import Content
@@ -21,6 +21,7 @@ _CLAIMABLE = f"{_WAITING} AND due_at <= %s AND (lease_until IS NULL OR lease_unt
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)  # no lease ran out before that
 # Of so many due rows for each that is wanted, tenants are served in turn: bounds what a claim reads.
 _READ_AHEAD = 20
+_TRY_SUSPENDED = 500
 _CLAIMED = (
     "id", "message_id", "original", "resolved", "tenant_id", "recipient_tenant_id", "next_hop", "tries",
     "expires_at", "staged", "notify", "orcpt", "delay_reported", "lease_until",
@@ -46,6 +47,25 @@ def claim(
     if not ids:
         return []
     return sql.run(lambda: _lease(ids, moments, lease_by, now + timedelta(seconds=lease_s), limit))
+
+
+def try_suspended(now: datetime, *, held_before: datetime) -> int:
+    """Make due what was last held as suspended before a moment, up to a bound; how many.
+
+    The claimer asks again whether it may go, and holds it anew. Resuming lifts holds by
+    itself, but not the one that a claimer, still sure that the sender is suspended, writes
+    in that very moment. Raises SpoolUnavailable.
+    """
+    skip = sql.for_update(" SKIP LOCKED")
+    return sql.run(
+        lambda: sql.change(
+            "UPDATE sending_recipient SET holds = 0, due_at = %s WHERE id IN (SELECT id FROM sending_recipient"
+            # "> 0" is the partial index's condition.
+            " WHERE state = 'waiting' AND holds > 0 AND holds = %s AND due_at < %s"
+            f" ORDER BY due_at LIMIT %s{skip})",
+            [sql.moment(now), int(Hold.SUSPENDED), sql.moment(held_before), _TRY_SUSPENDED],
+        )
+    )
 
 
 def next_due(now: datetime) -> datetime | None:

@@ -179,6 +179,7 @@ class Recipient(models.Model):
         indexes = [
             models.Index(fields=["message"]),
             models.Index(fields=["due_at"], condition=Q(state="waiting", holds=0), name="recipient_due"),
+            models.Index(fields=["due_at"], condition=Q(state="waiting", holds__gt=0), name="recipient_held"),
             models.Index(fields=["tenant", "-id"]),
             models.Index(fields=["recipient_tenant", "-id"]),
         ]

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from unittest.mock import AsyncMock
 
 import pytest
 from django.db import connections
@@ -391,6 +392,26 @@ class TestHolds:
         Recipient.objects.update(holds=0)
         async with running(house):
             await until(lambda: states() == ["delivered"])
+
+    async def test_a_hold_written_just_after_the_resumption_does_not_stay(self, house, server, monkeypatch):
+        message = await house.queue("ann@far.test")
+        suspended = AsyncMock(return_value=False)  # what was known before the sender was resumed
+        with monkeypatch.context() as before:
+            before.setattr(house.directory, "may_go", suspended)
+            (row,) = await go(house, message)
+        assert row.holds == models.Hold.SUSPENDED
+        now = house.clock.now()
+        assert spool.try_suspended(now, held_before=now - timedelta(minutes=5)) == 0
+        assert spool.try_suspended(now, held_before=now + timedelta(seconds=1)) == 1
+        async with running(house):
+            await until(lambda: states() == ["delivered"])
+
+    @pytest.mark.parametrize("holds", [models.Hold.UNDELIVERABLE, models.Hold.SUSPENDED | models.Hold.POISON])
+    async def test_other_holds_stay(self, house, holds):
+        await house.queue("ann@far.test")
+        Recipient.objects.update(holds=holds)
+        now = house.clock.now()
+        assert spool.try_suspended(now, held_before=now + timedelta(hours=1)) == 0
 
     async def test_mail_for_a_suspended_mailbox_is_still_received(self, house):
         message = await house.queue("office@demo.test", sender="x@far.test", direction="inbound")
