@@ -12,12 +12,14 @@ import errno
 import fcntl
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
 import ssl
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -83,6 +85,7 @@ class Parent:
         lock = take_lock(self.config)
         context = load_context(self.config)
         node = ask_database(self.config)
+        raise_open_files()
         self.bind()
         log.setup("parent")
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
@@ -217,6 +220,12 @@ def prepare_folders(config: Config) -> None:
         probe.unlink()
     except OSError as error:
         raise CannotStart(
+def raise_open_files() -> None:
+    """As many open files as are allowed: a session is one, and the usual default is 1,024."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
             f"the data folder {config.data} can't be written: {error.strerror}. "
             "Give this user the right to it, or set POSTHOUSE_DATA to another folder."
         ) from None
@@ -280,6 +289,8 @@ def ask_database(config: Config) -> int:
     if "error" in answer:
         raise CannotStart(answer["error"])
     return int(answer["node"])
+        except BaseException:
+            traceback.print_exc()  # the parent's sentence leads to it
 
 
 def _database_answer(config: Config) -> dict[str, object]:
