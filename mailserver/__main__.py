@@ -26,6 +26,7 @@ from dataclasses import dataclass
 import django
 
 from mailserver import log, tls
+from mailserver.clock import Clock
 from mailserver.config import Config
 from mailserver.envelope import Listener
 from panel import environment
@@ -36,7 +37,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "panel.settings")
 VERSION = "0.1.0"
 BACKLOG = 1024
 RESTART_PAUSE_S = 1.0  # between two starts of a process that keeps dying
-KILL_AFTER_S = 5.0  # beyond what a worker may take to stop by itself
+KILL_AFTER_S = 10.0  # beyond stop_s: the queue's last settlements take up to HURRY_S of the runner's
 _PR_SET_PDEATHSIG = 1
 _SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
 
@@ -76,16 +77,19 @@ def main() -> int:
 class Parent:
     def __init__(self, config: Config) -> None:
         self.config = config
+        # One for all workers, also those that are started again: after a jump of the wall clock a clock
+        # of its own would take others' leases for lapsed, and mail for expired.
+        self.clock = Clock()
         self.sockets: list[list[tuple[Listener, socket.socket]]] = [[] for _ in range(config.workers)]
         self.children: list[Child] = []
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Raises CannotStart before anything is accepted."""
+        raise_open_files()
         prepare_folders(self.config)
         lock = take_lock(self.config)
         context = load_context(self.config)
         node = ask_database(self.config)
-        raise_open_files()
         self.bind()
         log.setup("parent")
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
@@ -151,7 +155,7 @@ class Parent:
                 _close_all(sockets)
         from mailserver import worker
 
-        worker.run(self.config, context, node=node, number=number, sockets=self.sockets[number])
+        worker.run(self.config, context, self.clock, node=node, number=number, sockets=self.sockets[number])
 
     def watch(self) -> None:
         """Start again what dies; returns when it is time to stop."""
@@ -187,7 +191,13 @@ class Parent:
                 os.kill(child.pid, number)
 
     def stop(self) -> None:
-        """Workers first, so that a session can finish with authd still there."""
+        """Workers first, so that a session can finish with authd still there.
+
+        The sockets before them: nobody accepts any more, and who connects now must be
+        refused at once and not wait in a queue for nothing.
+        """
+        for sockets in self.sockets:
+            _close_all(sockets)
         authd, workers = self.children[0], self.children[1:]
         self.end(workers, self.config.stop_s + KILL_AFTER_S)
         self.end([authd], KILL_AFTER_S)
@@ -210,6 +220,12 @@ class Parent:
             signal.sigtimedwait({signal.SIGCHLD}, 0.2)
 
 
+def raise_open_files() -> None:
+    """As many open files as are allowed: a session is one, and the usual default is 1,024."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def prepare_folders(config: Config) -> None:
     """Make the data folder's parts and see that spool and mail share a file system."""
     try:
@@ -220,12 +236,6 @@ def prepare_folders(config: Config) -> None:
         probe.unlink()
     except OSError as error:
         raise CannotStart(
-def raise_open_files() -> None:
-    """As many open files as are allowed: a session is one, and the usual default is 1,024."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
             f"the data folder {config.data} can't be written: {error.strerror}. "
             "Give this user the right to it, or set POSTHOUSE_DATA to another folder."
         ) from None
@@ -279,6 +289,8 @@ def ask_database(config: Config) -> int:
             os.close(reader)
             os.write(writer, json.dumps(_database_answer(config)).encode())
             status = 0
+        except BaseException:
+            traceback.print_exc()  # the parent's sentence leads to it
         finally:
             os._exit(status)
     os.close(writer)
@@ -289,15 +301,12 @@ def ask_database(config: Config) -> int:
     if "error" in answer:
         raise CannotStart(answer["error"])
     return int(answer["node"])
-        except BaseException:
-            traceback.print_exc()  # the parent's sentence leads to it
 
 
 def _database_answer(config: Config) -> dict[str, object]:
     from django.db.utils import Error
 
     from mailserver import spool
-    from mailserver.clock import Clock
 
     try:
         if spool.has_pending_migrations():

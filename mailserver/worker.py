@@ -1,12 +1,14 @@
 """One worker: an event loop with its share of the sessions and of the queue.
 
 Puts the parts together and keeps house: reads a changed certificate, says that the
-node is alive, finishes what a crash left staged. SIGTERM stops accepting, lets every
-session finish its message, then the queue's deliveries under way.
+node is alive, finishes what a crash left staged. SIGTERM stops accepting and lets every
+session finish its message, and the queue its deliveries under way.
 """
 
 import asyncio
+import fcntl
 import gc
+import os
 import signal
 import socket
 import ssl
@@ -14,6 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
 
 import uvloop
 
@@ -27,7 +30,7 @@ from mailserver.intake import Intake
 from mailserver.resolver import Resolver
 from mailserver.runner import Runner
 from mailserver.session import Services, Session
-from panel.database.ids import IdMaker
+from panel.database.ids import WORKERS, IdMaker
 
 HANDSHAKE_TIMEOUT_S = 30.0
 HOUSEKEEPING_S = 5.0
@@ -38,27 +41,57 @@ _EXECUTOR_THREADS = 8  # each with a database connection of its own
 
 
 def run(
-    config: Config, context: ssl.SSLContext, *, node: int, number: int, sockets: list[tuple[Listener, socket.socket]]
+    config: Config,
+    context: ssl.SSLContext,
+    clock: Clock,
+    *,
+    node: int,
+    number: int,
+    sockets: list[tuple[Listener, socket.socket]],
 ) -> None:
-    """The body of a worker process; returns when it was told to stop and has finished."""
+    """The body of a worker process; returns when it was told to stop and has finished.
+
+    `clock` is the parent's: a worker that is started again goes on with the others' time.
+    """
     uvloop.install()
     # What was made before the fork lives as long as the process: not looked at again.
     gc.freeze()
-    asyncio.run(Worker(config, context, node=node, number=number).serve(sockets))
+    of_ids = number_for_ids(config.run)
+    asyncio.run(Worker(config, context, clock, node=node, number=number, of_ids=of_ids).serve(sockets))
+
+
+def number_for_ids(folder: Path) -> int:
+    """The lowest number that no live process of this node makes ids with; ours until the process ends.
+
+    Not the worker's own: those of a parent that was killed finish their sessions while the
+    next one's workers begin, and two that made the same id would overwrite each other's mail.
+    """
+    for number in range(WORKERS):
+        # Never closed: the lock ends with the process.
+        descriptor = os.open(folder / f"ids-{number}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return number
+        except BlockingIOError:
+            os.close(descriptor)
+    raise RuntimeError(f"{WORKERS} processes of this node make ids already")
 
 
 class Worker:
-    def __init__(self, config: Config, context: ssl.SSLContext, *, node: int, number: int) -> None:
+    def __init__(
+        self, config: Config, context: ssl.SSLContext, clock: Clock, *, node: int, number: int, of_ids: int
+    ) -> None:
+        """`of_ids` is the number within the ids that it makes."""
         self.config = config
         self.context = context
         self.node = node
         self.number = number
-        self.clock = Clock()
+        self.clock = clock
         self.executor = ThreadPoolExecutor(_EXECUTOR_THREADS, thread_name_prefix="database")
         self.directory = Directory(
             separator=config.separator, postmaster=config.postmaster, hostname=config.hostname, executor=self.executor
         )
-        self.ids = IdMaker(node, number, self.clock.time_s)
+        self.ids = IdMaker(node, of_ids, self.clock.time_s)
         self.content = ContentStore(config)
         self.runner = Runner(
             config=config, directory=self.directory, ids=self.ids, clock=self.clock, content=self.content,
@@ -89,8 +122,8 @@ class Worker:
             await stopping.wait()
             for server in servers:
                 server.close()
-            await self.drain()
-            await self.runner.stop()
+            # At the same time: each may take its whole time.
+            await asyncio.gather(self.drain(), self.runner.stop())
             for task in background:
                 task.cancel()
         await loop.run_in_executor(None, self.intake.stop)
@@ -110,9 +143,12 @@ class Worker:
         """Every session ends after the message that it is at, within the bound."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.config.stop_s
-        for session in tuple(self.services.sessions):
-            session.drain()
-        while self.services.sessions and loop.time() < deadline:  # noqa: ASYNC110 bounded, and only at a stop
+        told: set[Session] = set()
+        while self.services.sessions and loop.time() < deadline:
+            # Again and again: a TLS handshake that was under way ends in one more session.
+            for session in self.services.sessions - told:
+                session.drain()
+                told.add(session)
             await asyncio.sleep(0.02)
         for session in tuple(self.services.sessions):
             session.abort()
