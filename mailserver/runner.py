@@ -11,7 +11,6 @@ A recipient that fails for good and can't be returned to a sender who authentica
 import asyncio
 import random
 import secrets
-from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
@@ -36,6 +35,7 @@ from mailserver.envelope import (
     Settlement,
     StoredContent,
 )
+from mailserver.lanes import LOCAL, Held, Lanes
 from mailserver.resolver import Resolver
 from mailserver.transports import maildir
 from mailserver.transports.smtp import SmtpTransport
@@ -46,11 +46,6 @@ from panel.rules.facts import Delivery, LocalMailbox, Resolution, Route, Verdict
 from panel.rules.headers import BadHeader
 from panel.rules.reply import Reply
 
-LOCAL = "local"  # the next hop of our own mailboxes
-RUNNING = 100  # messages under way in a worker
-RUNNING_A_TENANT = 25  # so that one tenant's slow remotes leave room for others
-RUNNING_A_HOP = 5  # connections to one next hop; what large receivers bear from a stranger
-RUNNING_LOCAL = 20
 PARKED = 400  # claimed messages that wait for their turn; an envelope each, no content
 CLAIM = 100  # recipients at a time
 MAKE_ROOM_S = 5.0  # between two times that a crowded lane is put back
@@ -66,17 +61,10 @@ LEASES_REST_S = 30.0
 HEADER_BYTES = 1024 * 1024
 
 T = TypeVar("T")
-Lane = tuple[int | None, str]  # tenant, next hop
 
 WAITS_SUSPENDED = "waits: its sender is suspended"
 WAITS_TURN = "waits: many messages go to the same place"
 WAITS_POISON = "held: its delivery crashed again and again"
-
-
-@dataclass(frozen=True, slots=True)
-class _Held:
-    message: ClaimedMessage
-    claimed_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,76 +77,6 @@ class _Remote:
 
 
 _Place = LocalMailbox | _Remote | Reply
-
-
-class Lanes:
-    """Claimed messages that wait for their turn, and how many are under way: the fairness within a worker.
-
-    A lane is a tenant's mail to one next hop. Lanes take turns; a tenant and a hop have
-    only so many under way at once.
-    """
-
-    def __init__(self) -> None:
-        self._waiting: dict[Lane, deque[_Held]] = {}
-        self._running: Counter[Lane] = Counter()
-        self._running_tenant: Counter[int | None] = Counter()
-        self._running_hop: Counter[str] = Counter()
-
-    @property
-    def waiting(self) -> int:
-        return sum(map(len, self._waiting.values()))
-
-    @property
-    def running(self) -> int:
-        return self._running.total()
-
-    def add(self, held: _Held) -> None:
-        self._waiting.setdefault(lane_of(held.message), deque()).append(held)
-
-    def next(self) -> _Held | None:
-        """The next one that may go, now counted as running; None when none may."""
-        if self.running >= RUNNING:
-            return None
-        for lane in list(self._waiting):
-            tenant, hop = lane
-            most = RUNNING_LOCAL if hop == LOCAL else RUNNING_A_HOP
-            if self._running_hop[hop] >= most or self._running_tenant[tenant] >= RUNNING_A_TENANT:
-                continue
-            queue = self._waiting.pop(lane)
-            held = queue.popleft()
-            if queue:
-                self._waiting[lane] = queue  # at the end: others first
-            self._count(lane, 1)
-            return held
-        return None
-
-    def done(self, message: ClaimedMessage) -> None:
-        self._count(lane_of(message), -1)
-
-    def make_room(self) -> list[_Held]:
-        """The later half of the longest lane: taken out, to be put back into the queue."""
-        lane = max(self._waiting, key=lambda each: len(self._waiting[each]), default=None)
-        if lane is None:
-            return []
-        queue = self._waiting[lane]
-        return [queue.pop() for _ in range(len(queue) // 2)]
-
-    def clear(self) -> list[_Held]:
-        """All that wait, taken out."""
-        waiting = [held for queue in self._waiting.values() for held in queue]
-        self._waiting.clear()
-        return waiting
-
-    def _count(self, lane: Lane, change: int) -> None:
-        for counter, key in ((self._running, lane), (self._running_tenant, lane[0]), (self._running_hop, lane[1])):
-            counter[key] += change  # type: ignore[index]
-            if not counter[key]:  # type: ignore[index]
-                del counter[key]
-
-
-def lane_of(message: ClaimedMessage) -> Lane:
-    first = message.recipients[0]
-    return first.tenant_id, first.next_hop
 
 
 class Runner:
@@ -273,7 +191,7 @@ class Runner:
             lapsed=lapsed,
         ))
         for message in claimed:
-            self._lanes.add(_Held(message, now))
+            self._lanes.add(Held(message, now))
         if sum(len(message.recipients) for message in claimed) >= room:
             return 0.0
         self._full = False
@@ -346,7 +264,7 @@ class Runner:
 
     # One message
 
-    async def _deliver(self, held: _Held) -> None:
+    async def _deliver(self, held: Held) -> None:
         """The top of a message's task: whatever goes wrong, its recipients wait and others go on."""
         message = held.message
         try:

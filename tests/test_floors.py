@@ -11,7 +11,7 @@ PANEL_FLOORS = ["tenants", "domains", "mailboxes", "sending", "operations", "con
 # A floor may import the floors before it, and itself.
 MAILSERVER_FLOORS = [
     {"envelope", "config", "clock", "log", "reader", "trace", "dsn", "resolver", "tls", "connection", "commands"},
-    {"directory", "spool", "content", "transports"},
+    {"directory", "spool", "content", "transports", "lanes"},
     {"intake", "session", "runner", "authd"},
     {"worker"},
     {"__main__"},

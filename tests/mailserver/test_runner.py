@@ -23,8 +23,9 @@ from mailserver.config import Config
 from mailserver.content import ContentStore
 from mailserver.directory import Directory, DirectoryUnavailable
 from mailserver.envelope import Accepted, Claimed, ClaimedMessage, Hold, Incoming
+from mailserver.lanes import RUNNING_A_HOP, RUNNING_A_TENANT, Held, Lanes
 from mailserver.resolver import Resolver
-from mailserver.runner import Lanes, Runner
+from mailserver.runner import Runner
 from mailserver.transports import maildir
 from panel import environment
 from panel.mailboxes.models import Credential, Mailbox
@@ -541,28 +542,28 @@ class TestFaults:
     async def test_a_slow_place_does_not_hold_up_others(self, house, server, monkeypatch):
         with peer(hangs={"CONNECT"}) as slow:
             OutboundRoute.objects.create(domain="slow.far.test", host="127.0.0.1", port=slow.listen.port)
-            for number in range(module.RUNNING_A_HOP + 3):
+            for number in range(RUNNING_A_HOP + 3):
                 await house.queue(f"u{number}@slow.far.test")
             house.config = dataclasses.replace(house.config, stop_s=0.05)
             async with running(house) as made:
-                await until(lambda: slow.connections == module.RUNNING_A_HOP)
+                await until(lambda: slow.connections == RUNNING_A_HOP)
                 message = await house.queue("ann@far.test")
                 made.wake()
                 await until(lambda: settled(message))
-                assert slow.connections == module.RUNNING_A_HOP
+                assert slow.connections == RUNNING_A_HOP
         assert len(server.received) == 1
 
     async def test_a_stop_lets_deliveries_finish_and_gives_leases_back(self, house, server):
         server.behaviour.hangs = {"DOT"}
         house.config = dataclasses.replace(house.config, stop_s=0.05)
-        for number in range(module.RUNNING_A_HOP + 2):
+        for number in range(RUNNING_A_HOP + 2):
             await house.queue(f"u{number}@far.test")
         async with running(house):
-            await until(lambda: sum(command == "DATA" for command in server.commands) == module.RUNNING_A_HOP)
+            await until(lambda: sum(command == "DATA" for command in server.commands) == RUNNING_A_HOP)
         rows = Recipient.objects.all()
         assert {row.state for row in rows} == {"waiting"}
         assert not any(row.lease_by for row in rows)
-        assert sorted(row.tries for row in rows) == [0, 0] + [1] * module.RUNNING_A_HOP
+        assert sorted(row.tries for row in rows) == [0, 0] + [1] * RUNNING_A_HOP
 
     async def test_waking_makes_it_look_at_once(self, house, server, monkeypatch):
         monkeypatch.setattr(module, "LONGEST_SLEEP_S", 60.0)
@@ -578,16 +579,16 @@ class TestFaults:
         async with running(house):
             await until(lambda: set(states()) == {"delivered"})
         assert len(server.received) == 40
-        assert server.connections <= module.RUNNING_A_HOP
+        assert server.connections <= RUNNING_A_HOP
 
 
 class TestLanes:
-    def message(self, number: int, tenant: int, hop: str) -> module._Held:
+    def message(self, number: int, tenant: int, hop: str) -> Held:
         now = datetime.now(UTC)
         recipient = Claimed(
             number, "a@b.test", "a@b.test", tenant, None, hop, 0, now, now, False, "", "", False
         )
-        return module._Held(
+        return Held(
             ClaimedMessage(number, "", "submission", tenant, 1, False, "", "", "", 1, (recipient,)), now
         )
 
@@ -614,7 +615,7 @@ class TestLanes:
         started = []
         while held := lanes.next():
             started.append(held.message)
-        assert sum(message.tenant_id == 1 for message in started) == module.RUNNING_A_TENANT
+        assert sum(message.tenant_id == 1 for message in started) == RUNNING_A_TENANT
         assert 999 in [message.id for message in started]
         for message in started:
             lanes.done(message)
