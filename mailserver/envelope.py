@@ -1,7 +1,6 @@
 """What the parts of the mailserver hand each other: frozen facts, no behaviour."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, IntFlag
 from pathlib import Path
@@ -229,4 +228,3 @@ class Settlement:
     reply: str
     attempt: Attempt | None
     dsn: "Incoming | None" = None
-    facts: Mapping[str, object] = field(default_factory=dict)

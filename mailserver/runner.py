@@ -146,8 +146,6 @@ class Runner:
         elif not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._awake.set)
 
-    wake_from_thread = wake
-
     async def stop(self) -> None:
         """Claim no more, let deliveries under way finish within `stop_s`, cancel the rest, give leases back."""
         self._stopping = True

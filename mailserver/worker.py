@@ -180,7 +180,7 @@ class Worker:
         self.intake.sweep()
         now = self.clock.now()
         spool.try_suspended(now, held_before=now - timedelta(seconds=SUSPENDED_S))
-        self.runner.wake_from_thread()
+        self.runner.wake()
 
     def reload_certificate(self) -> None:
         with suppress(OSError, ssl.SSLError):

@@ -568,7 +568,7 @@ class TestFaults:
     async def test_waking_makes_it_look_at_once(self, house, server, monkeypatch):
         monkeypatch.setattr(module, "LONGEST_SLEEP_S", 60.0)
         async with running(house) as made:
-            await asyncio.get_running_loop().run_in_executor(None, made.wake_from_thread)
+            await asyncio.get_running_loop().run_in_executor(None, made.wake)
             await house.queue("ann@far.test")
             made.wake()
             await until(lambda: states() == ["delivered"])
