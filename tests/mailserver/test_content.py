@@ -75,6 +75,16 @@ def test_body_that_can_not_be_kept_fails_alone(content, monkeypatch):
     assert content.path(second).exists()
 
 
+def test_body_of_another_message_is_never_replaced(content):
+    """Ids repeat when the clock was set back before a start."""
+    [key] = content.keep([(7, spilled(content))])
+    spill = content.new_spill()
+    spill.write(b"another")
+    [refused] = content.keep([(7, spill.finish())])
+    assert isinstance(refused, FileExistsError)
+    assert content.path(key).read_bytes() == WHOLE
+
+
 def test_nothing_is_kept_if_the_folder_can_not_be_synced(content, monkeypatch):
     bodies = [(letters.IDS.next(), spilled(content)) for _ in range(2)]
     whole = os.fsync
