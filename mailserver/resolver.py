@@ -20,6 +20,7 @@ import dns.name
 import dns.rdatatype
 import dns.resolver
 
+from mailserver import log
 from mailserver.config import Config
 from panel.environment import IPNetwork, Listen
 from panel.rules import reply
@@ -122,7 +123,13 @@ class Resolver:
         self._is_own_machine = is_own_machine
         self._chance = chance or random.Random()  # noqa: S311 spreads load, no secret
         self._lifetime_s = lifetime_s
-        self._dns = dns.asyncresolver.Resolver(configure=server is None)
+        try:
+            self._dns = dns.asyncresolver.Resolver(configure=server is None)
+        except dns.resolver.NoResolverConfiguration as error:
+            # A machine without a resolver still takes mail; what is for elsewhere waits. libc asks this address, too.
+            log.warning("the system names no DNS server, mail to other domains waits: set POSTHOUSE_DNS", error=error)
+            self._dns = dns.asyncresolver.Resolver(configure=False)
+            self._dns.nameservers = ["127.0.0.1"]
         if server is not None:
             self._dns.nameservers = [server.host]
             self._dns.port = server.port

@@ -4,6 +4,7 @@ import asyncio
 import ipaddress
 import random
 
+import dns.resolver as dns_library
 import pytest
 
 from mailserver.resolver import NullMx, Permanent, Resolver, Temporary, is_inner, is_this_machine
@@ -201,3 +202,14 @@ def test_the_internet_is_not_inner(address):
 def test_this_machine_knows_itself():
     assert is_this_machine("127.0.0.1")
     assert not is_this_machine("9.9.9.9")
+
+
+async def test_machine_without_a_resolver_starts_and_its_mail_waits(monkeypatch):
+    def missing(*_):
+        raise dns_library.NoResolverConfiguration("cannot open /etc/resolv.conf")
+
+    monkeypatch.setattr(dns_library.BaseResolver, "read_resolv_conf", missing)
+    made = Resolver(None, hostname="mx1.here.test", lifetime_s=0.2)
+    made._dns.port = 1  # whatever answers on this machine's own port 53 is not asked
+    with pytest.raises(Temporary):
+        await made.hops("far.test")
