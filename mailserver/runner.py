@@ -55,6 +55,9 @@ HURRY_S = 5.0  # that deliveries have to settle at a stop once they were cut sho
 LEASE_REST_S = 60.0  # of a lease is left for settling
 LEASE_START = 1 / 3  # of a lease: a message that waited longer for its turn is given back
 LOST_LEASES = 3  # a recipient that so many crashed workers had in hand is not touched again
+# What a crashed worker had in hand comes back at different moments: one of it crashed the worker, and
+# at a second and third time it must not have the same others beside it.
+SPREAD_S = (5.0, 120.0)
 BACKOFF_S = (0.5, 10.0)  # while the database is gone
 # After that, leases that ran out meanwhile are left alone: others first write what they have delivered.
 LEASES_REST_S = 30.0
@@ -64,6 +67,7 @@ T = TypeVar("T")
 
 WAITS_SUSPENDED = "waits: its sender is suspended"
 WAITS_TURN = "waits: many messages go to the same place"
+WAITS_CRASH = "waits: its delivery was cut short by a crash"
 WAITS_POISON = "held: its delivery crashed again and again"
 
 
@@ -188,7 +192,7 @@ class Runner:
             spool.claim, now=now, lease_by=self._lease_by, lease_s=self._config.lease_s, limit=room, node=self._node,
             lapsed=lapsed,
         ))
-        for message in claimed:
+        for message in await self._spread(claimed, now):
             self._lanes.add(Held(message, now))
         if sum(len(message.recipients) for message in claimed) >= room:
             return 0.0
@@ -196,6 +200,27 @@ class Runner:
         due = await self._call(partial(spool.next_due, now))
         soonest_s = 0.05 if lapsed else 1.0
         return min(LONGEST_SLEEP_S, max(soonest_s, (due - now).total_seconds())) if due else LONGEST_SLEEP_S
+
+    async def _spread(self, claimed: Sequence[ClaimedMessage], now: datetime) -> Sequence[ClaimedMessage]:
+        """Those to deliver now: of what crashed workers had in hand the first, the others are put back for a while."""
+        # Who lost too many is held at once instead.
+        suspects = [
+            message for message in claimed if 0 < max(each.lost_leases for each in message.recipients) < LOST_LEASES
+        ][1:]
+        if not suspects:
+            return claimed
+        settlements = [
+            self._waits(message, recipient, WAITS_CRASH, now + timedelta(seconds=self._chance.uniform(*SPREAD_S)))
+            for message in suspects
+            for recipient in message.recipients
+        ]
+        try:
+            await self._call(partial(
+                spool.settle, settlements, now=now, lease_by=self._lease_by, next_id=self._ids.next,
+            ))
+        except spool.SpoolUnavailable:
+            return claimed
+        return [message for message in claimed if message not in suspects]
 
     def _start(self) -> None:
         too_late = self._clock.now() - timedelta(seconds=self._config.lease_s * LEASE_START)

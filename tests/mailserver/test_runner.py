@@ -431,10 +431,27 @@ class TestHolds:
             ]
 
         monkeypatch.setattr(spool, "claim", crashed)
-        message = await house.queue("ann@far.test")
-        (row,) = await go(house, message)
-        assert row.holds == models.Hold.POISON
+        first, second = [await house.queue("ann@far.test") for _ in range(2)]
+        async with running(house):
+            await until(lambda: settled(first) and settled(second))
+        assert {row.holds for row in Recipient.objects.all()} == {models.Hold.POISON}
         assert server.received == []
+
+    async def test_what_crashed_with_others_is_not_tried_beside_the_same_again(self, house, server):
+        """Else whatever a poison message has beside it would be held with it."""
+        for number in range(5):
+            await house.queue(f"u{number}@far.test")
+        spool.claim(now=house.clock.now(), lease_by="crashed", lease_s=1, limit=100)
+        house.clock.shift_s = 2.0
+        async with running(house):
+            await until(lambda: "delivered" in states() and not Recipient.objects.exclude(lease_by="").exists())
+        rows = Recipient.objects.filter(state="waiting")
+        assert {(row.tries, row.holds) for row in rows} == {(1, 0)}
+        assert len({row.due_at for row in rows}) == rows.count() == 4
+        house.clock.shift_s = 200.0
+        async with running(house):
+            await until(lambda: set(states()) == {"delivered"})
+        assert len(server.received) == 5
 
     def test_the_bits_are_the_panels(self):
         assert {each.name: each.value for each in Hold} == {each.name: each.value for each in models.Hold}
