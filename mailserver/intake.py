@@ -245,7 +245,9 @@ class Intake:
         """Limits and rows, in one transaction; refused messages leave no file behind."""
         if not parts:
             return
-        answers = spool.accept([part.entry for part in parts], now=self._clock.now(), life=self._life)
+        answers = spool.accept(
+            [part.entry for part in parts], now=self._clock.now(), life=self._life, time_s=self._clock.time_s
+        )
         for part, answer in zip(parts, answers, strict=True):
             part.rows_follow = False
             if isinstance(answer, Accepted):

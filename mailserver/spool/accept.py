@@ -63,9 +63,13 @@ def recipients_of(incoming: Incoming, next_id: Callable[[], int], *, staged: boo
     return tuple(rows.values())
 
 
-def accept(batch: Sequence[Entry], *, now: datetime, life: timedelta = LIFE) -> list[Accepted | Refused]:
+def accept(
+    batch: Sequence[Entry], *, now: datetime, life: timedelta = LIFE, time_s: Callable[[], float] | None = None
+) -> list[Accepted | Refused]:
     """Take the batch's messages; one answer each, in the same order. Never raises for one of them.
 
+    `time_s` tells the time of the charges, asked under the counters' lock: whoever waited
+    for it must not be charged for an earlier minute, and be free before its hour is over.
     Over a limit: refused, nothing charged. A message that the database won't hold is refused
     alone, 451. Database lost: 451 for each.
     """
@@ -77,7 +81,7 @@ def accept(batch: Sequence[Entry], *, now: datetime, life: timedelta = LIFE) -> 
         except (ValueError, TypeError, AttributeError):
             log.fault("message can't be written", message=entry.incoming.id)
             answers[entry.incoming.id] = Refused(entry.incoming.id, reply.INTERNAL_ERROR)
-    answers |= _take(ready, now)
+    answers |= _take(ready, time_s or now.timestamp)
     return [answers[entry.incoming.id] for entry in batch]
 
 
@@ -156,11 +160,11 @@ def inserts(messages: Sequence[tuple[Row, Sequence[Row], Row | None]]) -> list[s
     ]
 
 
-def _take(ready: Sequence[_Ready], now: datetime) -> Mapping[int, Accepted | Refused]:
+def _take(ready: Sequence[_Ready], time_s: Callable[[], float]) -> Mapping[int, Accepted | Refused]:
     if not ready:
         return {}
     try:
-        return commit(ready, now)
+        return commit(ready, time_s)
     except sql.SpoolUnavailable as error:
         log.warning("database unavailable", because=error, messages=len(ready))
         return {
@@ -174,23 +178,26 @@ def _take(ready: Sequence[_Ready], now: datetime) -> Mapping[int, Accepted | Ref
     # One of them fails the batch: alone, each shows whether it is the one.
     answers: dict[int, Accepted | Refused] = {}
     for each in ready:
-        answers |= _take([each], now)
+        answers |= _take([each], time_s)
     return answers
 
 
-def commit(ready: Sequence[_Ready], now: datetime) -> Mapping[int, Accepted | Refused]:
+def commit(ready: Sequence[_Ready], time_s: Callable[[], float]) -> Mapping[int, Accepted | Refused]:
     """Reserve, write and commit; the step that fault tests stop at."""
     keys = sorted({(s.kind, s.id) for each in ready for s, _ in each.entry.incoming.charges})
     for _ in range(3):
         try:
-            return sql.run(lambda: _reserve_and_write(ready, keys, now))
+            return sql.run(lambda: _reserve_and_write(ready, keys, time_s))
         except _MissingCounters as missing:
             _create_counters(missing.keys)
     raise RuntimeError("counters vanish as fast as they are made")
 
 
-def _reserve_and_write(ready: Sequence[_Ready], keys: Sequence[Key], now: datetime) -> dict[int, Accepted | Refused]:
+def _reserve_and_write(
+    ready: Sequence[_Ready], keys: Sequence[Key], time_s: Callable[[], float]
+) -> dict[int, Accepted | Refused]:
     packed = _lock_counters(keys) if keys else {}
+    now_s = time_s()
     rings = {key: limits.Rings.of(raw) for key, raw in packed.items()}
     answers: dict[int, Accepted | Refused] = {}
     taken = []
@@ -199,7 +206,7 @@ def _reserve_and_write(ready: Sequence[_Ready], keys: Sequence[Key], now: dateti
         incoming = each.entry.incoming
         facts: dict[str, object] = {}
         if incoming.charges:
-            result = limits.reserve(rings, incoming.charges, now.timestamp())
+            result = limits.reserve(rings, incoming.charges, now_s)
             if isinstance(result, limits.OverLimit):
                 answers[incoming.id] = Refused(incoming.id, policy.over_limit(result, incoming.login))
                 continue

@@ -216,6 +216,23 @@ def _send_many(processes: int, number: int, threads: int, turns: int, subjects: 
         each.join(60)
 
 
+def test_charge_is_for_the_minute_in_which_its_turn_came():
+    """A batch that waited for the lock is not free again before its hour is over."""
+    subject = Subject(Kind.MAILBOX, 7, "shop@demo.test", ((Window.HOUR, 1),))
+    begun = now().replace(second=59)
+    turn_s = begun.timestamp() + 8
+
+    def time_s() -> float:
+        assert connection.in_atomic_block
+        return turn_s
+
+    given = entry(remote("a@remote.test"), charges=((subject, 1),))
+    [answer] = spool.accept([given], now=begun, time_s=time_s)
+    assert isinstance(answer, Accepted)
+    rings = Rings.of(Counter.objects.get(kind=Kind.MAILBOX, subject=7).rings)
+    assert rings.count(Window.HOUR, turn_s + 3599) == 1
+
+
 def test_limits_are_exact_with_many_processes_and_threads():
     """Asked for twice as often as the limit allows, by each of 4 × 8 at once."""
     processes, threads, turns, allowed = 4, 8, 4, 96
