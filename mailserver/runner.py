@@ -55,8 +55,9 @@ HURRY_S = 5.0  # that deliveries have to settle at a stop once they were cut sho
 LEASE_REST_S = 60.0  # of a lease is left for settling
 LEASE_START = 1 / 3  # of a lease: a message that waited longer for its turn is given back
 LOST_LEASES = 3  # a recipient that so many crashed workers had in hand is not touched again
-# What a crashed worker had in hand comes back at different moments: one of it crashed the worker, and
-# at a second and third time it must not have the same others beside it.
+# What crashed workers had in hand twice comes back at different moments: one of it may crash the next
+# worker, too, and must not have the same others beside it.
+SPREAD_FROM = 2
 SPREAD_S = (5.0, 120.0)
 BACKOFF_S = (0.5, 10.0)  # while the database is gone
 # After that, leases that ran out meanwhile are left alone: others first write what they have delivered.
@@ -202,10 +203,11 @@ class Runner:
         return min(LONGEST_SLEEP_S, max(soonest_s, (due - now).total_seconds())) if due else LONGEST_SLEEP_S
 
     async def _spread(self, claimed: Sequence[ClaimedMessage], now: datetime) -> Sequence[ClaimedMessage]:
-        """Those to deliver now: of what crashed workers had in hand the first, the others are put back for a while."""
+        """Those to deliver now: of what two crashed workers had in hand only the first, the others in a while."""
         # Who lost too many is held at once instead.
         suspects = [
-            message for message in claimed if 0 < max(each.lost_leases for each in message.recipients) < LOST_LEASES
+            message for message in claimed
+            if SPREAD_FROM <= max(each.lost_leases for each in message.recipients) < LOST_LEASES
         ][1:]
         if not suspects:
             return claimed

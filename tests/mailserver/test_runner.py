@@ -441,12 +441,14 @@ class TestHolds:
         """Else whatever a poison message has beside it would be held with it."""
         for number in range(5):
             await house.queue(f"u{number}@far.test")
-        spool.claim(now=house.clock.now(), lease_by="crashed", lease_s=1, limit=100)
-        house.clock.shift_s = 2.0
+        for crash in range(module.SPREAD_FROM):
+            house.clock.shift_s = 2.0 * crash
+            spool.claim(now=house.clock.now(), lease_by="crashed", lease_s=1, limit=100)
+        house.clock.shift_s = 2.0 * module.SPREAD_FROM
         async with running(house):
             await until(lambda: "delivered" in states() and not Recipient.objects.exclude(lease_by="").exists())
         rows = Recipient.objects.filter(state="waiting")
-        assert {(row.tries, row.holds) for row in rows} == {(1, 0)}
+        assert {(row.tries, row.holds) for row in rows} == {(module.SPREAD_FROM, 0)}
         assert len({row.due_at for row in rows}) == rows.count() == 4
         house.clock.shift_s = 200.0
         async with running(house):
