@@ -18,6 +18,7 @@ from mailserver.clock import Clock
 from mailserver.directory import rows
 from mailserver.directory.cache import Cache
 from mailserver.directory.rows import Candidates, DirectoryUnavailable, Found, Use
+from panel.rules import policy
 from panel.rules.addresses import Address, BadAddress, parse_address
 from panel.rules.facts import HostedDomain, Login, Resolution, Route, Verdict
 
@@ -114,7 +115,7 @@ class Directory:
             return True
         if credential_id is not None:
             login = await self.login(credential_id)
-            if login is not None and not login.status.may_send:
+            if login is not None and not policy.may_go(login.status, login.proof):
                 return False
         look_up = partial(rows.may_go, separator=self._separator)
         return await self._ask(("may_go", tenant_id, sender), look_up, tenant_id, sender)

@@ -18,6 +18,7 @@ from django.db import DatabaseError, InterfaceError, connection, transaction
 from panel.domains import models as domains
 from panel.mailboxes import models as mailboxes
 from panel.mailboxes import passwords
+from panel.rules import policy
 from panel.rules.addresses import Address, BadAddress, parse_address
 from panel.rules.facts import (
     Delivery,
@@ -580,8 +581,8 @@ def _may_go(tenant_id: int, sender: Address | None, separator: str) -> bool:
     row = rows.get(sender.local_part) or rows.get(plain)
     if row is not None:
         # Another tenant's sender came in through an alias: its suspension is not this tenant's.
-        return row.tenant_id != tenant_id or _address_status(row).may_send
-    return hosted.row.tenant_id != tenant_id or _domain_status(hosted.row).may_send
+        return row.tenant_id != tenant_id or policy.may_go(_address_status(row), hosted.proof)
+    return hosted.row.tenant_id != tenant_id or policy.may_go(_domain_status(hosted.row), hosted.proof)
 
 
 # Following the changes

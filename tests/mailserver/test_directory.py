@@ -533,6 +533,15 @@ async def test_queue_waits_while_its_sender_may_not_send(
     assert await directory.may_go(None, sender)
 
 
+async def test_queue_waits_while_the_proof_of_its_senders_domain_has_lapsed(directory: Directory, demo: Tenant):
+    sender = parse_address("shop@demo.test")
+    demo.domains.update(proof="lapsed")
+    assert not await directory.may_go(demo.pk, sender)
+    credential = Credential.objects.get(mailbox__address__local_part="shop")
+    assert not await directory.may_go(demo.pk, parse_address("x@elsewhere.test"), credential.pk)
+    assert await directory.may_go(demo.pk, None), "what is forwarded has no sender here"
+
+
 # Following the changes
 
 
