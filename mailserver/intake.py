@@ -84,10 +84,12 @@ class Intake:
         self._open = False
         self._later: list[spool.Entry] = []
         self._later_fails = False
+        self._began_s = 0.0
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Start the lane; replies come through `loop`."""
         maildir.prepare(self._config)
+        self._began_s = time.time()
         self._loop = loop
         self._open = True
         self._thread = threading.Thread(target=self._run, name="intake")
@@ -122,14 +124,17 @@ class Intake:
     def sweep(self) -> None:
         """Finish what a crash left: staged files late in publication, and files that belong to nothing.
 
-        Synchronous; for a worker-0's start, and every minute. Raises SpoolUnavailable, OSError.
+        Synchronous; for a worker's start, and every minute. Raises SpoolUnavailable, OSError.
         """
         now_s = time.time()
         late = {}
         for recipient_id, path in maildir.staged_files(self._config):
             with contextlib.suppress(FileNotFoundError):
-                age_s = now_s - path.stat().st_mtime
-                if age_s > STAGED_LATE_S:
+                modified_s = path.stat().st_mtime
+                age_s = now_s - modified_s
+                # What is older than this process may be a dead one's. A living one is not disturbed:
+                # of two that rename a file, one finds it published.
+                if age_s > STAGED_LATE_S or modified_s < self._began_s:
                     late[recipient_id] = (path, age_s)
         every = list(late)
         for start in range(0, len(every), 500):

@@ -151,6 +151,13 @@ class Runner:
         elif not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._awake.set)
 
+    def take_back(self, name: str) -> None:
+        """Go on with what workers of this name had in hand; they must be dead. Any thread. Raises SpoolUnavailable."""
+        taken = spool.take_back(name, but=self._lease_by, now=self._clock.now())
+        if taken:
+            log.recovered(None, leased=taken)
+            self.wake()
+
     async def stop(self) -> None:
         """Claim no more, let deliveries under way finish within `stop_s`, cancel the rest, give leases back."""
         self._stopping = True

@@ -36,6 +36,7 @@ HANDSHAKE_TIMEOUT_S = 30.0
 HOUSEKEEPING_S = 5.0
 SWEEP_S = 60.0
 SUSPENDED_S = 900.0  # after which it is asked again whether what is held may go
+TAKE_OVER_S = 1.0  # between two tries to take over what dead workers left
 CLOCK_JUMP_S = 30.0
 _EXECUTOR_THREADS = 8  # each with a database connection of its own
 
@@ -81,11 +82,12 @@ class Worker:
     def __init__(
         self, config: Config, context: ssl.SSLContext, clock: Clock, *, node: int, number: int, of_ids: int
     ) -> None:
-        """`of_ids` is the number within the ids that it makes."""
+        """`of_ids` is the number within the ids that it makes, and the name of its leases."""
         self.config = config
         self.context = context
         self.node = node
         self.number = number
+        self.of_ids = of_ids
         self.clock = clock
         self.executor = ThreadPoolExecutor(_EXECUTOR_THREADS, thread_name_prefix="database")
         self.directory = Directory(
@@ -95,7 +97,7 @@ class Worker:
         self.content = ContentStore(config)
         self.runner = Runner(
             config=config, directory=self.directory, ids=self.ids, clock=self.clock, content=self.content,
-            resolver=Resolver.of(config), executor=self.executor, name=f"{node}-{number}", node=node,
+            resolver=Resolver.of(config), executor=self.executor, name=f"{node}-{of_ids}", node=node,
         )
         self.intake = Intake(config, self.ids, self.clock, self.content, on_queued=self.runner.wake)
         self.services = Services(
@@ -115,6 +117,7 @@ class Worker:
                 group.create_task(self.directory.follow()),
                 group.create_task(self.runner.run()),
                 group.create_task(self.every(HOUSEKEEPING_S, self.keep_house)),
+                group.create_task(self.take_over()),
             ]
             if self.number == 0:
                 background.append(group.create_task(self.every(SWEEP_S, self.sweep)))
@@ -164,6 +167,35 @@ class Worker:
             except Exception:
                 log.fault("housekeeping failed")
             await asyncio.sleep(seconds)
+
+    async def take_over(self) -> None:
+        """Go on with what dead workers of this node left; tried again while the database is gone."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                await loop.run_in_executor(self.executor, self.take_back)
+                await loop.run_in_executor(self.executor, self.sweep)
+                return
+            except spool.SpoolUnavailable as error:
+                log.warning("the database can't be reached", error=error.__cause__ or error)
+            except Exception:
+                log.fault("what was left can't be taken over")
+            await asyncio.sleep(TAKE_OVER_S)
+
+    def take_back(self) -> None:
+        """The leases of those who are surely dead: nobody else holds their number."""
+        self.runner.take_back(f"{self.node}-{self.of_ids}")
+        for number in range(WORKERS):
+            path = self.config.run / f"ids-{number}.lock"
+            if number == self.of_ids or not path.exists():
+                continue
+            # Held meanwhile, or a new worker could take the number, and leases with it.
+            with path.open("rb+") as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    continue  # it lives, if only to finish what it has in hand
+                self.runner.take_back(f"{self.node}-{number}")
 
     def keep_house(self) -> None:
         self.reload_certificate()

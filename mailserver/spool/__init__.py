@@ -14,6 +14,7 @@ from mailserver.spool.claim import (
     release,
     republish,
     spool_keys_in_use,
+    take_back,
     try_suspended,
     which_exist,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "seen",
     "settle",
     "spool_keys_in_use",
+    "take_back",
     "try_suspended",
     "which_exist",
 ]

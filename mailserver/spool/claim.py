@@ -118,6 +118,22 @@ def release(recipient_ids: Sequence[int], *, lease_by: str) -> None:
     )
 
 
+def take_back(name: str, *, but: str, now: datetime) -> int:
+    """Let the leases run out now of workers that died: those whose `lease_by` begins with `name` and "-".
+
+    How many recipients that is. The caller knows that these workers are dead; `but` is its own
+    `lease_by`.
+    """
+    at = sql.moment(now - timedelta(seconds=1))
+    return sql.run(
+        lambda: sql.change(
+            "UPDATE sending_recipient SET lease_until = %s"
+            " WHERE state = 'waiting' AND lease_until > %s AND lease_by <> %s AND SUBSTR(lease_by, 1, %s) = %s",
+            [at, at, but, len(name) + 1, f"{name}-"],
+        )
+    )
+
+
 def mark_staged(recipient_id: int, *, lease_by: str, take_name: Callable[[], object]) -> bool:
     """Note that its file lies in staging/; what is no longer there from now on was published.
 

@@ -334,6 +334,16 @@ def test_leases_that_ran_out_can_be_left_alone():
     assert message.recipients[0].resolved == "b@remote.test"
 
 
+def test_leases_of_dead_workers_are_taken_back_and_nobody_elses():
+    accept(*(entry(remote(f"{name}@remote.test")) for name in "abcd"))
+    for name in ("0-1-dead", "0-1-alive", "0-11-other", "0-1-dead"):
+        assert len(claim(lease_by=name, limit=1)) == 1
+    assert spool.take_back("0-1", but="0-1-alive", now=now()) == 2
+    taken = [r for m in claim(lease_by="0-1-alive") for r in m.recipients]
+    assert [(r.resolved, r.lost_leases) for r in taken] == [("a@remote.test", 1), ("d@remote.test", 1)]
+    assert Recipient.objects.get(resolved="c@remote.test").lease_by == "0-11-other"
+
+
 def test_a_lease_that_runs_out_counts_as_a_lost_try():
     accept(entry(remote("a@remote.test")))
     moment = now()
