@@ -442,6 +442,10 @@ class Session(Connection):
             return reply.BAD_SEQUENCE.about(verb="RCPT", because="MAIL comes first")
         path = commands.after(argument, b"TO:", "RCPT TO:<local@domain>")
         address, parameters = commands.parse_rcpt(path, transaction.smtp_utf8)
+        full = len(transaction.recipients) >= self.config.recipients
+        if full and transaction.recipients.keys().isdisjoint((address, address.canonical)):
+            # The rule says so as well; here it costs no look-up, of which each takes milliseconds.
+            return reply.TOO_MANY_RECIPIENTS
         resolution = await self.services.directory.resolve(address)
         # Elsewhere upper and lower case may be two people (RFC 5321 §2.4).
         once = address if resolution.verdict is Verdict.ELSEWHERE else address.canonical
