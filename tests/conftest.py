@@ -19,6 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tests.support.postgres import Postgres, programs
 
+pytest_plugins = ["tests.support.fixtures"]
+
 # What a marked test runs. Without root tests/run can't install these.
 NEEDS = {
     "postgresql": ("initdb",),

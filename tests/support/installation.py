@@ -7,14 +7,17 @@ import os
 import shutil
 import signal
 import smtplib
+import sqlite3
 import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
+
+import psycopg
 
 from tests.support.postgres import Postgres, free_port
 
@@ -112,6 +115,15 @@ class Installation:
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout.splitlines()[-1])
 
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        """The rows of a query, asked from here: a start of Python takes half a second."""
+        url = self.environment.get("DATABASE_URL")
+        if url:
+            with psycopg.connect(url.replace("postgres://", "postgresql://"), connect_timeout=5) as connection:
+                return connection.execute(sql).fetchall()
+        with closing(sqlite3.connect(self.data / "db.sqlite3", timeout=30)) as connection:
+            return connection.execute(sql).fetchall()
+
     def manage(self, *arguments: str, typed: str = "") -> str:
         """manage.py with these arguments; what it prints."""
         done = subprocess.run(
@@ -132,6 +144,7 @@ class Installation:
 
     def start(self, *, module: str = "mailserver", **settings: object) -> None:
         """Start it and wait until each port greets. `module`: what is run in its place (fault points)."""
+        assert self.server is None or self.server.poll() is not None, "it is running already"
         environment = self.environment | {f"POSTHOUSE_{name.upper()}": str(value) for name, value in settings.items()}
         with self.log.open("ab") as log:
             self.server = subprocess.Popen(
@@ -164,6 +177,12 @@ class Installation:
             os.killpg(self.server.pid, signal.SIGKILL)
             self.server.wait(timeout=10)
             self.server = None
+
+    def workers(self) -> list[int]:
+        """The process ids of authd and the workers."""
+        assert self.server is not None
+        children = Path(f"/proc/{self.server.pid}/task/{self.server.pid}/children")
+        return [int(pid) for pid in children.read_text().split()]
 
     # --- mail ----------------------------------------------------------------------------
 
@@ -213,6 +232,10 @@ class Inbox:
 
     def files(self) -> list[Path]:
         return sorted([*self.folder.glob("new/*"), *self.folder.glob("cur/*")])
+
+    def count(self, text: str) -> int:
+        """How many of its messages hold the text."""
+        return sum(text.encode() in path.read_bytes() for path in self.files())
 
     def messages(self) -> list[email.message.Message]:
         return [email.message_from_bytes(path.read_bytes()) for path in self.files()]

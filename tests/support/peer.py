@@ -90,6 +90,24 @@ class Peer:
         return _Session(self, self._tls, self._loop)
 
 
+class SlowPeer(Peer):
+    """Says nothing to a final dot until `gate` is open; `asked` is set when the first has come."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = threading.Event()
+        self.asked = threading.Event()
+
+    def take(self, message: Received) -> None:
+        self.asked.set()
+        self.gate.wait(60)
+        super().take(message)
+
+    def stop(self) -> None:
+        self.gate.set()
+        super().stop()
+
+
 class _Handler:
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
