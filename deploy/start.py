@@ -50,7 +50,9 @@ def main() -> int:
     )
     parser.add_argument("--no-demo", action="store_true", help="don't make the demo on a first start")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, _interrupt)
+    # Also where a script's "&" made us ignore SIGINT.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     try:
         settings = environment.read()
         with _only_one(settings):

@@ -22,11 +22,11 @@ READY_WITHIN_S = 90.0
 class Run:
     """One `deploy/run` and what it prints."""
 
-    def __init__(self, environment: dict[str, str], output: Path) -> None:
+    def __init__(self, environment: dict[str, str], output: Path, *, command: tuple[str, ...] = ("deploy/run",)) -> None:
         self.output = output
         with output.open("wb") as file:
             self.process = subprocess.Popen(
-                ["deploy/run"], cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT,
+                command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL, start_new_session=True,
             )
 
@@ -114,6 +114,14 @@ def test_first_start_reaches_ready_and_the_second_keeps_the_data(start, settings
     assert len(list(data.glob("mail/*/*/Maildir/new/*"))) == 2
     assert "already running" in refusal(settings)
     assert again.interrupt() == 0
+
+
+def test_a_script_that_starts_it_in_the_background_can_interrupt_it(settings, tmp_path):
+    # A shell without job control makes what it starts with "&" ignore SIGINT.
+    run = Run(settings, tmp_path / "output", command=("bash", "-c", "trap '' INT; exec deploy/run"))
+    run.wait_until_ready()
+    assert run.interrupt() == 0
+    assert run.lines()[-1] == "posthouse: stopped"
 
 
 def refusal(settings: dict[str, str], **more: str) -> str:
