@@ -22,7 +22,7 @@ READY_WITHIN_S = 90.0
 class Run:
     """One `deploy/run` and what it prints."""
 
-    def __init__(self, environment: dict[str, str], output: Path, *, command: tuple[str, ...] = ("deploy/run",)) -> None:
+    def __init__(self, environment: dict[str, str], output: Path, *, command: tuple[str, ...] = ("deploy/run",)):
         self.output = output
         with output.open("wb") as file:
             self.process = subprocess.Popen(
@@ -41,9 +41,9 @@ class Run:
         until(ready, within_s=READY_WITHIN_S, what="ready")
         return self.lines()
 
-    def interrupt(self) -> int:
-        """Ctrl-C; its exit code."""
-        self.process.send_signal(signal.SIGINT)
+    def interrupt(self, number: int = signal.SIGINT) -> int:
+        """Ctrl-C, or another signal; its exit code."""
+        self.process.send_signal(number)
         return self.process.wait(timeout=60)
 
 
@@ -122,6 +122,15 @@ def test_a_script_that_starts_it_in_the_background_can_interrupt_it(settings, tm
     run.wait_until_ready()
     assert run.interrupt() == 0
     assert run.lines()[-1] == "posthouse: stopped"
+
+
+def test_closing_the_terminal_leaves_nothing_behind(start, settings):
+    run = start()
+    run.wait_until_ready()
+    assert run.interrupt(signal.SIGHUP) == 0
+    for name in ("POSTHOUSE_HTTP", "POSTHOUSE_SUBMISSION"):
+        with socket.socket() as probe:
+            assert probe.connect_ex(("127.0.0.1", port_of(settings, name))) != 0, f"{name} is still open"
 
 
 def refusal(settings: dict[str, str], **more: str) -> str:
