@@ -78,6 +78,7 @@ class DomainAdmin(VerifiableAdmin, SuspendableAdmin):
     list_display = ["shown_name", "ownership", "state", "tenant", "address_count"]
     list_filter = ["proof", "status", "kind", ("tenant", AutocompleteSelectFilter)]
     search_fields = ["name", "tenant__name"]
+    ordering = ["name"]  # the model's is lost where rows are counted
     list_select_related = ["tenant"]
     autocomplete_fields = ["tenant"]
     removable = True

@@ -9,6 +9,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html_join
+from django.utils.safestring import mark_safe
 from unfold.contrib.filters.admin import AutocompleteSelectFilter
 from unfold.decorators import action, display
 from unfold.widgets import (
@@ -45,17 +46,26 @@ class LinesField(forms.CharField):
         return [line.strip() for line in (text or "").splitlines() if line.strip()]
 
 
-class TenantChoiceField(forms.ModelChoiceField):
-    """Whose address it is, in a shared domain."""
+class HeldForm(forms.ModelForm):
+    """A form of something with an address, which in a shared domain is some tenant's."""
 
-    def __init__(self) -> None:
-        super().__init__(
-            queryset=Tenant.objects.order_by("name"), required=False, label="Tenant", help_text=SHARED_TENANT_HELP,
-            widget=UnfoldAdminSelectWidget,
-        )
+    tenant = forms.ModelChoiceField(
+        queryset=Tenant.objects.none(), required=False, label="Tenant", help_text=SHARED_TENANT_HELP,
+        widget=UnfoldAdminSelectWidget,
+    )
 
 
-class MailboxForm(forms.ModelForm):
+class HeldAdmin(ScopedAdmin):
+    """An admin of such: its tenants are those that the person may see."""
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        form = super().get_form(request, obj, change=change, **kwargs)
+        if "tenant" in form.base_fields:
+            form.base_fields["tenant"].queryset = Tenant.objects.for_user(request.user).order_by("name")
+        return form
+
+
+class MailboxForm(HeldForm):
     full_address = forms.CharField(
         max_length=320, label="Address", widget=UnfoldAdminTextInputWidget(attrs={"placeholder": "ann@acme.example"}),
         help_text="Its domain must be hosted here.",
@@ -70,17 +80,13 @@ class MailboxForm(forms.ModelForm):
         model = Mailbox
         fields = ["name", "quota_bytes"]
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.fields["tenant"] = TenantChoiceField()
-
 
 class KnownMailboxForm(forms.ModelForm):
     quota_bytes = SizeField()
 
 
 @admin.register(Mailbox)
-class MailboxAdmin(SuspendableAdmin):
+class MailboxAdmin(HeldAdmin, SuspendableAdmin):
     noun = "mailbox"
     form = KnownMailboxForm
     empty_words = "A mailbox is an address with a person, a place for mail and a password. Its domain comes first."
@@ -167,7 +173,7 @@ class MailboxAdmin(SuspendableAdmin):
         services.change_mailbox(obj, **data, **by(request))
 
 
-class AliasForm(forms.ModelForm):
+class AliasForm(HeldForm):
     full_address = forms.CharField(
         max_length=320, label="Address",
         widget=UnfoldAdminTextInputWidget(attrs={"placeholder": "info@acme.example"}),
@@ -182,14 +188,12 @@ class AliasForm(forms.ModelForm):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.instance.pk:
-            del self.fields["full_address"]
+            del self.fields["full_address"], self.fields["tenant"]
             self.initial["targets"] = [target.target for target in self.instance.targets.all()]
-        else:
-            self.fields["tenant"] = TenantChoiceField()
 
 
 @admin.register(Alias)
-class AliasAdmin(ScopedAdmin):
+class AliasAdmin(HeldAdmin):
     empty_words = "An alias is an address that leads to others, here or elsewhere."
     list_filter = [("address__tenant", AutocompleteSelectFilter)]
     list_display = ["shown_address", "leads_to", "description", "shown_tenant"]
@@ -199,7 +203,7 @@ class AliasAdmin(ScopedAdmin):
     ordering = ["address__domain__name", "address__local_part"]
     form = AliasForm
     removable = True
-    readonly_fields = ["shown_address", "shown_tenant"]
+    readonly_fields = ["shown_address", "shown_tenant", "all_targets"]
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         kwargs["fields"] = ["description"]
@@ -207,7 +211,9 @@ class AliasAdmin(ScopedAdmin):
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         if obj:
-            return ["shown_address", "shown_tenant", "targets", "description"]
+            # A field of the form alone can't be shown read-only.
+            targets = "targets" if self.has_change_permission(request, obj) else "all_targets"
+            return ["shown_address", "shown_tenant", targets, "description"]
         return ["full_address", "tenant", "targets", "description"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Alias]:
@@ -220,6 +226,10 @@ class AliasAdmin(ScopedAdmin):
     @display(description="Tenant", ordering="address__tenant__name")
     def shown_tenant(self, alias: Alias) -> str:
         return str(alias.address.tenant)
+
+    @display(description="Leads to")
+    def all_targets(self, alias: Alias) -> str:
+        return format_html_join(mark_safe("<br>"), "{}", ((mono(each.target),) for each in alias.targets.all()))
 
     @display(description="Leads to")
     def leads_to(self, alias: Alias) -> str:
@@ -256,6 +266,12 @@ class CredentialForm(forms.ModelForm):
             "label": "What uses it, such as web shop or Ann's phone.",
             "expires_at": "In UTC. Empty: it works until it is revoked.",
         }
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.instance.pk:
+            # What isn't shown as it stands would be lost when something else is saved.
+            self.initial["scopes"], self.initial["networks"] = self.instance.scopes, self.instance.networks
 
 
 @admin.register(Credential)

@@ -107,6 +107,7 @@ class PlanAdmin(ScopedAdmin):
     empty_words = "A plan says how many domains and mailboxes a tenant may have, and how much they may send."
     list_display = ["name", "domains", "mailboxes", "mailbox_limits", "tenant_limits", "tenants_on_it"]
     search_fields = ["name"]
+    ordering = ["name"]  # the model's is lost where rows are counted
     removable = True
     fieldsets = [
         (None, {"fields": ["name"]}),
@@ -159,6 +160,7 @@ class TenantAdmin(SuspendableAdmin):
     list_filter = ["status", "plan"]
     search_fields = ["name"]
     list_select_related = ["plan", "parent"]
+    ordering = ["name"]  # the model's is lost where rows are counted
     autocomplete_fields = ["parent"]
     readonly_fields = ["state", "status_reason", "has", "created_at"]
 
