@@ -17,7 +17,7 @@ from unfold.paginator import InfinitePaginator
 
 from panel.database import ids
 from panel.sending import services
-from panel.sending.models import Attempt, Hold, Message, OutboundRoute, Recipient, SendingLimit
+from panel.sending.models import Attempt, Hold, Message, OutboundRoute, Recipient, SendingLimit, Window
 from panel.tenants.changes import ServiceError
 from panel.tenants.scoped_admin import ScopedAdmin, badge, by, mono
 from panel.tenants.shown import about, moment
@@ -216,7 +216,8 @@ class MessageAdmin(TraceAdmin):
     @display(description="Why it was let through")
     def charged(self, message: Message) -> str:
         lines = [
-            f"{each.get('name')}: {_figure(each.get('used'))} of {_figure(each.get('allowed'))} in {each.get('window')}"
+            f"{each.get('kind')} {each.get('name')}: {_figure(each.get('used'))} of {_figure(each.get('allowed'))} "
+            f"in {dict(Window.choices).get(each.get('window'), each.get('window'))}"
             for each in message.facts.get("charged", [])
         ]
         return " · ".join(lines) or "nothing was charged"
