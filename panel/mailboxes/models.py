@@ -140,4 +140,4 @@ class Credential(models.Model):
         verbose_name = "password"
 
     def __str__(self):
-        return f'app password "{self.label}"' if self.kind == self.Kind.APP else "main password"
+        return f'app password "{self.label or self.pk}"' if self.kind == self.Kind.APP else "main password"
