@@ -216,7 +216,7 @@ class MessageAdmin(TraceAdmin):
     @display(description="Why it was let through")
     def charged(self, message: Message) -> str:
         lines = [
-            f"{each.get('kind')} {each.get('name')}: {_figure(each.get('used'))} of {_figure(each.get('allowed'))} "
+            f"{each.get('kind', '')} {each.get('name')}: {_figure(each.get('used'))} of {_figure(each.get('allowed'))} "
             f"in {dict(Window.choices).get(each.get('window'), each.get('window'))}"
             for each in message.facts.get("charged", [])
         ]
