@@ -50,7 +50,11 @@ def main() -> int:
     )
     parser.add_argument("--no-demo", action="store_true", help="don't make the demo on a first start")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, _interrupt)
+    # SIGINT also where a script's "&" made us ignore it; SIGHUP when the terminal is closed, but not under nohup.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, _interrupt)
     try:
         settings = environment.read()
         with _only_one(settings):
@@ -331,8 +335,8 @@ def _watch(programs: dict[str, subprocess.Popen[bytes]]) -> int:
 
 
 def _stop(programs: dict[str, subprocess.Popen[bytes]]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     running = {name: program for name, program in programs.items() if program.poll() is None}
     if running:
         _say("stopping; sessions finish their message first")

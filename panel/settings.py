@@ -122,6 +122,7 @@ LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
 USE_I18N = True
 USE_TZ = True
+FORMAT_MODULE_PATH = ["panel.formats"]
 
 STATIC_URL = "static/"
 # Served from where the packages have them: nothing to collect, nothing to forget.
@@ -148,6 +149,7 @@ UNFOLD = {
     "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("posthouse/logo.svg")}],
     "SHOW_HISTORY": True,
     "SHOW_VIEW_ON_SITE": False,
+    "DASHBOARD_CALLBACK": "panel.operations.overview.overview",
     "STYLES": [lambda request: static("posthouse/admin.css")],
     # The console's accent, #4350b0, and its neighbours.
     "COLORS": {

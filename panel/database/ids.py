@@ -64,6 +64,11 @@ def from_text(text: str) -> int:
     return number
 
 
+def first_of_ms(at_ms: int) -> int:
+    """The smallest id that is made at this time (milliseconds since 1970): all newer ones are larger."""
+    return max(0, at_ms - EPOCH_MS) << (_NODE_BITS + _WORKER_BITS + _SEQUENCE_BITS)
+
+
 def made_at_ms(number: int) -> int:
     """When the id was made, in milliseconds since 1970."""
     return (number >> (_NODE_BITS + _WORKER_BITS + _SEQUENCE_BITS)) + EPOCH_MS

@@ -6,11 +6,15 @@ from django import forms
 from django.contrib import admin
 from django.db.models import Count, QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from unfold.contrib.filters.admin import AutocompleteSelectFilter
 from unfold.decorators import action, display
 from unfold.widgets import UnfoldBooleanSwitchWidget
 
 from panel.domains import services
 from panel.domains.models import Domain, DomainAlias, Proof
+from panel.rules.addresses import display_domain
 from panel.tenants.admin import SuspendableAdmin
 from panel.tenants.scoped_admin import ScopedAdmin, badge, by, mono, state_badge
 
@@ -18,6 +22,12 @@ from panel.tenants.scoped_admin import ScopedAdmin, badge, by, mono, state_badge
 def proof_badge(row: Domain | DomainAlias) -> str:
     look = {Proof.PENDING: "warn", Proof.PROVED: "good", Proof.LAPSED: "bad"}[Proof(row.proof)]
     return badge(look, f"{row.get_proof_display()}{', ' + row.proved_by if row.proved_by else ''}")
+
+
+def domain_name(name: str) -> SafeString:
+    """The name on the wire, and in its own script where that differs."""
+    own = display_domain(name)
+    return mono(name) if own == name else format_html("{} ({})", mono(name), own)
 
 
 class VerifiedMixin(forms.ModelForm):
@@ -31,13 +41,17 @@ class DomainForm(VerifiedMixin):
     class Meta:
         model = Domain
         fields = ["name", "tenant", "plans"]
-        help_texts = {"tenant": "Whose domain it is. Empty: a shared domain of the provider's."}
+        help_texts = {
+            "name": "Such as acme.example or bücher.example.",
+            "tenant": "Whose domain it is. Empty: a shared domain of the provider's.",
+        }
 
 
 class DomainAliasForm(VerifiedMixin):
     class Meta:
         model = DomainAlias
         fields = ["name", "domain"]
+        help_texts = {"domain": "Where its mail goes: anything@alias reaches anything@domain."}
 
 
 class VerifiableAdmin(ScopedAdmin):
@@ -60,9 +74,11 @@ class VerifiableAdmin(ScopedAdmin):
 @admin.register(Domain)
 class DomainAdmin(VerifiableAdmin, SuspendableAdmin):
     noun = "domain"
+    empty_words = "A domain is a tenant's own, or a shared one of yours in which tenants hold single addresses."
     list_display = ["shown_name", "ownership", "state", "tenant", "address_count"]
-    list_filter = ["proof", "status", "kind"]
+    list_filter = ["proof", "status", "kind", ("tenant", AutocompleteSelectFilter)]
     search_fields = ["name", "tenant__name"]
+    ordering = ["name"]  # the model's is lost where rows are counted
     list_select_related = ["tenant"]
     autocomplete_fields = ["tenant"]
     removable = True
@@ -77,7 +93,7 @@ class DomainAdmin(VerifiableAdmin, SuspendableAdmin):
     def get_fieldsets(self, request: HttpRequest, obj: Domain | None = None) -> Any:
         if obj is None:
             return [(None, {"fields": ["name", "tenant", "verified", "plans"]})]
-        fields = ["shown_name", "shown_tenant", "ownership", "state", "status_reason", "created_at"]
+        fields = ["shown_name", "shown_tenant", "ownership", *self.told_state(obj), "created_at"]
         return [(None, {"fields": fields + ([] if obj.tenant_id else ["plans"])})]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Domain]:
@@ -88,7 +104,7 @@ class DomainAdmin(VerifiableAdmin, SuspendableAdmin):
 
     @display(description="Domain", ordering="name")
     def shown_name(self, domain: Domain) -> str:
-        return mono(domain.name)
+        return domain_name(domain.name)
 
     @display(description="Tenant")
     def shown_tenant(self, domain: Domain) -> str:
@@ -121,6 +137,7 @@ class DomainAdmin(VerifiableAdmin, SuspendableAdmin):
 
 @admin.register(DomainAlias)
 class DomainAliasAdmin(VerifiableAdmin):
+    empty_words = "A domain alias stands for a whole domain: anything@alias reaches anything@domain."
     list_display = ["shown_name", "domain", "ownership"]
     list_filter = ["proof"]
     search_fields = ["name", "domain__name"]
@@ -150,7 +167,7 @@ class DomainAliasAdmin(VerifiableAdmin):
 
     @display(description="Name", ordering="name")
     def shown_name(self, alias: DomainAlias) -> str:
-        return mono(alias.name)
+        return domain_name(alias.name)
 
     @display(description="Ownership", ordering="proof")
     def ownership(self, alias: DomainAlias) -> str:

@@ -4,7 +4,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
-from panel.tenants.models import Plan, StatusField, Tenant
+from panel.tenants.models import STATUS_CHOICES, Plan, StatusField, Tenant, one_of
 from panel.tenants.scoping import ScopedQuerySet
 
 
@@ -47,6 +47,8 @@ class Domain(models.Model):
                 name="domain_own_has_a_tenant",
                 condition=Q(kind="own", tenant__isnull=False) | Q(kind="shared", tenant__isnull=True),
             ),
+            one_of("proof", Proof.choices, "domain_proof_is_known"),
+            one_of("status", STATUS_CHOICES, "domain_status_is_known"),
         ]
 
     def __str__(self):
@@ -70,6 +72,7 @@ class DomainAlias(models.Model):
         ordering = ["name"]
         verbose_name = "domain alias"
         verbose_name_plural = "domain aliases"
+        constraints = [one_of("proof", Proof.choices, "domain_alias_proof_is_known")]
 
     def __str__(self):
         return f"{self.name} → {self.domain}"

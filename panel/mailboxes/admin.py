@@ -7,6 +7,10 @@ from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
+from django.utils import timezone
+from django.utils.html import format_html_join
+from django.utils.safestring import mark_safe
+from unfold.contrib.filters.admin import AutocompleteSelectFilter
 from unfold.decorators import action, display
 from unfold.widgets import (
     UnfoldAdminCheckboxSelectMultipleWidget,
@@ -20,7 +24,8 @@ from panel.mailboxes import services
 from panel.mailboxes.models import Alias, Credential, Mailbox
 from panel.tenants.admin import OptionalReasonForm, PasswordForm, SuspendableAdmin
 from panel.tenants.models import Tenant
-from panel.tenants.scoped_admin import ReasonForm, ScopedAdmin, badge, by, mono, state_badge
+from panel.tenants.scoped_admin import ReasonForm, ScopedAdmin, SizeField, badge, by, mono, state_badge
+from panel.tenants.shown import moment
 
 SHARED_TENANT_HELP = "Only for an address in a shared domain: whose it is. Elsewhere it is the domain's tenant's."
 SCOPE_CHOICES = [
@@ -41,21 +46,31 @@ class LinesField(forms.CharField):
         return [line.strip() for line in (text or "").splitlines() if line.strip()]
 
 
-class TenantChoiceField(forms.ModelChoiceField):
-    """Whose address it is, in a shared domain."""
+class HeldForm(forms.ModelForm):
+    """A form of something with an address, which in a shared domain is some tenant's."""
 
-    def __init__(self) -> None:
-        super().__init__(
-            queryset=Tenant.objects.order_by("name"), required=False, label="Tenant", help_text=SHARED_TENANT_HELP,
-            widget=UnfoldAdminSelectWidget,
-        )
+    tenant = forms.ModelChoiceField(
+        queryset=Tenant.objects.none(), required=False, label="Tenant", help_text=SHARED_TENANT_HELP,
+        widget=UnfoldAdminSelectWidget,
+    )
 
 
-class MailboxForm(forms.ModelForm):
+class HeldAdmin(ScopedAdmin):
+    """An admin of such: its tenants are those that the person may see."""
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        form = super().get_form(request, obj, change=change, **kwargs)
+        if "tenant" in form.base_fields:
+            form.base_fields["tenant"].queryset = Tenant.objects.for_user(request.user).order_by("name")
+        return form
+
+
+class MailboxForm(HeldForm):
     full_address = forms.CharField(
         max_length=320, label="Address", widget=UnfoldAdminTextInputWidget(attrs={"placeholder": "ann@acme.example"}),
         help_text="Its domain must be hosted here.",
     )
+    quota_bytes = SizeField()
     password = forms.CharField(
         strip=False, widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}),
         help_text="The main password, for the mail client. At least 10 characters, not a common one.",
@@ -65,22 +80,24 @@ class MailboxForm(forms.ModelForm):
         model = Mailbox
         fields = ["name", "quota_bytes"]
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.fields["tenant"] = TenantChoiceField()
+
+class KnownMailboxForm(forms.ModelForm):
+    quota_bytes = SizeField()
 
 
 @admin.register(Mailbox)
-class MailboxAdmin(SuspendableAdmin):
+class MailboxAdmin(HeldAdmin, SuspendableAdmin):
     noun = "mailbox"
+    form = KnownMailboxForm
+    empty_words = "A mailbox is an address with a person, a place for mail and a password. Its domain comes first."
     list_display = ["shown_address", "name", "state", "shown_tenant"]
-    list_filter = ["status"]
+    list_filter = ["status", ("address__tenant", AutocompleteSelectFilter)]
     search_fields = ["address__local_part", "address__domain__name", "name"]
     list_select_related = ["address__domain", "address__tenant"]
     ordering = ["address__domain__name", "address__local_part"]
     actions_detail = ["add_app_password", "set_password", "suspend", "resume"]
     readonly_fields = [
-        "shown_address", "shown_tenant", "state", "status_reason", "shown_credentials", "reached_by", "opaque_id",
+        "shown_address", "shown_tenant", "state", "status_reason", "shown_credentials", "reached_by", "folder",
         "created_at",
     ]
 
@@ -94,9 +111,9 @@ class MailboxAdmin(SuspendableAdmin):
         if obj is None:
             return [(None, {"fields": ["full_address", "tenant", "name", "password", "quota_bytes"]})]
         return [
-            (None, {"fields": ["shown_address", "shown_tenant", "state", "status_reason", "name", "quota_bytes"]}),
+            (None, {"fields": ["shown_address", "shown_tenant", *self.told_state(obj), "name", "quota_bytes"]}),
             ("Who gets in, and what leads here", {"fields": ["shown_credentials", "reached_by"]}),
-            ("On disk", {"fields": ["opaque_id", "created_at"]}),
+            ("On disk", {"fields": ["folder", "created_at"]}),
         ]
 
     @display(description="Address", ordering="address__local_part")
@@ -113,7 +130,16 @@ class MailboxAdmin(SuspendableAdmin):
 
     @display(description="Passwords")
     def shown_credentials(self, mailbox: Mailbox) -> str:
-        return ", ".join(str(each) for each in mailbox.credentials.all()) or "none: nobody can log in"
+        rows = [
+            (reverse("admin:mailboxes_credential_change", args=(each.pk,)), each, " (frozen)" if each.frozen_at else "")
+            for each in mailbox.credentials.all()
+        ]
+        link = '<a class="text-primary-600 dark:text-primary-500" href="{}">{}</a>{}'
+        return format_html_join(", ", link, rows) or "none: nobody can log in"
+
+    @display(description="Folder in the data folder")
+    def folder(self, mailbox: Mailbox) -> str:
+        return mono(f"mail/{mailbox.opaque_id[:2]}/{mailbox.opaque_id}/Maildir")
 
     @display(description="Aliases that lead here")
     def reached_by(self, mailbox: Mailbox) -> str:
@@ -147,7 +173,7 @@ class MailboxAdmin(SuspendableAdmin):
         services.change_mailbox(obj, **data, **by(request))
 
 
-class AliasForm(forms.ModelForm):
+class AliasForm(HeldForm):
     full_address = forms.CharField(
         max_length=320, label="Address",
         widget=UnfoldAdminTextInputWidget(attrs={"placeholder": "info@acme.example"}),
@@ -162,14 +188,14 @@ class AliasForm(forms.ModelForm):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.instance.pk:
-            del self.fields["full_address"]
+            del self.fields["full_address"], self.fields["tenant"]
             self.initial["targets"] = [target.target for target in self.instance.targets.all()]
-        else:
-            self.fields["tenant"] = TenantChoiceField()
 
 
 @admin.register(Alias)
-class AliasAdmin(ScopedAdmin):
+class AliasAdmin(HeldAdmin):
+    empty_words = "An alias is an address that leads to others, here or elsewhere."
+    list_filter = [("address__tenant", AutocompleteSelectFilter)]
     list_display = ["shown_address", "leads_to", "description", "shown_tenant"]
     search_fields = ["address__local_part", "address__domain__name", "description", "targets__target"]
     list_select_related = ["address__domain", "address__tenant"]
@@ -177,7 +203,7 @@ class AliasAdmin(ScopedAdmin):
     ordering = ["address__domain__name", "address__local_part"]
     form = AliasForm
     removable = True
-    readonly_fields = ["shown_address", "shown_tenant"]
+    readonly_fields = ["shown_address", "shown_tenant", "all_targets"]
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         kwargs["fields"] = ["description"]
@@ -185,7 +211,9 @@ class AliasAdmin(ScopedAdmin):
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         if obj:
-            return ["shown_address", "shown_tenant", "targets", "description"]
+            # A field of the form alone can't be shown read-only.
+            targets = "targets" if self.has_change_permission(request, obj) else "all_targets"
+            return ["shown_address", "shown_tenant", targets, "description"]
         return ["full_address", "tenant", "targets", "description"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Alias]:
@@ -198,6 +226,10 @@ class AliasAdmin(ScopedAdmin):
     @display(description="Tenant", ordering="address__tenant__name")
     def shown_tenant(self, alias: Alias) -> str:
         return str(alias.address.tenant)
+
+    @display(description="Leads to")
+    def all_targets(self, alias: Alias) -> str:
+        return format_html_join(mark_safe("<br>"), "{}", ((mono(each.target),) for each in alias.targets.all()))
 
     @display(description="Leads to")
     def leads_to(self, alias: Alias) -> str:
@@ -230,12 +262,23 @@ class CredentialForm(forms.ModelForm):
     class Meta:
         model = Credential
         fields = ["mailbox", "label", "expires_at"]
+        help_texts = {
+            "label": "What uses it, such as web shop or Ann's phone.",
+            "expires_at": "In UTC. Empty: it works until it is revoked.",
+        }
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.instance.pk:
+            # What isn't shown as it stands would be lost when something else is saved.
+            self.initial["scopes"], self.initial["networks"] = self.instance.scopes, self.instance.networks
 
 
 @admin.register(Credential)
 class CredentialAdmin(ScopedAdmin):
-    list_display = ["label_or_kind", "shown_mailbox", "good_for", "state", "last_used_at"]
-    list_filter = ["kind"]
+    empty_words = "Each mailbox has a main password, and an app password for each program that uses it."
+    list_display = ["label_or_kind", "shown_mailbox", "good_for", "state", "last_used"]
+    list_filter = ["kind", ("frozen_at", admin.EmptyFieldListFilter)]
     search_fields = ["label", "mailbox__address__local_part", "mailbox__address__domain__name"]
     list_select_related = ["mailbox__address__domain"]
     autocomplete_fields = ["mailbox"]
@@ -243,7 +286,7 @@ class CredentialAdmin(ScopedAdmin):
     removable = True
     actions_detail = ["freeze", "unfreeze"]
     readonly_fields = [
-        "label_or_kind", "shown_mailbox", "state", "frozen_reason", "last_used_at", "last_used_ip", "created_at",
+        "label_or_kind", "shown_mailbox", "state", "frozen_reason", "last_used", "last_used_ip", "created_at",
     ]
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
@@ -255,7 +298,9 @@ class CredentialAdmin(ScopedAdmin):
         return super().get_form(request, obj, change=change, **kwargs)
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        told = ["shown_mailbox", "state", "frozen_reason", "last_used_at", "last_used_ip", "created_at"]
+        frozen = ["frozen_reason"] if obj and obj.frozen_at else []
+        used = ["last_used_ip"] if obj and obj.last_used_ip else []
+        told = ["shown_mailbox", "state", *frozen, "last_used", *used, "created_at"]
         if obj is None:
             return ["mailbox", "label", "scopes", "networks", "expires_at"]
         if obj.kind == Credential.Kind.MAIN:
@@ -285,7 +330,15 @@ class CredentialAdmin(ScopedAdmin):
 
     @display(description="State")
     def state(self, credential: Credential) -> str:
-        return badge("bad", "frozen") if credential.frozen_at else badge("good", "works")
+        if credential.frozen_at:
+            return badge("bad", "frozen")
+        if credential.expires_at and credential.expires_at <= timezone.now():
+            return badge("off", "expired")
+        return badge("good", "works")
+
+    @display(description="Last used", ordering="last_used_at")
+    def last_used(self, credential: Credential) -> str:
+        return moment(credential.last_used_at) if credential.last_used_at else "never"
 
     @action(description="Freeze…", url_path="freeze", permissions=["act"], icon="ac_unit")
     def freeze(self, request: HttpRequest, object_id: str) -> HttpResponse:

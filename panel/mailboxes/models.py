@@ -7,7 +7,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from panel.domains.models import Domain
-from panel.tenants.models import StatusField, Tenant, User
+from panel.tenants.models import STATUS_CHOICES, StatusField, Tenant, User, one_of
 from panel.tenants.scoping import ScopedQuerySet
 
 
@@ -49,7 +49,7 @@ class Mailbox(models.Model):
     person = models.OneToOneField(User, on_delete=models.PROTECT, related_name="mailbox", editable=False)
     opaque_id = models.CharField(max_length=20, unique=True, default=new_opaque_id, editable=False)
     name = models.CharField(max_length=100, blank=True)
-    quota_bytes = models.PositiveBigIntegerField("storage in bytes", null=True, blank=True)
+    quota_bytes = models.PositiveBigIntegerField("storage", null=True, blank=True)
     status = StatusField()
     status_reason = models.CharField("reason", max_length=500, blank=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
@@ -59,6 +59,7 @@ class Mailbox(models.Model):
     class Meta:
         ordering = ["pk"]
         verbose_name_plural = "mailboxes"
+        constraints = [one_of("status", STATUS_CHOICES, "mailbox_status_is_known")]
 
     def __str__(self):
         return str(self.address)
@@ -124,7 +125,7 @@ class Credential(models.Model):
     frozen_at = models.DateTimeField(null=True, blank=True, editable=False)
     frozen_reason = models.CharField(max_length=500, blank=True)
     last_used_at = models.DateTimeField(null=True, editable=False)
-    last_used_ip = models.GenericIPAddressField(null=True, editable=False)
+    last_used_ip = models.GenericIPAddressField("last used from", null=True, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     objects = ScopedQuerySet.as_manager()
@@ -134,7 +135,9 @@ class Credential(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["mailbox"], condition=Q(kind="main"), name="credential_one_main"),
             models.UniqueConstraint(fields=["secret"], condition=Q(kind="app"), name="credential_app_secret_once"),
+            models.CheckConstraint(name="credential_kind_is_known", condition=Q(kind__in=["main", "app"])),
         ]
+        verbose_name = "password"
 
     def __str__(self):
-        return f'app password "{self.label}"' if self.kind == self.Kind.APP else "main password"
+        return f'app password "{self.label or self.pk}"' if self.kind == self.Kind.APP else "main password"

@@ -308,10 +308,12 @@ def _parse(text: str, field: str) -> addresses.Address:
 
 
 def _parse_alias(text: str) -> addresses.Address:
-    if not text.strip().startswith("@"):
+    text = text.strip()
+    text = text.removeprefix("*") if text.startswith("*@") else text  # as lists show it
+    if not text.startswith("@"):
         return _parse(text, "address")
     try:
-        return addresses.Address("", addresses.canonical_domain(text.strip()[1:]))
+        return addresses.Address("", addresses.canonical_domain(text[1:]))
     except BadAddress as error:
         raise ServiceError(str(error), "address") from None
 

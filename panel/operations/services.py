@@ -7,6 +7,7 @@ open connections within a second, and the queue asks again at its next claim.
 from typing import Any
 
 from django.db import transaction
+from django.db.models import Q
 
 from panel.domains.models import Domain, DomainAlias, Proof
 from panel.mailboxes.models import Mailbox
@@ -141,7 +142,9 @@ def _tenants_of(subject: Suspendable) -> Any:
         case Mailbox():
             return [subject.address.tenant_id]
         case Tenant():
-            return [subject.pk]
+            # A tenant's suspension holds for those below it too.
+            family = Q(pk=subject.pk) | Q(parent=subject) | Q(parent__parent=subject)
+            return Tenant.objects.filter(family).values("pk")
     return [subject.tenant_id] if subject.tenant_id else subject.addresses.values("tenant")
 
 

@@ -4,17 +4,23 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
+from django.contrib.admin.utils import unquote
 from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
+from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.text import Truncator
+from unfold.contrib.filters.admin import AutocompleteSelectFilter
 from unfold.decorators import action, display
+from unfold.paginator import InfinitePaginator
 
 from panel.database import ids
 from panel.sending import services
-from panel.sending.models import Attempt, Hold, Message, OutboundRoute, Recipient, SendingLimit
+from panel.sending.models import Attempt, Hold, Message, OutboundRoute, Recipient, SendingLimit, Window
 from panel.tenants.changes import ServiceError
 from panel.tenants.scoped_admin import ScopedAdmin, badge, by, mono
+from panel.tenants.shown import about, moment
 
 LOOKS = {
     Recipient.State.WAITING: "warn",
@@ -26,12 +32,14 @@ LOOKS = {
 
 def recipient_state(recipient: Recipient) -> SafeString:
     if recipient.state == Recipient.State.WAITING and recipient.holds:
-        return badge("bad", "held: " + ", ".join(hold.label for hold in list(Hold) if recipient.holds & hold))
+        why = ", ".join(hold.label for hold in list(Hold) if recipient.holds & hold)
+        return format_html('{} <span class="ph-dim ph-why">{}</span>', badge("bad", "held"), why)
     return badge(LOOKS[Recipient.State(recipient.state)], recipient.get_state_display())
 
 
 @admin.register(SendingLimit)
 class LimitAdmin(ScopedAdmin):
+    empty_words = "Without a limit of its own, a tenant and a mailbox have their plan's."
     list_display = ["subject", "window", "number"]
     list_filter = ["window"]
     search_fields = ["tenant__name", "domain__name", "mailbox__address__local_part", "mailbox__address__domain__name"]
@@ -43,7 +51,8 @@ class LimitAdmin(ScopedAdmin):
     fieldsets = [
         ("Whose", {
             "fields": ["tenant", "domain", "mailbox", "credential"],
-            "description": "Choose exactly one. Without a limit of its own, a tenant and a mailbox have their plan's.",
+            "description": "Choose exactly one; anything else stays empty. Without a limit of its own, a tenant and a "
+            "mailbox have their plan's.",
         }),
         ("How many", {
             "fields": ["window", "recipients"],
@@ -51,14 +60,24 @@ class LimitAdmin(ScopedAdmin):
         }),
     ]
 
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        if obj is None:
+            return super().get_fieldsets(request, obj)
+        return [(None, {
+            "fields": ["subject", "window", "recipients"],
+            "description": "Deleting this limit lets the plan's hold again, or that of the level above.",
+        })]
+
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        return ["tenant", "domain", "mailbox", "credential", "window"] if obj else []
+        return ["subject", "window"] if obj else []
 
     @display(description="Whose")
     def subject(self, limit: SendingLimit) -> str:
         if limit.credential:
             return f"{limit.credential} of {limit.credential.mailbox}"
-        return str(limit.tenant or limit.domain or limit.mailbox)
+        if limit.tenant:
+            return f"the tenant {limit.tenant}"
+        return f"the domain {limit.domain}" if limit.domain else str(limit.mailbox)
 
     @display(description="Recipients", ordering="recipients")
     def number(self, limit: SendingLimit) -> str:
@@ -85,18 +104,20 @@ class RouteForm(forms.ModelForm):
     class Meta:
         model = OutboundRoute
         fields = ["domain", "host", "port", "tls"]
+        help_texts = {"host": "A name or an IP address. Yours may be private: only what MX records say is checked."}
 
 
 @admin.register(OutboundRoute)
 class RouteAdmin(ScopedAdmin):
+    empty_words = "All mail goes by MX. A route leads the mail for a domain to another server, such as a smarthost."
     list_display = ["shown_domain", "way", "tls"]
     search_fields = ["domain", "host"]
     form = RouteForm
-    fields = ["domain", "host", "port", "tls"]
     removable = True
+    readonly_fields = ["shown_domain"]
 
-    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        return ["domain"] if obj else []
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        return ["shown_domain" if obj else "domain", "host", "port", "tls"]
 
     @display(description="Mail for", ordering="domain")
     def shown_domain(self, route: OutboundRoute) -> str:
@@ -104,7 +125,7 @@ class RouteAdmin(ScopedAdmin):
 
     @display(description="Goes to", ordering="host")
     def way(self, route: OutboundRoute) -> str:
-        return mono(f"{route.host}:{route.port}")
+        return mono(route.way)
 
     def create(self, request: HttpRequest, data: dict[str, Any]) -> OutboundRoute:
         return services.set_route(**data, **by(request))
@@ -120,6 +141,20 @@ class TraceAdmin(ScopedAdmin):
     """What happened: never changed by hand."""
 
     creatable = changeable = False
+    paginator = InfinitePaginator  # no count of a table that grows with traffic
+    show_full_result_count = False
+
+    def changeform_view(
+        self, request: HttpRequest, object_id: str | None = None, form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        obj = self.get_object(request, unquote(object_id)) if object_id else None
+        where = {"where": self.where(obj)} if obj is not None else {}
+        return super().changeform_view(request, object_id, form_url, {**(extra_context or {}), **where})
+
+    def where(self, obj: Any) -> SafeString:
+        """What stands above the facts: where the mail is."""
+        raise NotImplementedError
 
     def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> Any:
         """A queue id goes straight to its row; else what search_fields say."""
@@ -134,15 +169,16 @@ class TraceAdmin(ScopedAdmin):
 
 @admin.register(Message)
 class MessageAdmin(TraceAdmin):
-    list_display = ["shown_id", "accepted_at", "direction", "shown_from", "shown_subject", "tenant_name", "shown_size"]
-    list_filter = ["direction"]
+    empty_words = "Each message that is accepted, from a tenant or from elsewhere, is listed here."
+    list_display = ["shown_id", "accepted", "direction", "shown_from", "short_subject", "tenant_name", "shown_size"]
+    list_filter = ["direction", ("tenant", AutocompleteSelectFilter)]
     search_fields = ["reverse_path", "message_id", "recipients__original"]
+    search_help_text = "Queue id, sender, recipient or Message-ID"
     list_select_related = ["tenant"]
     ordering = ["-id"]
     readonly_fields = fields = [
         "shown_id", "accepted_at", "direction", "tenant_name", "shown_from", "header_from", "shown_subject",
-        "message_id", "credential_text", "client_ip", "client_name", "tls", "shown_size", "charged",
-        "shown_recipients",
+        "message_id", "credential_text", "client_ip", "client_name", "shown_tls", "shown_size", "charged",
     ]
 
     @display(description="Queue id", ordering="id")
@@ -152,6 +188,18 @@ class MessageAdmin(TraceAdmin):
     @display(description="Sender", ordering="reverse_path")
     def shown_from(self, message: Message) -> str:
         return mono(message.reverse_path or "<>")
+
+    @display(description="Accepted", ordering="id")
+    def accepted(self, message: Message) -> str:
+        return moment(message.accepted_at)
+
+    @display(description="TLS")
+    def shown_tls(self, message: Message) -> str:
+        return message.tls or "none"
+
+    @display(description="Subject")
+    def short_subject(self, message: Message) -> str:
+        return Truncator(message.subject).chars(60) or "(no subject)"
 
     @display(description="Subject")
     def shown_subject(self, message: Message) -> str:
@@ -163,18 +211,18 @@ class MessageAdmin(TraceAdmin):
 
     @display(description="Size", ordering="size")
     def shown_size(self, message: Message) -> str:
-        return f"{message.size / 1024:,.1f} KB"
+        return about(message.size)
 
     @display(description="Why it was let through")
     def charged(self, message: Message) -> str:
         lines = [
-            f"{each.get('name')}: {each.get('used')} of {each.get('allowed') or 'unlimited'} in {each.get('window')}"
+            f"{each.get('kind', '')} {each.get('name')}: {_figure(each.get('used'))} of {_figure(each.get('allowed'))} "
+            f"in {dict(Window.choices).get(each.get('window'), each.get('window'))}"
             for each in message.facts.get("charged", [])
         ]
         return " · ".join(lines) or "nothing was charged"
 
-    @display(description="Where it is")
-    def shown_recipients(self, message: Message) -> SafeString:
+    def where(self, message: Message) -> SafeString:
         recipients = list(Recipient.objects.filter(message_id=message.pk).order_by("id")[:200])
         tries: dict[int, list[Attempt]] = {}
         for attempt in Attempt.objects.filter(recipient_id__in=[each.pk for each in recipients]).order_by("-id"):
@@ -183,19 +231,60 @@ class MessageAdmin(TraceAdmin):
         return render_to_string("admin/posthouse/recipients.html", {"rows": rows})
 
 
+def _figure(number: int | None) -> str:
+    return "unlimited" if number is None else f"{number:,}"
+
+
+class HoldFilter(admin.SimpleListFilter):
+    title = "what holds it"
+    parameter_name = "holds"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(hold.name.lower(), str(hold.label)) for hold in Hold]
+
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
+        if self.value() is None:
+            return queryset
+        hold = Hold[str(self.value()).upper()]
+        bits = [bits for bits in range(1, 1 << len(Hold)) if bits & hold]
+        return queryset.filter(state=Recipient.State.WAITING, holds__in=bits)
+
+
 @admin.register(Recipient)
 class RecipientAdmin(TraceAdmin):
     id_field = "message_id"
-    list_display = ["shown_message", "shown_original", "state_badge", "next_hop", "due_at", "tries", "shown_reply"]
-    list_filter = ["state"]
+    empty_words = "Each recipient of each message is listed here; those that wait are the queue."
+    list_display = ["shown_message", "shown_original", "state_badge", "shown_hop", "next_try", "tries", "shown_reply"]
+    list_filter = ["state", HoldFilter, ("tenant", AutocompleteSelectFilter)]
     search_fields = ["original", "resolved", "next_hop"]
+    search_help_text = "Queue id, recipient or next hop"
     ordering = ["-id"]
     actions = ["retry"]
     actions_detail = ["retry_one"]
-    readonly_fields = fields = [
-        "shown_message", "shown_original", "resolved", "state_badge", "next_hop", "due_at", "expires_at", "tries",
-        "shown_reply", "shown_tries",
-    ]
+    readonly_fields = ["message_link", "tenant_name", "shown_hop", "due_at", "expires_at", "tries"]
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        waits = ["due_at", "expires_at"] if obj and obj.state == Recipient.State.WAITING else []
+        return ["message_link", "tenant_name", "shown_hop", *waits, "tries"]
+
+    @display(description="Message")
+    def message_link(self, recipient: Recipient) -> SafeString:
+        url = reverse("admin:sending_message_change", args=(recipient.message_id,))
+        link = '<a class="ph-mono text-primary-600 dark:text-primary-500" href="{}">{}</a>'
+        return format_html(link, url, ids.to_text(recipient.message_id))
+
+    @display(description="Caused by the tenant")
+    def tenant_name(self, recipient: Recipient) -> str:
+        return str(recipient.tenant) if recipient.tenant_id else "–"
+
+    @display(description="Next hop", ordering="next_hop")
+    def shown_hop(self, recipient: Recipient) -> SafeString:
+        return mono(recipient.next_hop)
+
+    @display(description="Next try", ordering="due_at")
+    def next_try(self, recipient: Recipient) -> str:
+        goes = recipient.state == Recipient.State.WAITING and not recipient.holds
+        return moment(recipient.due_at) if goes else "–"
 
     @display(description="Queue id", ordering="message_id")
     def shown_message(self, recipient: Recipient) -> str:
@@ -215,8 +304,7 @@ class RecipientAdmin(TraceAdmin):
             return "–"
         return format_html('<span class="ph-reply">{}</span>', recipient.last_reply)
 
-    @display(description="Tries")
-    def shown_tries(self, recipient: Recipient) -> SafeString:
+    def where(self, recipient: Recipient) -> SafeString:
         tries = list(Attempt.objects.filter(recipient_id=recipient.pk).order_by("-id"))
         rows = [(recipient, recipient_state(recipient), tries)]
         return render_to_string("admin/posthouse/recipients.html", {"rows": rows})
@@ -241,4 +329,7 @@ class RecipientAdmin(TraceAdmin):
     def retry(self, request: HttpRequest, queryset: Any) -> None:
         chosen = queryset.filter(state=Recipient.State.WAITING)
         count = services.retry(chosen, **by(request))
-        self.message_user(request, f"{count} recipients are tried in a moment.")
+        left = chosen.exclude(holds=0).count()
+        held = f" {left} stay held: open each and choose Try now, or resume its sender." if left else ""
+        which = "1 recipient is" if count == 1 else f"{count:,} recipients are"
+        self.message_user(request, f"{which} tried in a moment.{held}")

@@ -17,7 +17,7 @@ from django.db.models import Q, QuerySet
 from panel.database import ids
 from panel.domains.models import Domain
 from panel.mailboxes.loops import aliases_at
-from panel.mailboxes.models import Address, AliasTarget
+from panel.mailboxes.models import Address, AliasTarget, Mailbox
 from panel.sending.models import Attempt, Message, Recipient
 from panel.tenants.models import Tenant
 
@@ -116,6 +116,11 @@ def _newest(rows: QuerySet[Recipient], mine: Collection[int], limit: int) -> Seq
 
 def _seen(rows: Sequence[Recipient], mine: Collection[int]) -> Iterable[SeenRecipient]:
     messages = Message.objects.in_bulk({row.message_id for row in rows})
+    own = _own_subjects(messages.values(), mine)
+    for message_of in messages.values():
+        charged = message_of.facts.get("charged")
+        if charged:
+            message_of.facts["charged"] = [each for each in charged if (each.get("kind"), each.get("id")) in own]
     hidden = _hidden(rows, mine)
     attempts: dict[int, list[SeenAttempt]] = {}
     shown = [row.pk for row in rows if row.pk not in hidden]
@@ -136,6 +141,25 @@ def _seen(rows: Sequence[Recipient], mine: Collection[int]) -> Iterable[SeenReci
         # One row stands for all: of those in the state that is told, the first.
         if row.pk == min(one.pk for one in together if one.state == told):
             yield _one(row, message, mine, attempts=None)
+
+
+def _own_subjects(messages: Iterable[Message], mine: Collection[int]) -> set[tuple[str, int]]:
+    """Of what the messages were charged to, what is these tenants'.
+
+    An address of another tenant's that leads outside is charged to that tenant as well:
+    its name, its limit and what it used of it are not the submitter's to see.
+    """
+    asked: dict[str, set[int]] = {"credential": set(), "mailbox": set(), "domain": set()}
+    for message in messages:
+        for each in message.facts.get("charged", ()):
+            asked.setdefault(each.get("kind"), set()).add(each.get("id"))
+    rows: dict[str, QuerySet[Any]] = {
+        "mailbox": Mailbox.objects.filter(pk__in=asked["mailbox"], address__tenant__in=mine),
+        "domain": Domain.objects.filter(pk__in=asked["domain"], tenant__in=mine),
+    }
+    own = {(kind, pk) for kind, found in rows.items() if asked[kind] for pk in found.values_list("pk", flat=True)}
+    # Only the submitter's own login is charged, also when it was revoked since.
+    return own | {("tenant", pk) for pk in mine} | {("credential", pk) for pk in asked["credential"]}
 
 
 def _one(

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from panel.domains.models import Domain
 from panel.mailboxes.models import Credential, Mailbox
-from panel.tenants.models import Tenant
+from panel.tenants.models import Tenant, one_of
 from panel.tenants.scoping import ScopedQuerySet
 
 
@@ -59,6 +59,7 @@ class SendingLimit(models.Model):
             models.UniqueConstraint(fields=["domain", "window"], name="limit_domain_once"),
             models.UniqueConstraint(fields=["mailbox", "window"], name="limit_mailbox_once"),
             models.UniqueConstraint(fields=["credential", "window"], name="limit_credential_once"),
+            one_of("window", Window.choices, "limit_window_is_known"),
         ]
 
     def __str__(self):
@@ -94,13 +95,13 @@ class Message(models.Model):
     tenant = _trace(Tenant, "+", null=True)
     reverse_path = models.CharField(max_length=320, blank=True)  # empty: the null path
     subject = models.CharField(max_length=200, blank=True)
-    message_id = models.CharField(max_length=200, blank=True)
-    header_from = models.CharField(max_length=320, blank=True)
+    message_id = models.CharField("Message-ID", max_length=200, blank=True)
+    header_from = models.CharField("From header", max_length=320, blank=True)
     credential = _trace(Credential, "+", null=True)
-    credential_text = models.CharField(max_length=400, blank=True)
-    client_ip = models.GenericIPAddressField(null=True)
-    client_name = models.CharField(max_length=255, blank=True)  # as it said in EHLO
-    tls = models.CharField(max_length=60, blank=True)  # such as "TLSv1.3 TLS_AES_256_GCM_SHA384"; empty: plain
+    credential_text = models.CharField("logged in by", max_length=400, blank=True)
+    client_ip = models.GenericIPAddressField("client", null=True)
+    client_name = models.CharField("client says it is", max_length=255, blank=True)  # as it said in EHLO
+    tls = models.CharField("TLS", max_length=60, blank=True)  # such as "TLSv1.3 TLS_AES_256_GCM_SHA384"; empty: plain
     size = models.BigIntegerField()
     smtputf8 = models.BooleanField(default=False)
     body = models.CharField(max_length=10, blank=True)  # 7BIT, 8BITMIME
@@ -244,7 +245,7 @@ class OutboundRoute(models.Model):
     domain = models.CharField(max_length=253, unique=True, blank=True, help_text="Empty: every domain without a route.")
     host = models.CharField(max_length=253)
     port = models.PositiveIntegerField(default=25)
-    tls = models.CharField(max_length=20, choices=Tls, default=Tls.OPPORTUNISTIC)
+    tls = models.CharField("TLS", max_length=20, choices=Tls, default=Tls.OPPORTUNISTIC)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     class Meta:
@@ -255,4 +256,9 @@ class OutboundRoute(models.Model):
         ]
 
     def __str__(self):
-        return f"{self.domain or 'every other domain'} → {self.host}:{self.port}"
+        return f"{self.domain or 'every other domain'} → {self.way}"
+
+    @property
+    def way(self):
+        """Host and port as they stand in a URL."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

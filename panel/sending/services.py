@@ -64,6 +64,8 @@ def set_limit(
     field, owner = _limit_of(subject)
     lock(subject)
     old = SendingLimit.objects.filter(**{field: subject}, window=window).first()
+    if old and old.recipients == recipients:
+        return old
     key: dict[str, Any] = {field: subject, "window": window}
     limit, _ = SendingLimit.objects.update_or_create(**key, defaults={"recipients": recipients, "owner": owner})
     audit.record(
@@ -185,8 +187,10 @@ def set_route(
     values = {"host": _route_host(host), "port": port, "tls": choice(tls, OutboundRoute.Tls, "tls")}
     if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= 65535:
         raise ServiceError("A port is a number from 1 to 65535.", "port")
-    old = OutboundRoute.objects.filter(domain=name).first()
+    old = OutboundRoute.objects.select_for_update().filter(domain=name).first()
     before = {field: getattr(old, field) for field in values} if old else {}
+    if old and before == values:
+        return old
     route, _ = OutboundRoute.objects.update_or_create(domain=name, defaults=values)
     audit.record(actor, "route.set", route, tenant=None, before=before, after=values, ip=ip)
     _route_changed(name)

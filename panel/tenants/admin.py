@@ -7,14 +7,27 @@ from django.contrib import admin
 from django.contrib.auth.models import Group
 from django.db.models import Count, QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.utils.safestring import SafeString
+from unfold.contrib.filters.admin import AutocompleteSelectFilter
 from unfold.decorators import action, display
+from unfold.paginator import InfinitePaginator
 from unfold.widgets import UnfoldAdminPasswordWidget
 
 from panel.operations import services as operations
 from panel.rules.status import Status
 from panel.tenants import services
 from panel.tenants.models import AuditEntry, Membership, Plan, Tenant, User
-from panel.tenants.scoped_admin import ReasonForm, ScopedAdmin, badge, by, mono, state_badge
+from panel.tenants.scoped_admin import (
+    ReasonForm,
+    ScopedAdmin,
+    SizeField,
+    badge,
+    by,
+    links,
+    mono,
+    state_badge,
+)
+from panel.tenants.shown import moment
 
 admin.site.site_title = "Posthouse"
 admin.site.index_title = "Overview"
@@ -46,6 +59,10 @@ class SuspendableAdmin(ScopedAdmin):
 
     actions_detail = ["suspend", "resume"]
     noun: ClassVar[str]
+
+    def told_state(self, obj: Any) -> list[str]:
+        """The fields that tell the state: the reason only where there is one."""
+        return ["state", "status_reason"] if obj.status_reason else ["state"]
 
     def offered(self, obj: Any) -> set[str]:
         if obj.status == Status.ACTIVE:
@@ -80,10 +97,17 @@ class SuspendableAdmin(ScopedAdmin):
         )
 
 
+class PlanForm(forms.ModelForm):
+    storage_bytes = SizeField(help_text="Of all its mailboxes together, such as 50 GB.")
+
+
 @admin.register(Plan)
 class PlanAdmin(ScopedAdmin):
+    form = PlanForm
+    empty_words = "A plan says how many domains and mailboxes a tenant may have, and how much they may send."
     list_display = ["name", "domains", "mailboxes", "mailbox_limits", "tenant_limits", "tenants_on_it"]
     search_fields = ["name"]
+    ordering = ["name"]  # the model's is lost where rows are counted
     removable = True
     fieldsets = [
         (None, {"fields": ["name"]}),
@@ -131,16 +155,35 @@ def _limits(hour: int | None, day: int | None) -> str:
 @admin.register(Tenant)
 class TenantAdmin(SuspendableAdmin):
     noun = "tenant"
+    empty_words = "A tenant is a company whose mail is here. Its domains and mailboxes come after it."
     list_display = ["name", "state", "plan", "parent", "domain_count", "address_count"]
     list_filter = ["status", "plan"]
     search_fields = ["name"]
     list_select_related = ["plan", "parent"]
+    ordering = ["name"]  # the model's is lost where rows are counted
     autocomplete_fields = ["parent"]
-    readonly_fields = ["state", "status_reason", "created_at"]
+    readonly_fields = ["state", "status_reason", "has", "created_at"]
 
     def get_fieldsets(self, request: HttpRequest, obj: Tenant | None = None) -> Any:
-        made = ["state", "status_reason", "created_at"] if obj else []
-        return [(None, {"fields": ["name", "plan", "parent", "notes", *made]})]
+        if obj is None:
+            return [(None, {"fields": ["name", "plan", "parent", "notes"]})]
+        return [
+            (None, {"fields": [*self.told_state(obj), "has"]}),
+            ("The tenant", {"fields": ["name", "plan", "parent", "notes", "created_at"]}),
+        ]
+
+    @display(description="Has")
+    def has(self, tenant: Any) -> SafeString:
+        """Ways to what belongs to the tenant, each with its number."""
+        at = {"tenant__id__exact": tenant.pk}
+        held = {"address__tenant__id__exact": tenant.pk}
+        return links(
+            ("domain", tenant.domains.count(), "domains_domain", at),
+            ("mailbox", tenant.addresses.filter(mailbox__isnull=False).count(), "mailboxes_mailbox", held),
+            ("alias", tenant.addresses.filter(alias__isnull=False).count(), "mailboxes_alias", held),
+            ("member", tenant.memberships.count(), "tenants_membership", at),
+            ("limit", tenant.limits.count(), "sending_sendinglimit", at),
+        )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Tenant]:
         return super().get_queryset(request).annotate(
@@ -175,6 +218,10 @@ class AccountForm(forms.ModelForm):
     class Meta:
         model = User
         fields = ["email", "name", "provider_role"]
+        help_texts = {
+            "email": "The login: an address that is not hosted here.",
+            "provider_role": "What it may do for the provider. A tenant's account has none, and memberships instead.",
+        }
 
 
 class PasswordForm(forms.Form):
@@ -260,8 +307,9 @@ class AccountAdmin(ScopedAdmin):
 
 @admin.register(Membership)
 class MembershipAdmin(ScopedAdmin):
+    empty_words = "A membership lets a panel account into a tenant: as owner, admin or viewer."
     list_display = ["user", "tenant", "role"]
-    list_filter = ["role"]
+    list_filter = ["role", ("tenant", AutocompleteSelectFilter)]
     search_fields = ["user__email", "tenant__name"]
     list_select_related = ["user", "tenant"]
     autocomplete_fields = ["user", "tenant"]
@@ -282,13 +330,32 @@ class MembershipAdmin(ScopedAdmin):
 
 @admin.register(AuditEntry)
 class AuditAdmin(ScopedAdmin):
-    list_display = ["at", "actor_name", "what", "subject_name", "tenant", "reason"]
+    empty_words = "Every change to a tenant, an address, a limit or an account is written here."
+    list_display = ["when", "who", "what", "subject", "tenant", "reason"]
+    list_filter = [("tenant", AutocompleteSelectFilter)]
     search_fields = ["subject_name", "actor_name", "action"]
+    search_help_text = "To what, by whom, or what: mailbox.suspended"
+    paginator = InfinitePaginator
+    show_full_result_count = False
     list_select_related = ["tenant"]
     creatable = changeable = False
-    fields = [
-        "at", "actor_name", "ip", "action", "subject_type", "subject_name", "tenant", "before", "after", "reason",
-    ]
+    readonly_fields = fields = ["exactly", "who", "ip", "what", "subject", "tenant", "before", "after", "reason"]
+
+    @display(description="When", ordering="-id")
+    def when(self, entry: AuditEntry) -> str:
+        return moment(entry.at)
+
+    @display(description="When")
+    def exactly(self, entry: AuditEntry) -> Any:
+        return entry.at
+
+    @display(description="Who", ordering="actor_name")
+    def who(self, entry: AuditEntry) -> str:
+        return entry.actor_name
+
+    @display(description="To what", ordering="subject_name")
+    def subject(self, entry: AuditEntry) -> str:
+        return entry.subject_name
 
     @display(description="What", ordering="action")
     def what(self, entry: AuditEntry) -> str:

@@ -25,6 +25,12 @@ class StatusField(models.PositiveSmallIntegerField):
         super().__init__(**kwargs)
 
 
+def one_of(field, choices, name):
+    """A constraint: the database takes only one of the choices' values."""
+    values = [getattr(value, "value", value) for value, _ in choices]
+    return models.CheckConstraint(name=name, condition=Q(**{f"{field}__in": values}))
+
+
 class Plan(models.Model):
     """What a tenant may have. An empty number means unlimited."""
 
@@ -32,7 +38,7 @@ class Plan(models.Model):
     domains = models.PositiveIntegerField("domains", null=True, blank=True)
     mailboxes = models.PositiveIntegerField("mailboxes", null=True, blank=True)
     aliases = models.PositiveIntegerField("aliases", null=True, blank=True)
-    storage_bytes = models.PositiveBigIntegerField("storage in bytes", null=True, blank=True)
+    storage_bytes = models.PositiveBigIntegerField("storage", null=True, blank=True)
     mailbox_hour = models.PositiveIntegerField("recipients a mailbox, 1 hour", null=True, blank=True)
     mailbox_day = models.PositiveIntegerField("recipients a mailbox, 24 hours", null=True, blank=True)
     tenant_hour = models.PositiveIntegerField("recipients a tenant, 1 hour", null=True, blank=True)
@@ -52,7 +58,10 @@ class Tenant(models.Model):
 
     name = models.CharField(max_length=100, unique=True)
     plan = models.ForeignKey(Plan, on_delete=models.PROTECT, related_name="tenants")
-    parent = models.ForeignKey("self", on_delete=models.PROTECT, null=True, blank=True, related_name="children")
+    parent = models.ForeignKey(
+        "self", on_delete=models.PROTECT, null=True, blank=True, related_name="children",
+        help_text="The reseller whose customer it is, if any.",
+    )
     status = StatusField()
     status_reason = models.CharField("reason", max_length=500, blank=True)
     notes = models.TextField(blank=True, help_text="For the provider only.")
@@ -62,6 +71,7 @@ class Tenant(models.Model):
 
     class Meta:
         ordering = ["name"]
+        constraints = [one_of("status", STATUS_CHOICES, "tenant_status_is_known")]
 
     def __str__(self):
         return self.name
@@ -114,6 +124,7 @@ class User(AbstractBaseUser):
                 name="user_person_has_no_email_or_role",
                 condition=Q(kind="panel", email__isnull=False) | Q(kind="person", email__isnull=True, provider_role=""),
             ),
+            one_of("provider_role", ProviderRole.choices, "user_provider_role_is_known"),
         ]
 
     def __str__(self):
@@ -173,6 +184,7 @@ class Membership(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["user", "tenant"], name="membership_once"),
             models.CheckConstraint(name="membership_is_of_a_panel_account", condition=Q(user_kind="panel")),
+            models.CheckConstraint(name="membership_role_is_known", condition=Q(role__in=["owner", "admin", "viewer"])),
         ]
 
     def __str__(self):
@@ -195,7 +207,7 @@ class AuditEntry(models.Model):
     before = models.JSONField(default=dict)
     after = models.JSONField(default=dict)
     reason = models.CharField(max_length=500, blank=True)
-    ip = models.GenericIPAddressField(null=True)
+    ip = models.GenericIPAddressField("from", null=True)
 
     objects = ScopedQuerySet.as_manager()
 

@@ -2,17 +2,20 @@
 
 from collections.abc import Callable
 from typing import Any, ClassVar, TypedDict
+from urllib.parse import urlencode
 
 from django import forms
 from django.contrib import messages
 from django.contrib.admin.utils import unquote
+from django.contrib.admin.widgets import RelatedFieldWidgetWrapper
 from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
+from django.db import transaction
 from django.db.models import Model, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
 from unfold.widgets import UnfoldAdminTextInputWidget
@@ -20,6 +23,7 @@ from unfold.widgets import UnfoldAdminTextInputWidget
 from panel.rules.status import Status
 from panel.tenants.changes import ServiceError
 from panel.tenants.models import AuditEntry, User
+from panel.tenants.shown import read_size, size
 
 PAGE = 50
 
@@ -45,6 +49,24 @@ class ReasonForm(forms.Form):
     )
 
 
+class SizeField(forms.CharField):
+    """A number of bytes, written as "5 GB". Empty: None."""
+
+    def __init__(self, *, label: str = "Storage", help_text: str = "Such as 5 GB.") -> None:
+        super().__init__(
+            required=False, label=label, help_text=f"{help_text} Empty: unlimited.", widget=UnfoldAdminTextInputWidget
+        )
+
+    def prepare_value(self, value: Any) -> Any:
+        return size(value) if isinstance(value, int) else value
+
+    def to_python(self, value: Any) -> Any:
+        try:
+            return read_size(super().to_python(value) or "")
+        except ValueError as error:
+            raise forms.ValidationError(f"This is no size: {error}.") from None
+
+
 class ConfirmForm(forms.Form):
     """Nothing to fill in: the page's sentence and a button."""
 
@@ -59,11 +81,12 @@ class ScopedAdmin(ModelAdmin):
     list_per_page = PAGE
     list_max_show_all = PAGE
     list_filter_submit = True
-    show_full_result_count = False
     compressed_fields = True
     warn_unsaved_form = True
     list_fullwidth = False
-    # What may be done to one object, each as (name, label, permission check).
+    change_form_outer_before_template = "admin/posthouse/before_form.html"
+    # What the empty list says: what such a thing is for, and what comes first.
+    empty_words: ClassVar[str] = ""
     creatable: ClassVar[bool] = True
     changeable: ClassVar[bool] = True
     removable: ClassVar[bool] = False
@@ -88,6 +111,14 @@ class ScopedAdmin(ModelAdmin):
     def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
         kwargs["queryset"] = _scoped(db_field.remote_field.model, request)
         return super().formfield_for_foreignkey(db_field, request, **kwargs)
+
+    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        field = super().formfield_for_dbfield(db_field, request, **kwargs)
+        if field is not None and isinstance(field.widget, RelatedFieldWidgetWrapper):
+            # Each thing is made on its own page: no buttons that open windows.
+            field.widget.can_add_related = field.widget.can_change_related = False
+            field.widget.can_view_related = field.widget.can_delete_related = False
+        return field
 
     def formfield_for_manytomany(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
         kwargs["queryset"] = _scoped(db_field.remote_field.model, request)
@@ -172,8 +203,17 @@ class ScopedAdmin(ModelAdmin):
         self.remove(request, obj)
 
     def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
-        for obj in queryset:
-            self.remove(request, obj)
+        """Remove each; all or none, so that the list afterwards is no riddle."""
+        with transaction.atomic():
+            for obj in queryset:
+                self.remove(request, obj)
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        try:
+            return super().changelist_view(request, extra_context)
+        except ServiceError as error:
+            messages.error(request, f"Nothing was done: {error}")
+            return HttpResponseRedirect(request.get_full_path())
 
     def delete_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
@@ -289,6 +329,18 @@ def state_badge(status: int, reason: str = "") -> SafeString:
 def badge(look: str, words: str) -> SafeString:
     """look: good, warn, bad or off."""
     return format_html('<span class="ph-state is-{}">{}</span>', look, words)
+
+
+def links(*ways: tuple[str, int, str, dict[str, Any]]) -> SafeString:
+    """"3 mailboxes · 1 alias", each leading to its filtered list."""
+    return format_html_join(
+        " · ", '<a class="text-primary-600 dark:text-primary-500" href="{}?{}">{} {}</a>',
+        (
+            (reverse(f"admin:{view}_changelist"), urlencode(filters), f"{count:,}",
+             noun if count == 1 else f"{noun}es" if noun[-1] in "sx" else f"{noun}s")
+            for noun, count, view, filters in ways
+        ),
+    )
 
 
 def mono(text: object) -> SafeString:

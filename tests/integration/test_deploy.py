@@ -22,11 +22,11 @@ READY_WITHIN_S = 90.0
 class Run:
     """One `deploy/run` and what it prints."""
 
-    def __init__(self, environment: dict[str, str], output: Path) -> None:
+    def __init__(self, environment: dict[str, str], output: Path, *, command: tuple[str, ...] = ("deploy/run",)):
         self.output = output
         with output.open("wb") as file:
             self.process = subprocess.Popen(
-                ["deploy/run"], cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT,
+                command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL, start_new_session=True,
             )
 
@@ -41,9 +41,9 @@ class Run:
         until(ready, within_s=READY_WITHIN_S, what="ready")
         return self.lines()
 
-    def interrupt(self) -> int:
-        """Ctrl-C; its exit code."""
-        self.process.send_signal(signal.SIGINT)
+    def interrupt(self, number: int = signal.SIGINT) -> int:
+        """Ctrl-C, or another signal; its exit code."""
+        self.process.send_signal(number)
         return self.process.wait(timeout=60)
 
 
@@ -114,6 +114,23 @@ def test_first_start_reaches_ready_and_the_second_keeps_the_data(start, settings
     assert len(list(data.glob("mail/*/*/Maildir/new/*"))) == 2
     assert "already running" in refusal(settings)
     assert again.interrupt() == 0
+
+
+def test_a_script_that_starts_it_in_the_background_can_interrupt_it(settings, tmp_path):
+    # A shell without job control makes what it starts with "&" ignore SIGINT.
+    run = Run(settings, tmp_path / "output", command=("bash", "-c", "trap '' INT; exec deploy/run"))
+    run.wait_until_ready()
+    assert run.interrupt() == 0
+    assert run.lines()[-1] == "posthouse: stopped"
+
+
+def test_closing_the_terminal_leaves_nothing_behind(start, settings):
+    run = start()
+    run.wait_until_ready()
+    assert run.interrupt(signal.SIGHUP) == 0
+    for name in ("POSTHOUSE_HTTP", "POSTHOUSE_SUBMISSION"):
+        with socket.socket() as probe:
+            assert probe.connect_ex(("127.0.0.1", port_of(settings, name))) != 0, f"{name} is still open"
 
 
 def refusal(settings: dict[str, str], **more: str) -> str:

@@ -320,3 +320,18 @@ def test_demo_command_shows_the_passwords_when_it_made_them(db, tmp_path, settin
     shown = run("demo", "seed")
     assert shown == (tmp_path / "demo.txt").read_text()
     assert "Nothing to do" in run("demo", "seed")
+
+
+def test_a_catch_all_is_found_as_lists_show_it(mailbox):
+    run("alias", "create", "@demo.test", "shop@demo.test")
+    assert "*@demo.test" in run("alias", "list")
+    assert "deleted" in run("alias", "remove", "*@demo.test")
+
+
+def test_a_limit_that_is_not_understood_is_said(mailbox):
+    for arguments, words in (
+        (("shop@demo.test", "hour=1", "hour=2"), "twice"), (("plan:x", "hour=1"), "tenant:NAME or domain:NAME"),
+    ):
+        with pytest.raises(CommandError, match=words):
+            run("limit", "set", *arguments)
+    assert "200" in run("limit", "show", "shop@demo.test")

@@ -159,3 +159,17 @@ def test_suspend_and_resume_at_once_leave_a_status_that_the_log_tells(standard_p
     # Each entry begins where the one before ended.
     told = ["ACTIVE", *(entry.after["status"] for entry in entries)]
     assert [entry.before["status"] for entry in entries] == told[:-1]
+
+
+def test_resuming_a_parent_lets_the_queue_of_those_below_go(tenant):
+    child = world.tenant("Child", parent=tenant)
+    below = world.tenant("Below", parent=child)
+    held = [queue.waiting(one, "x@elsewhere.test", holds=Hold.SUSPENDED) for one in (tenant, child, below)]
+    other = queue.waiting(world.tenant("Other"), "x@elsewhere.test", holds=Hold.SUSPENDED)
+    services.suspend(tenant, reason="unpaid", actor=None)
+    services.resume(tenant, actor=None)
+    for one in held:
+        one.refresh_from_db()
+        assert one.holds == 0
+    other.refresh_from_db()
+    assert other.holds == Hold.SUSPENDED

@@ -300,3 +300,14 @@ def test_log_asks_a_constant_number_of_questions(mail, tenant, django_assert_max
     with django_assert_max_num_queries(12):
         assert len(list(recipients_seen_by([tenant.pk]))) == 23
     assert Attempt.objects.count() == 24
+
+
+def test_submitter_sees_what_was_charged_to_its_own_alone(mail, tenant, other_tenant):
+    charged = [
+        {"kind": "tenant", "id": one.pk, "name": one.name, "window": "day", "used": 1, "allowed": 10}
+        for one in (tenant, other_tenant)
+    ]
+    mail.facts = {"charged": charged}
+    mail.save(update_fields=["facts"])
+    told = [one.facts for one in recipients_seen_by([tenant.pk]) if one.submitted]
+    assert told and all(facts == {"charged": charged[:1]} for facts in told)

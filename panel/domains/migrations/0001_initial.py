@@ -55,4 +55,16 @@ class Migration(migrations.Migration):
             model_name='domain',
             constraint=models.CheckConstraint(condition=models.Q(models.Q(('kind', 'own'), ('tenant__isnull', False)), models.Q(('kind', 'shared'), ('tenant__isnull', True)), _connector='OR'), name='domain_own_has_a_tenant'),
         ),
+        migrations.AddConstraint(
+            model_name='domain',
+            constraint=models.CheckConstraint(condition=models.Q(('proof__in', ['pending', 'proved', 'lapsed'])), name='domain_proof_is_known'),
+        ),
+        migrations.AddConstraint(
+            model_name='domain',
+            constraint=models.CheckConstraint(condition=models.Q(('status__in', [0, 1, 2, 3])), name='domain_status_is_known'),
+        ),
+        migrations.AddConstraint(
+            model_name='domainalias',
+            constraint=models.CheckConstraint(condition=models.Q(('proof__in', ['pending', 'proved', 'lapsed'])), name='domain_alias_proof_is_known'),
+        ),
     ]

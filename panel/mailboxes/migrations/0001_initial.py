@@ -63,7 +63,7 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('opaque_id', models.CharField(default=panel.mailboxes.models.new_opaque_id, editable=False, max_length=20, unique=True)),
                 ('name', models.CharField(blank=True, max_length=100)),
-                ('quota_bytes', models.PositiveBigIntegerField(blank=True, null=True, verbose_name='storage in bytes')),
+                ('quota_bytes', models.PositiveBigIntegerField(blank=True, null=True, verbose_name='storage')),
                 ('status', panel.tenants.models.StatusField(choices=[(panel.rules.status.Status['ACTIVE'], 'active'), (panel.rules.status.Status['NO_SENDING'], 'no sending'), (panel.rules.status.Status['SUSPENDED'], 'suspended'), (panel.rules.status.Status['CLOSED'], 'closed')], default=panel.rules.status.Status['ACTIVE'])),
                 ('status_reason', models.CharField(blank=True, max_length=500, verbose_name='reason')),
                 ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
@@ -88,11 +88,12 @@ class Migration(migrations.Migration):
                 ('frozen_at', models.DateTimeField(blank=True, editable=False, null=True)),
                 ('frozen_reason', models.CharField(blank=True, max_length=500)),
                 ('last_used_at', models.DateTimeField(editable=False, null=True)),
-                ('last_used_ip', models.GenericIPAddressField(editable=False, null=True)),
+                ('last_used_ip', models.GenericIPAddressField(editable=False, null=True, verbose_name='last used from')),
                 ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
                 ('mailbox', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='credentials', to='mailboxes.mailbox')),
             ],
             options={
+                'verbose_name': 'password',
                 'ordering': ['pk'],
             },
         ),
@@ -111,5 +112,13 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name='credential',
             constraint=models.UniqueConstraint(condition=models.Q(('kind', 'app')), fields=('secret',), name='credential_app_secret_once'),
+        ),
+        migrations.AddConstraint(
+            model_name='credential',
+            constraint=models.CheckConstraint(condition=models.Q(('kind__in', ['main', 'app'])), name='credential_kind_is_known'),
+        ),
+        migrations.AddConstraint(
+            model_name='mailbox',
+            constraint=models.CheckConstraint(condition=models.Q(('status__in', [0, 1, 2, 3])), name='mailbox_status_is_known'),
         ),
     ]

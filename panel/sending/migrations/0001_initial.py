@@ -24,12 +24,12 @@ class Migration(migrations.Migration):
                 ('direction', models.CharField(choices=[('submission', 'submission'), ('inbound', 'inbound'), ('internal', 'internal')], max_length=10)),
                 ('reverse_path', models.CharField(blank=True, max_length=320)),
                 ('subject', models.CharField(blank=True, max_length=200)),
-                ('message_id', models.CharField(blank=True, max_length=200)),
-                ('header_from', models.CharField(blank=True, max_length=320)),
-                ('credential_text', models.CharField(blank=True, max_length=400)),
-                ('client_ip', models.GenericIPAddressField(null=True)),
-                ('client_name', models.CharField(blank=True, max_length=255)),
-                ('tls', models.CharField(blank=True, max_length=60)),
+                ('message_id', models.CharField(blank=True, max_length=200, verbose_name='Message-ID')),
+                ('header_from', models.CharField(blank=True, max_length=320, verbose_name='From header')),
+                ('credential_text', models.CharField(blank=True, max_length=400, verbose_name='logged in by')),
+                ('client_ip', models.GenericIPAddressField(null=True, verbose_name='client')),
+                ('client_name', models.CharField(blank=True, max_length=255, verbose_name='client says it is')),
+                ('tls', models.CharField(blank=True, max_length=60, verbose_name='TLS')),
                 ('size', models.BigIntegerField()),
                 ('smtputf8', models.BooleanField(default=False)),
                 ('body', models.CharField(blank=True, max_length=10)),
@@ -74,7 +74,7 @@ class Migration(migrations.Migration):
                 ('domain', models.CharField(blank=True, help_text='Empty: every domain without a route.', max_length=253, unique=True)),
                 ('host', models.CharField(max_length=253)),
                 ('port', models.PositiveIntegerField(default=25)),
-                ('tls', models.CharField(choices=[('opportunistic', 'when offered'), ('required', 'required, certificate checked'), ('none', 'never')], default='opportunistic', max_length=20)),
+                ('tls', models.CharField(choices=[('opportunistic', 'when offered'), ('required', 'required, certificate checked'), ('none', 'never')], default='opportunistic', max_length=20, verbose_name='TLS')),
                 ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
             ],
             options={
@@ -193,5 +193,9 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name='sendinglimit',
             constraint=models.UniqueConstraint(fields=('credential', 'window'), name='limit_credential_once'),
+        ),
+        migrations.AddConstraint(
+            model_name='sendinglimit',
+            constraint=models.CheckConstraint(condition=models.Q(('window__in', ['hour', 'day'])), name='limit_window_is_known'),
         ),
     ]

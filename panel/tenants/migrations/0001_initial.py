@@ -36,7 +36,7 @@ class Migration(migrations.Migration):
                 ('domains', models.PositiveIntegerField(blank=True, null=True, verbose_name='domains')),
                 ('mailboxes', models.PositiveIntegerField(blank=True, null=True, verbose_name='mailboxes')),
                 ('aliases', models.PositiveIntegerField(blank=True, null=True, verbose_name='aliases')),
-                ('storage_bytes', models.PositiveBigIntegerField(blank=True, null=True, verbose_name='storage in bytes')),
+                ('storage_bytes', models.PositiveBigIntegerField(blank=True, null=True, verbose_name='storage')),
                 ('mailbox_hour', models.PositiveIntegerField(blank=True, null=True, verbose_name='recipients a mailbox, 1 hour')),
                 ('mailbox_day', models.PositiveIntegerField(blank=True, null=True, verbose_name='recipients a mailbox, 24 hours')),
                 ('tenant_hour', models.PositiveIntegerField(blank=True, null=True, verbose_name='recipients a tenant, 1 hour')),
@@ -74,7 +74,7 @@ class Migration(migrations.Migration):
                 ('status_reason', models.CharField(blank=True, max_length=500, verbose_name='reason')),
                 ('notes', models.TextField(blank=True, help_text='For the provider only.')),
                 ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
-                ('parent', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='children', to='tenants.tenant')),
+                ('parent', models.ForeignKey(blank=True, help_text='The reseller whose customer it is, if any.', null=True, on_delete=django.db.models.deletion.PROTECT, related_name='children', to='tenants.tenant')),
                 ('plan', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='tenants', to='tenants.plan')),
             ],
             options={
@@ -108,7 +108,7 @@ class Migration(migrations.Migration):
                 ('before', models.JSONField(default=dict)),
                 ('after', models.JSONField(default=dict)),
                 ('reason', models.CharField(blank=True, max_length=500)),
-                ('ip', models.GenericIPAddressField(null=True)),
+                ('ip', models.GenericIPAddressField(null=True, verbose_name='from')),
                 ('actor', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
                 ('tenant', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='tenants.tenant')),
             ],
@@ -118,5 +118,17 @@ class Migration(migrations.Migration):
                 'ordering': ['-pk'],
                 'indexes': [models.Index(fields=['subject_type', 'subject_id'], name='tenants_aud_subject_019edd_idx'), models.Index(fields=['tenant', '-id'], name='tenants_aud_tenant__616536_idx')],
             },
+        ),
+        migrations.AddConstraint(
+            model_name='membership',
+            constraint=models.CheckConstraint(condition=models.Q(('role__in', ['owner', 'admin', 'viewer'])), name='membership_role_is_known'),
+        ),
+        migrations.AddConstraint(
+            model_name='tenant',
+            constraint=models.CheckConstraint(condition=models.Q(('status__in', [0, 1, 2, 3])), name='tenant_status_is_known'),
+        ),
+        migrations.AddConstraint(
+            model_name='user',
+            constraint=models.CheckConstraint(condition=models.Q(('provider_role__in', ['', 'support', 'operator', 'owner'])), name='user_provider_role_is_known'),
         ),
     ]

@@ -41,7 +41,10 @@ class Command(base.Command):
 
     def set(self, *, subject: str, limits: list[str]) -> None:
         found = _find(subject)
-        wanted = dict(_read(text) for text in limits)
+        read = [_read(text) for text in limits]
+        wanted = dict(read)
+        if len(wanted) < len(read):
+            raise ServiceError("A window stands there twice: write each once.")
         with transaction.atomic():
             for window, limit in wanted.items():
                 if not isinstance(limit, Inherit):
@@ -71,6 +74,8 @@ def _find(text: str) -> LimitSubject:
         return base.find_tenant(name)
     if colon and kind == "domain":
         return base.find_domain(name)
+    if "@" not in text:
+        raise ServiceError(f"{text[:100]!r} is not understood: write a mailbox's address, tenant:NAME or domain:NAME.")
     return find_mailbox(text)
 
 

@@ -37,7 +37,7 @@ class Command(base.Command):
 
     def list(self, *, as_json: bool) -> None:
         rows = [
-            (one.domain or "*", f"smtp://{f'[{one.host}]' if ':' in one.host else one.host}:{one.port}", one.tls)
+            (one.domain or "*", f"smtp://{one.way}", one.tls)
             for one in OutboundRoute.objects.all()
         ]
         self.table(
