@@ -26,7 +26,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Generic, Literal, TypeVar, cast
+from typing import Literal, cast
 
 import django
 import uvloop
@@ -36,6 +36,7 @@ from mailserver import log
 from mailserver.clock import Clock
 from mailserver.config import Config
 from mailserver.directory import Candidates, Directory, DirectoryUnavailable, Use
+from mailserver.recent import Recent
 from panel.mailboxes import passwords
 from panel.rules import policy, reply
 from panel.rules.addresses import BadAddress, parse_address
@@ -54,8 +55,6 @@ LOOK_UP_THREADS = 4
 FLUSH_S = 5.0
 
 AuthVerdict = Literal["ok", "wrong", "suspended", "scope", "unavailable"]
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,29 +148,6 @@ class _Hashing:
 # Deciding
 
 
-class _Recent(Generic[T]):
-    """The latest values by key, at most so many; the least recently used go first."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._values: OrderedDict[bytes, T] = OrderedDict()
-
-    def get(self, key: bytes) -> T | None:
-        value = self._values.get(key)
-        if value is not None:
-            self._values.move_to_end(key)
-        return value
-
-    def put(self, key: bytes, value: T) -> None:
-        self._values[key] = value
-        self._values.move_to_end(key)
-        if len(self._values) > self._most:
-            self._values.popitem(last=False)
-
-    def remove(self, key: bytes) -> None:
-        self._values.pop(key, None)
-
-
 @dataclass(frozen=True, slots=True)
 class _Right:
     """A password that was right, as long as these domains did not change since `version`."""
@@ -199,8 +175,8 @@ class Authenticator:
         self._directory = directory
         self._clock = clock
         self._key = secrets.token_bytes(32)
-        self._right: _Recent[_Right] = _Recent(MOST_REMEMBERED)
-        self._wrong: _Recent[_Wrong] = _Recent(MOST_WRONG)
+        self._right: Recent[_Right] = Recent(MOST_REMEMBERED)
+        self._wrong: Recent[_Wrong] = Recent(MOST_WRONG)
         self._hashing = _Hashing(verify)
         # Verified in place of an unknown login's: it must take as long as a wrong password.
         self._nobodys = passwords.hash_main(secrets.token_urlsafe(16))
