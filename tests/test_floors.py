@@ -15,7 +15,7 @@ MAILSERVER_FLOORS = [
         "recent",
     },
     {"directory", "spool", "content", "transports", "lanes"},
-    {"intake", "session", "runner", "authd"},
+    {"intake", "session", "runner", "authd", "lockout", "login_events"},
     {"worker"},
     {"__main__"},
 ]

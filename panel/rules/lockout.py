@@ -30,6 +30,7 @@ import ipaddress
 from array import array
 from collections import OrderedDict
 from enum import Enum
+from functools import lru_cache
 
 WINDOW_S = 15 * 60
 MOST_FOLLOWED = 50_000  # keys of each count, the quietest go first: 0.5 KB each when full
@@ -51,6 +52,7 @@ class Lock(Enum):
 MOST_GUESSES = {Lock.ACCOUNT_FROM_NETWORK: 10, Lock.NETWORK: 30, Lock.ACCOUNT: 30}
 
 
+@lru_cache(maxsize=4096)
 def network_of(ip: str) -> str:
     """The network that an address counts for; empty for this machine and for what is no address."""
     try:
