@@ -3,7 +3,8 @@
 Decides whether a password is right and what may wait for whom: a login that was right
 before is answered at once, never behind the hashing of wrong ones. Whether a right
 password may be used (status, scope, network, expiry) is decided in panel/rules/policy.
-RFC 4954 §6: a backend that is down is "unavailable" (454), never "wrong" (535).
+RFC 4954 §6: a backend that is down is "unavailable" (454), never "wrong" (535). So is what
+is "locked": after too many wrong ones nothing is looked at (mailserver/lockout).
 
 Asked over a Unix socket, a JSON object a line, many at once, answers out of order:
 {"id", "login", "password", "ip", "protocol"} → {"id", "verdict", "credential_id", "login", "fingerprint"}.
@@ -26,7 +27,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Generic, Literal, TypeVar, cast
+from typing import Literal, cast
 
 import django
 import uvloop
@@ -35,10 +36,14 @@ from django.apps import apps
 from mailserver import log
 from mailserver.clock import Clock
 from mailserver.config import Config
-from mailserver.directory import Candidates, Directory, DirectoryUnavailable, Use
+from mailserver.directory import Candidates, Directory, DirectoryUnavailable, LoginFact, Use
+from mailserver.lockout import Lockout
+from mailserver.login_events import LoginEvents
+from mailserver.recent import Recent
 from panel.mailboxes import passwords
 from panel.rules import policy, reply
 from panel.rules.addresses import BadAddress, parse_address
+from panel.rules.facts import Login
 
 FRAME_BYTES = 16 * 1024  # a question: an AUTH line is at most 12288 (RFC 4954 §4)
 SOCKET_PATH_BYTES = 100  # sun_path holds 108, its closing NUL included
@@ -52,10 +57,9 @@ MOST_WAITING = 128  # 3.5 s of hashing on two cores, inside the asker's deadline
 MOST_WAITING_OF_ONE = 4  # of one login name: an attacked account doesn't block the others
 LOOK_UP_THREADS = 4
 FLUSH_S = 5.0
+MOST_NAME = 320  # characters of a login name that are kept; an address has at most 254 octets
 
-AuthVerdict = Literal["ok", "wrong", "suspended", "scope", "unavailable"]
-
-T = TypeVar("T")
+AuthVerdict = Literal["ok", "wrong", "suspended", "scope", "locked", "unavailable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,29 +153,6 @@ class _Hashing:
 # Deciding
 
 
-class _Recent(Generic[T]):
-    """The latest values by key, at most so many; the least recently used go first."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._values: OrderedDict[bytes, T] = OrderedDict()
-
-    def get(self, key: bytes) -> T | None:
-        value = self._values.get(key)
-        if value is not None:
-            self._values.move_to_end(key)
-        return value
-
-    def put(self, key: bytes, value: T) -> None:
-        self._values[key] = value
-        self._values.move_to_end(key)
-        if len(self._values) > self._most:
-            self._values.popitem(last=False)
-
-    def remove(self, key: bytes) -> None:
-        self._values.pop(key, None)
-
-
 @dataclass(frozen=True, slots=True)
 class _Right:
     """A password that was right, as long as these domains did not change since `version`."""
@@ -199,20 +180,30 @@ class Authenticator:
         self._directory = directory
         self._clock = clock
         self._key = secrets.token_bytes(32)
-        self._right: _Recent[_Right] = _Recent(MOST_REMEMBERED)
-        self._wrong: _Recent[_Wrong] = _Recent(MOST_WRONG)
+        self._right: Recent[_Right] = Recent(MOST_REMEMBERED)
+        self._wrong: Recent[_Wrong] = Recent(MOST_WRONG)
         self._hashing = _Hashing(verify)
         # Verified in place of an unknown login's: it must take as long as a wrong password.
         self._nobodys = passwords.hash_main(secrets.token_urlsafe(16))
         self._under_way: dict[bytes, asyncio.Future[_Right | None]] = {}
         self._used: dict[int, Use] = {}
+        # Mailbox and tenant by login name: whose a refused login is.
+        self._owners: Recent[tuple[int, int]] = Recent(MOST_REMEMBERED)
+        self._lockout = Lockout(directory, clock, self._digest)
+        self._events = LoginEvents(directory)
 
     async def check(self, login: str, password: str, ip: str, protocol: str) -> Answer:
         """Whether this password opens this login for `protocol` from `ip`. Never raises for bad input."""
+        name = _canonical(login)
         try:
+            if await self._lockout.holds(name, ip):
+                self._note("locked", name, ip, protocol)
+                return Answer("locked", None, login)
             right = await self._right_one(login, password)
             if right is None:
                 log.login_failed(login, ip, "unknown login or wrong password")
+                self._lockout.failed(name, password, ip)
+                self._note("wrong", name, ip, protocol)
                 return Answer("wrong", None, login)
             known = await self._directory.login(right.credential_id)
         except (DirectoryUnavailable, _Busy) as error:
@@ -224,12 +215,39 @@ class Authenticator:
         refused = policy.login_refused(known, scope=protocol, ip=ip, now=self._clock.now())
         if refused is not None:
             log.login_failed(known.name, ip, f"{known.credential}: {refused.text}")
-            return Answer(_verdict(refused), None, known.name)
+            verdict = _verdict(refused)
+            if verdict == "wrong":
+                self._lockout.failed(name, password, ip)  # what reads like a wrong one counts like one
+            self._note("refused" if verdict == "wrong" else verdict, name, ip, protocol, known)
+            return Answer(verdict, None, known.name)
         self._used[right.credential_id] = Use(right.credential_id, self._clock.now(), ip)
+        self._lockout.succeeded(name, ip)
+        self._note("ok", name, ip, protocol, known)
         return Answer("ok", right.credential_id, known.name, right.fingerprint)
 
-    async def flush(self) -> None:
-        """Write when credentials were last used; kept for the next time when the database is gone."""
+    def _note(self, outcome: str, name: str, ip: str, protocol: str, known: Login | None = None) -> None:
+        """Keep a login for its LoginEvent; `known` is whose password was right."""
+        now = self._clock.now()
+        owner = (known.mailbox_id, known.tenant_id) if known else self._owners.get(self._digest(name, ""))
+        self._events.add(
+            LoginFact(
+                at=now,
+                last_at=now,
+                count=1,
+                login=name[:MOST_NAME],
+                protocol=protocol,
+                outcome=outcome,
+                ip=ip,
+                mailbox_id=owner[0] if owner else None,
+                tenant_id=owner[1] if owner else None,
+                credential_id=known.credential_id if known else None,
+                credential=known.credential if known else "",
+            )
+        )
+
+    async def flush(self, everything: bool = False) -> None:
+        """Write last uses and logins, `everything` at the end; kept for the next time without a database."""
+        await self._events.flush(everything)
         used, self._used = self._used, {}
         if not used:
             return
@@ -266,6 +284,10 @@ class Authenticator:
     async def _compare(self, name: str, password: str, digest: bytes) -> _Right | None:
         version = self._directory.version
         found = await self._directory.candidates(name)
+        if found is None:
+            self._owners.remove(self._digest(name, ""))
+        else:
+            self._owners.put(self._digest(name, ""), (found.mailbox_id, found.tenant_id))
         matching = await self._match(found, name, password, digest)
         if matching is None or found is None:
             return None
@@ -565,7 +587,7 @@ async def serve(config: Config, directory: Directory, ready: Callable[[], None] 
         for task in tasks:
             task.cancel()
         authenticator.close()
-        await authenticator.flush()
+        await authenticator.flush(everything=True)
 
 
 async def _flush(authenticator: Authenticator) -> None:

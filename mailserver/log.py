@@ -52,6 +52,11 @@ def login_failed(login: str, ip: str, because: str) -> None:
     _log.info(_line("login-failed", None, {"login": login, "ip": ip, "because": because}))
 
 
+def login_locked(login: str, ip: str, what: str) -> None:
+    """A lockout begins: further logins of its kind are answered "try again later", and not logged each."""
+    _log.info(_line("login-locked", None, {"login": login, "ip": ip, "what": what}))
+
+
 def refused(verb: str, ip: str, reply: object, **facts: object) -> None:
     _log.info(_line("refused", None, {"verb": verb, "ip": ip, "reply": reply, **facts}))
 

@@ -383,6 +383,7 @@ class Session(Connection):
             "wrong": reply.AUTH_FAILED,
             "suspended": reply.AUTH_SUSPENDED.about(login=answer.login or login),
             "scope": reply.AUTH_NOT_FOR_SENDING,
+            "locked": reply.AUTH_LOCKED,
         }.get(answer.verdict, reply.AUTH_UNAVAILABLE)
         if refused is not reply.AUTH_UNAVAILABLE:
             self._failed_logins += 1

@@ -181,6 +181,7 @@ UNFOLD = {
                 _link("Routes", "signpost", "sending_outboundroute"),
             ]},
             {"title": "Records", "separator": True, "items": [
+                _link("Logins", "login", "mailboxes_loginevent"),
                 _link("Audit log", "history", "tenants_auditentry"),
             ]},
         ],

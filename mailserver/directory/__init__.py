@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from typing import Any, TypeVar
 
@@ -17,15 +18,16 @@ from mailserver import log
 from mailserver.clock import Clock
 from mailserver.directory import rows
 from mailserver.directory.cache import Cache
-from mailserver.directory.rows import Candidates, DirectoryUnavailable, Found, Use
+from mailserver.directory.rows import Candidates, DirectoryUnavailable, Found, LoginFact, Use
 from panel.rules import policy
 from panel.rules.addresses import Address, BadAddress, parse_address
 from panel.rules.facts import HostedDomain, Login, Resolution, Route, Verdict
 
-__all__ = ["Candidates", "Directory", "DirectoryUnavailable", "Use"]
+__all__ = ["Candidates", "Directory", "DirectoryUnavailable", "LoginFact", "Use"]
 
 POLL_S = 0.25
 FRESH_S = 30.0  # how long kept answers serve while the changes can't be followed
+KNOWN_DAYS = 30  # how long a network counts as one that a mailbox logs in from
 DEADLINE_S = 10.0  # of one look-up, a wait for a free thread included
 
 T = TypeVar("T")
@@ -134,6 +136,15 @@ class Directory:
     async def record_use(self, uses: Sequence[Use]) -> None:
         """Write when credentials were last used, in one transaction."""
         await self._bounded(self._on_thread(rows.record_use, uses))
+
+    async def record_logins(self, facts: Sequence[LoginFact]) -> None:
+        """Write LoginEvents, in one transaction."""
+        await self._bounded(self._on_thread(rows.record_logins, facts))
+
+    async def known_networks(self, mailbox_id: int) -> frozenset[str]:
+        """The networks from which a mailbox logged in within KNOWN_DAYS, as rules/lockout counts them."""
+        since = self._clock.now() - timedelta(days=KNOWN_DAYS)
+        return await self._bounded(self._on_thread(rows.known_networks, mailbox_id, since))
 
     # Following
 

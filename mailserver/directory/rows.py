@@ -32,6 +32,7 @@ from panel.rules.facts import (
     Verdict,
 )
 from panel.rules.limits import Kind, Subject, Window, effective
+from panel.rules.lockout import network_of
 from panel.rules.status import Status, strictest
 from panel.sending.models import OutboundRoute, SendingLimit
 from panel.tenants.models import Tenant
@@ -41,6 +42,7 @@ MOST_DELIVERIES = 200  # what one recipient may become
 MOST_ADDRESSES = 1000  # looked at for one recipient: bounds the work where aliases cross
 MOST_CHANGES = 1000  # at one poll; above it everything is dropped (and of tenants touched: every tenant)
 MOST_PARENTS = 10  # of a tenant
+MOST_NETWORKS = 1000  # from which a mailbox logged in
 EVERY_SCOPE = frozenset({"submission", "imap", "pop3", "sieve"})  # the main password's
 ROLES = frozenset({"postmaster", "abuse"})  # RFC 2142: they exist in each hosted domain
 
@@ -510,6 +512,8 @@ class Candidates:
     """What a password for a login name is compared with. Secrets: never logged."""
 
     address: Address  # the mailbox's own
+    mailbox_id: int
+    tenant_id: int
     main: tuple[int, str] | None  # credential id, Django's argon2 hash
     apps: tuple[tuple[int, str], ...]  # credential id, SHA-256 hex
 
@@ -521,6 +525,7 @@ def candidates(address: Address) -> Candidates | None:
     """The credentials of a mailbox, by its address or that of a proved domain alias."""
     name = address.domain
     query = mailboxes.Credential.objects.filter(mailbox__address__local_part=address.local_part)
+    query = query.select_related("mailbox__address")
     found = list(query.filter(mailbox__address__domain__name=name).order_by())
     if not found:
         hosted = _hosted([name]).get(name)
@@ -532,7 +537,10 @@ def candidates(address: Address) -> Candidates | None:
         return None
     mains = [(row.pk, row.secret) for row in found if row.kind == row.Kind.MAIN]
     apps = tuple((row.pk, row.secret) for row in found if row.kind == row.Kind.APP)
-    return Candidates(Address(address.local_part, name), mains[0] if mains else None, apps)
+    box = found[0].mailbox
+    return Candidates(
+        Address(address.local_part, name), box.pk, box.address.tenant_id, mains[0] if mains else None, apps
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -552,6 +560,69 @@ def record_use(uses: Sequence[Use]) -> None:
             mailboxes.Credential.objects.filter(pk=use.credential_id).update(
                 last_used_at=use.at, last_used_ip=use.ip
             )
+
+
+@dataclass(frozen=True, slots=True)
+class LoginFact:
+    """Logins that were alike, as a LoginEvent keeps them: its fields, its outcomes."""
+
+    at: datetime
+    last_at: datetime
+    count: int
+    login: str
+    protocol: str
+    outcome: str
+    ip: str = ""  # empty: from many networks
+    mailbox_id: int | None = None  # None: no mailbox's, or not looked up
+    tenant_id: int | None = None
+    credential_id: int | None = None
+    credential: str = ""
+
+
+def record_logins(facts: Sequence[LoginFact]) -> None:
+    """Write them in one transaction. What a client said is cleaned and cut to what a column holds."""
+    mailboxes.LoginEvent.objects.bulk_create(
+        [
+            mailboxes.LoginEvent(
+                at=fact.at,
+                last_at=fact.last_at,
+                count=fact.count,
+                tenant_id=fact.tenant_id,
+                mailbox_id=fact.mailbox_id,
+                credential_id=fact.credential_id,
+                credential_text=_clean(fact.credential, 120),
+                login=_clean(fact.login, 320),
+                ip=_ip(fact.ip),
+                protocol=_clean(fact.protocol, 20),
+                outcome=fact.outcome,
+            )
+            for fact in facts
+        ],
+        batch_size=500,
+    )
+
+
+def _clean(text: str, most: int) -> str:
+    """What a column can hold (no NUL, no lone surrogate) and a page can show."""
+    return "".join(character if character.isprintable() else "?" for character in text[:most])
+
+
+def _ip(text: str) -> str | None:
+    try:
+        return str(ipaddress.ip_address(text.partition("%")[0]))
+    except ValueError:
+        return None
+
+
+def known_networks(mailbox_id: int, since: datetime) -> frozenset[str]:
+    """The networks from which a mailbox logged in since then, as rules/lockout counts them."""
+    events = mailboxes.LoginEvent.objects.filter(mailbox=mailbox_id, outcome="ok", last_at__gte=since)
+    uses = mailboxes.Credential.objects.filter(mailbox=mailbox_id, last_used_at__gte=since)
+    ips = {
+        *events.order_by().values_list("ip", flat=True).distinct()[:MOST_NETWORKS],
+        *uses.order_by().values_list("last_used_ip", flat=True),
+    }
+    return frozenset(network_of(ip) for ip in ips if ip)
 
 
 # Whether a queue may go

@@ -6,6 +6,7 @@ from django import forms
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html_join
@@ -21,7 +22,7 @@ from unfold.widgets import (
 )
 
 from panel.mailboxes import services
-from panel.mailboxes.models import Alias, Credential, Mailbox
+from panel.mailboxes.models import Alias, Credential, LoginEvent, Mailbox
 from panel.tenants.admin import OptionalReasonForm, PasswordForm, SuspendableAdmin
 from panel.tenants.models import Tenant
 from panel.tenants.scoped_admin import ReasonForm, ScopedAdmin, SizeField, badge, by, mono, state_badge
@@ -31,6 +32,10 @@ SHARED_TENANT_HELP = "Only for an address in a shared domain: whose it is. Elsew
 SCOPE_CHOICES = [
     ("submission", "send (submission)"), ("imap", "read (IMAP)"), ("pop3", "read (POP3)"), ("sieve", "filters"),
 ]
+
+
+MOST_SIGN_INS = 10  # on the mailbox's page
+OUTCOME_LOOKS = {"ok": "good", "wrong": "warn", "refused": "warn", "scope": "warn", "suspended": "off", "locked": "bad"}
 
 
 class LinesField(forms.CharField):
@@ -97,7 +102,7 @@ class MailboxAdmin(HeldAdmin, SuspendableAdmin):
     ordering = ["address__domain__name", "address__local_part"]
     actions_detail = ["add_app_password", "set_password", "suspend", "resume"]
     readonly_fields = [
-        "shown_address", "shown_tenant", "state", "status_reason", "shown_credentials", "reached_by", "folder",
+        "shown_address", "shown_tenant", "state", "status_reason", "shown_credentials", "reached_by", "last_sign_ins", "folder",
         "created_at",
     ]
 
@@ -113,6 +118,7 @@ class MailboxAdmin(HeldAdmin, SuspendableAdmin):
         return [
             (None, {"fields": ["shown_address", "shown_tenant", *self.told_state(obj), "name", "quota_bytes"]}),
             ("Who gets in, and what leads here", {"fields": ["shown_credentials", "reached_by"]}),
+            ("Last sign-ins", {"fields": ["last_sign_ins"]}),
             ("On disk", {"fields": ["folder", "created_at"]}),
         ]
 
@@ -147,6 +153,13 @@ class MailboxAdmin(HeldAdmin, SuspendableAdmin):
             targets__target=str(mailbox.address), address__tenant=mailbox.address.tenant
         ).select_related("address__domain")
         return ", ".join(str(alias) for alias in aliases) or "none"
+
+    @display(description="The latest")
+    def last_sign_ins(self, mailbox: Mailbox) -> str:
+        events = LoginEvent.objects.filter(mailbox=mailbox)[:MOST_SIGN_INS]
+        listed = f"{reverse('admin:mailboxes_loginevent_changelist')}?mailbox__id__exact={mailbox.pk}"
+        rows = [(event, outcome_badge(event)) for event in events]
+        return render_to_string("admin/posthouse/sign_ins.html", {"rows": rows, "listed": listed})
 
     @action(description="Set password…", url_path="set-password", permissions=["act"], icon="key")
     def set_password(self, request: HttpRequest, object_id: str) -> HttpResponse:
@@ -379,6 +392,30 @@ class CredentialAdmin(ScopedAdmin):
 
     def remove(self, request: HttpRequest, obj: Credential) -> None:
         services.revoke_credential(obj, **by(request))
+
+
+@admin.register(LoginEvent)
+class LoginEventAdmin(ScopedAdmin):
+    list_display = ["at", "shown_login", "came_of_it", "ip", "protocol", "credential_text", "count", "last_at"]
+    list_filter = ["outcome"]
+    search_fields = ["login", "ip"]
+    list_select_related = ["tenant"]
+    creatable = changeable = False
+    fields = [
+        "at", "last_at", "count", "shown_login", "came_of_it", "ip", "protocol", "credential_text", "tenant",
+    ]
+
+    @display(description="Login", ordering="login")
+    def shown_login(self, event: LoginEvent) -> str:
+        return mono(event.login)
+
+    @display(description="What came of it", ordering="outcome")
+    def came_of_it(self, event: LoginEvent) -> str:
+        return outcome_badge(event)
+
+
+def outcome_badge(event: LoginEvent) -> str:
+    return badge(OUTCOME_LOOKS[event.outcome], event.get_outcome_display())
 
 
 def _add_url(model: str) -> str:

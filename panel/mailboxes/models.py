@@ -1,4 +1,4 @@
-"""Addresses, and what stands behind them: mailboxes with their credentials, and aliases."""
+"""Addresses, and what stands behind them: mailboxes with their credentials and logins, and aliases."""
 
 import secrets
 
@@ -9,6 +9,13 @@ from django.utils import timezone
 from panel.domains.models import Domain
 from panel.tenants.models import STATUS_CHOICES, StatusField, Tenant, User, one_of
 from panel.tenants.scoping import ScopedQuerySet
+
+
+def _trace(to):
+    """A foreign key of a table that grows with traffic: indexed by hand, not enforced by the database."""
+    return models.ForeignKey(
+        to, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+", null=True
+    )
 
 
 class Address(models.Model):
@@ -141,3 +148,50 @@ class Credential(models.Model):
 
     def __str__(self):
         return f'app password "{self.label or self.pk}"' if self.kind == self.Kind.APP else "main password"
+
+
+class LoginEvent(models.Model):
+    """Logins that were alike, as authd saw them: `count` between `at` and `last_at`. Never changed.
+
+    Without a mailbox it is about login names that are none here, or that authd did not look
+    up: `login` is then one of them, and no tenant sees it. No foreign key of the database's
+    stands here: the table grows with traffic and is pruned by time.
+    """
+
+    to_tenant = "tenant"
+
+    class Outcome(models.TextChoices):
+        OK = "ok", "logged in"
+        WRONG = "wrong", "wrong password"
+        # The password was right; the client is told that it is wrong.
+        REFUSED = "refused", "frozen, expired or from elsewhere"
+        SCOPE = "scope", "not for this protocol"
+        SUSPENDED = "suspended", "suspended"
+        LOCKED = "locked", "locked after wrong ones"
+
+    at = models.DateTimeField()
+    last_at = models.DateTimeField()
+    count = models.PositiveIntegerField(default=1)
+    tenant = _trace(Tenant)
+    mailbox = _trace(Mailbox)
+    credential = _trace(Credential)
+    credential_text = models.CharField("password", max_length=120, blank=True)  # kept when it is revoked
+    login = models.CharField(max_length=320)  # as it was given
+    ip = models.GenericIPAddressField(null=True)  # the first one; empty: from many networks
+    protocol = models.CharField(max_length=20)
+    outcome = models.CharField(max_length=10, choices=Outcome)
+
+    objects = ScopedQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-pk"]
+        verbose_name = "login"
+        verbose_name_plural = "logins"
+        indexes = [
+            models.Index(fields=["mailbox", "-id"]),
+            models.Index(fields=["tenant", "-id"]),
+            models.Index(fields=["at"]),
+        ]
+
+    def __str__(self):
+        return f"{self.login}: {self.get_outcome_display()}"

@@ -75,6 +75,8 @@ AUTHENTICATED = Reply(235, "2.7.0", "welcome, {login}")
 AUTH_FAILED = Reply(535, "5.7.8", "user name or password wrong")
 AUTH_SUSPENDED = Reply(535, "5.7.13", "{login} is suspended or closed; ask who looks after your mail")
 AUTH_NOT_FOR_SENDING = Reply(535, "5.7.8", "this password is not for sending")
+# Not 535: the password was not looked at, and a right one is never called wrong.
+AUTH_LOCKED = Reply(454, "4.7.0", "too many failed logins, try again later")
 AUTH_UNAVAILABLE = Reply(454, "4.7.0", "logins can't be checked just now, try again later")
 AUTH_CANCELLED = Reply(501, "5.7.0", "login cancelled")
 AUTH_BAD_BASE64 = Reply(501, "5.5.2", "that is not base64")

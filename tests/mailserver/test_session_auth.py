@@ -148,7 +148,12 @@ async def test_failed_logins_end_the_session(house: House):
 
 @pytest.mark.parametrize(
     ("verdict", "expected"),
-    [("suspended", "535 5.7.13 *shop@demo.test*"), ("scope", "535 5.7.8 *"), ("unavailable", "454 4.7.0 *")],
+    [
+        ("suspended", "535 5.7.13 *shop@demo.test*"),
+        ("scope", "535 5.7.8 *"),
+        ("locked", "454 4.7.0 too many failed logins*"),
+        ("unavailable", "454 4.7.0 *"),
+    ],
 )
 async def test_each_verdict_has_its_reply(house: House, verdict: str, expected: str):
     house.auth.verdict = verdict

@@ -198,3 +198,47 @@ def test_hostile_names_are_shown_harmless(owner):
     assert "<script>alert(1)" not in page
     assert "&lt;script&gt;" in page
     assert "{{ 7*7 }}" in owner.get(change_url("tenants_tenant", tenant)).content.decode()
+
+
+def test_logins_are_listed_and_the_latest_stand_on_the_mailbox_s_page(accounts):
+    world.domain("demo.test", world.tenant())
+    mailbox, other = world.mailbox("shop@demo.test"), world.mailbox("office@demo.test")
+    world.login_event(mailbox, ip="192.0.2.1")
+    for number in range(10):
+        world.login_event(mailbox, ip=f"203.0.113.{number}", outcome="wrong", credential_text="", count=4711)
+    world.login_event(other, ip=None, outcome="locked")
+    world.login_event(other, mailbox=None, tenant=None, login="admin@demo.test", outcome="wrong")
+    client = client_of(accounts["support"])
+    page = client.get(change_url("mailboxes_mailbox", mailbox)).content.decode()
+    assert "203.0.113.9" in page and "203.0.113.0" in page
+    assert "192.0.2.1" not in page, "only the latest ten"
+    assert '<span class="ph-state is-warn">wrong password</span>' in page
+    assert "4711" in page
+    listed = f"{reverse('admin:mailboxes_loginevent_changelist')}?mailbox__id__exact={mailbox.pk}"
+    assert f'href="{listed}"' in page
+    rows = client.get(listed).content.decode()
+    assert "192.0.2.1" in rows and "office@demo.test" not in rows
+    everything = client.get(reverse("admin:mailboxes_loginevent_changelist")).content.decode()
+    assert "admin@demo.test" in everything and "locked after wrong ones" in everything
+    found = client.get(reverse("admin:mailboxes_loginevent_changelist") + "?q=203.0.113.7&outcome__exact=wrong")
+    assert "203.0.113.7" in found.content.decode() and "203.0.113.8" not in found.content.decode()
+    assert "many networks" in client.get(change_url("mailboxes_mailbox", other)).content.decode()
+
+
+def test_nobody_changes_a_login_not_even_an_owner(owner):
+    world.domain("demo.test", world.tenant())
+    event = world.login_event(world.mailbox("shop@demo.test"))
+    assert owner.get(add_url("mailboxes_loginevent")).status_code == 403
+    assert owner.get(change_url("mailboxes_loginevent", event)).status_code == 200
+    assert owner.post(change_url("mailboxes_loginevent", event), {"login": "x"}).status_code == 403
+    assert owner.post(reverse("admin:mailboxes_loginevent_delete", args=(event.pk,))).status_code == 403
+
+
+def test_login_of_a_password_that_was_revoked_is_still_shown(owner):
+    world.domain("demo.test", world.tenant())
+    mailbox = world.mailbox("shop@demo.test")
+    app, _ = world.app_password(mailbox)
+    event = world.login_event(mailbox, credential=app, credential_text=str(app))
+    app.delete()
+    for url in (change_url("mailboxes_mailbox", mailbox), change_url("mailboxes_loginevent", event)):
+        assert "web shop" in owner.get(url).content.decode()

@@ -215,6 +215,27 @@ def test_queue_is_listed_shown_and_retried(tenant, other_tenant):
             run("queue", *wrong)
 
 
+def test_logins_are_listed_newest_first_by_mailbox_and_by_failure(mailbox):
+    other = world.mailbox("office@demo.test")
+    world.login_event(mailbox, ip="192.0.2.1")
+    world.login_event(mailbox, ip=None, outcome="wrong", count=39, credential_text="")
+    world.login_event(other, ip="192.0.2.3")
+    world.login_event(other, mailbox=None, tenant=None, login="bad\x1bname", outcome="locked")
+    lines = run("login", "list").splitlines()
+    assert [line.split()[0] for line in lines[:1]] == ["FIRST"]
+    assert len(lines) == 5
+    assert "bad?name" in lines[1] and "locked after wrong ones" in lines[1]
+    assert "192.0.2.1" in lines[4] and "main password" in lines[4]
+    of_one = json.loads(run("login", "list", "--mailbox", "Shop@demo.test", "--failed", "--json"))
+    assert [(row["login"], row["count"], row["from"]) for row in of_one] == [("shop@demo.test", 39, "many networks")]
+    with pytest.raises(CommandError, match=r"no mailbox nobody@demo\.test"):
+        run("login", "list", "--mailbox", "nobody@demo.test")
+
+
+def test_no_logins_are_said(db):
+    assert run("login", "list") == "Nobody has tried to log in.\n"
+
+
 @pytest.mark.parametrize("name", OURS)
 def test_help_teaches_with_examples(name):
     command = load_command_class("panel.operations", name)

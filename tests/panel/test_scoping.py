@@ -21,6 +21,7 @@ def of_everything(owner: Tenant, name: str) -> None:
     create_domain_alias(name=f"{name}-alias.test", domain=domain, actor=None)
     mailbox = world.mailbox(f"a@{name}.test")
     world.alias(f"b@{name}.test", f"a@{name}.test")
+    world.login_event(mailbox)
     set_limit(mailbox, window="hour", recipients=1, actor=None)
     queue.attempt(queue.waiting(owner, "x@elsewhere.test"))
     tenants.create_membership(user=account(f"member@{name}.example"), tenant=owner, role="owner", actor=None)
@@ -59,7 +60,7 @@ def test_every_scoped_model_is_asked():
     names = {model.__name__ for model in SCOPED}
     assert names >= {
         "Tenant", "Membership", "AuditEntry", "Domain", "DomainAlias", "Address", "Mailbox", "Alias", "AliasTarget",
-        "Credential", "SendingLimit", "Message", "Recipient", "Attempt",
+        "Credential", "LoginEvent", "SendingLimit", "Message", "Recipient", "Attempt",
     }
 
 

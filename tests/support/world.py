@@ -3,10 +3,11 @@
 Tests of the services themselves call the services instead.
 """
 
+from django.utils import timezone
 
 from panel.domains.models import Domain, DomainAlias
 from panel.mailboxes import passwords
-from panel.mailboxes.models import Address, Alias, AliasTarget, Credential, Mailbox
+from panel.mailboxes.models import Address, Alias, AliasTarget, Credential, LoginEvent, Mailbox
 from panel.sending.models import SendingLimit
 from panel.tenants.models import DirectoryChange, Plan, Tenant, User
 
@@ -69,6 +70,16 @@ def limit(subject, **windows: int | None) -> None:
         SendingLimit.objects.update_or_create(
             **{field: subject}, window=window, defaults={"recipients": recipients, "owner": owner}
         )
+
+
+def login_event(of: Mailbox, **fields) -> LoginEvent:
+    """A login to the mailbox with its main password, just now, unless told otherwise."""
+    now = timezone.now()
+    defaults = {
+        "at": now, "last_at": now, "tenant": of.address.tenant, "mailbox": of, "login": str(of), "ip": "192.0.2.7",
+        "protocol": "submission", "outcome": "ok", "credential_text": "main password",
+    }
+    return LoginEvent.objects.create(**{**defaults, **fields})
 
 
 def changed(name: str = "") -> DirectoryChange:
