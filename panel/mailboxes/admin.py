@@ -102,8 +102,8 @@ class MailboxAdmin(HeldAdmin, SuspendableAdmin):
     ordering = ["address__domain__name", "address__local_part"]
     actions_detail = ["add_app_password", "set_password", "suspend", "resume"]
     readonly_fields = [
-        "shown_address", "shown_tenant", "state", "status_reason", "shown_credentials", "reached_by", "last_sign_ins", "folder",
-        "created_at",
+        "shown_address", "shown_tenant", "state", "status_reason", "shown_credentials", "reached_by", "last_sign_ins",
+        "folder", "created_at",
     ]
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:

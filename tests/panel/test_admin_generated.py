@@ -19,7 +19,7 @@ from django.urls import reverse
 
 from panel.domains.models import Domain, DomainAlias
 from panel.domains.services import create_domain_alias
-from panel.mailboxes.models import Alias, Credential, Mailbox
+from panel.mailboxes.models import Alias, Credential, LoginEvent, Mailbox
 from panel.operations import services as operations
 from panel.sending.models import Message, OutboundRoute, Recipient, SendingLimit
 from panel.sending.services import set_limit, set_route
@@ -136,6 +136,7 @@ CASES: dict[type[models.Model], Case] = {
         add=lambda house: {"user": account(house).pk, "tenant": house.acme.pk, "role": "admin"},
         change={"role": "owner"}, removable=True, silent={"add": PEOPLE, "change": PEOPLE, "delete": PEOPLE},
     ),
+    LoginEvent: Case(row=lambda house, mine: world.login_event(house.mailbox_of(mine))),
     AuditEntry: Case(
         row=lambda house, mine: audit.record(None, "tenant.seen", house.owner_of(mine), tenant=house.owner_of(mine)),
     ),
