@@ -43,10 +43,8 @@ def dns_advice(domain: str, environment: Environment) -> tuple[Record, ...]:
             "this server may send for the domain; a domain has one such record: if there is one, add the a: to it",
         ),
         *_services(domain, environment),
-        *(
-            Record(f"{name}.{domain}", "CNAME", host, f"{clients} set themselves up")
-            for name, clients in (("autoconfig", "Thunderbird and its kin"), ("autodiscover", "Outlook"))
-        ),
+        Record(f"autoconfig.{domain}", "CNAME", host, "Thunderbird and its kin find their settings"),
+        Record(f"autodiscover.{domain}", "CNAME", host, "Outlook finds its settings"),
         Record(f"_autodiscover._tcp.{domain}", "SRV", f"0 1 443 {host}", "Outlook, under this server's certificate"),
     )
 

@@ -216,6 +216,21 @@ def test_a_run_that_was_killed_is_resumed_without_duplicates(old_host, data, mai
 
 
 @pytest.mark.mbsync
+def test_nothing_is_published_from_an_mbsync_that_was_killed(old_host, data, mailbox, move, monkeypatch, tmp_path):
+    old_host.put_all("ann", [letter(1)])
+    spy = tmp_path / "mbsync"
+    spy.write_text(f'#!/bin/sh\n{mbsync.program()} "$@"\nkill -9 $$\n')
+    spy.chmod(0o755)
+    with monkeypatch.context() as patch:
+        patch.setattr(mbsync, "program", lambda: str(spy))
+        with pytest.raises(CommandError, match="1 of 1 accounts failed"):
+            move(f"shop@demo.test,ann,{QUOTED}")
+    assert not files(maildir(data, mailbox))
+    move(f"shop@demo.test,ann,{QUOTED}")
+    assert subjects(maildir(data, mailbox)) == ["Letter 1"]
+
+
+@pytest.mark.mbsync
 def test_two_commands_do_not_work_on_one_account(old_host, data, mailbox, move, tmp_path):
     account = Account(1, mailbox, Host("localhost", old_host.tls_port), "ann", PASSWORD)
     out = io.StringIO()

@@ -73,12 +73,15 @@ def pull(
     """Pull what is new. What mbsync complained of, empty when all went well.
 
     `progress` is told every ten seconds how many messages wait to be published. Raises
-    PullError when it never got as far as the messages (no connection, wrong password).
+    PullError when it never got as far as the messages (no connection, wrong password), or was
+    killed: what it had written by then must wait until its next run has found it again.
     """
     config = configuration(account, folder, plain=plain, authority=authority, without=without)
     code, said = _run(["-q", "all"], config, account, lambda: progress(_pulled(folder)))
     if not code:
         return ""
+    if code < 0:
+        raise PullError(f"mbsync was killed by signal {-code}.")
     if not _pulled(folder) and not any((folder / "state").iterdir()):
         raise PullError(said)
     return said
