@@ -19,6 +19,9 @@ import environ
 
 BASE = Path(__file__).resolve().parent.parent
 
+# RFC 6409, RFC 8314 §7 and RFC 5804 §1.8.
+STANDARD_PORTS = {"submission": 587, "submissions": 465, "imaps": 993, "pop3s": 995, "sieve": 4190}
+
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -190,6 +193,23 @@ SETTINGS: Mapping[str, Setting] = {
         "POSTHOUSE_SUBMISSIONS", "127.0.0.1:2465", _listens,
         "Where mail clients send with TLS from the first byte (port 465 of the world). A list.",
     ),
+    "imaps": Setting(
+        "POSTHOUSE_IMAPS", "127.0.0.1:2993", _listens,
+        "Where mail clients read by IMAP, with TLS from the first byte (port 993 of the world). A list.",
+    ),
+    "pop3s": Setting(
+        "POSTHOUSE_POP3S", "127.0.0.1:2995", _listens,
+        "Where mail clients read by POP3, with TLS from the first byte (port 995 of the world). A list.",
+    ),
+    "sieve": Setting(
+        "POSTHOUSE_SIEVE", "127.0.0.1:2190", _listens,
+        "Where ManageSieve listens, with STARTTLS (port 4190 of the world). A list.",
+    ),
+    "standard_ports": Setting(
+        "POSTHOUSE_STANDARD_PORTS", "no", _yes,
+        "yes: clients are told 587, 465, 993, 995 and 4190, as a proxy or redirect stands before the ports above. "
+        "no: they are told the first port of each list.",
+    ),
     "tls_cert": Setting(
         "POSTHOUSE_TLS_CERT", "", _optional_path,
         "The certificate chain (PEM), read again when the file changes. Empty: tls/ in the data folder.",
@@ -252,6 +272,10 @@ class Environment:
     mx: tuple[Listen, ...]
     submission: tuple[Listen, ...]
     submissions: tuple[Listen, ...]
+    imaps: tuple[Listen, ...]
+    pop3s: tuple[Listen, ...]
+    sieve: tuple[Listen, ...]
+    standard_ports: bool
     tls_cert: Path
     tls_key: Path
     dns: Listen | None
@@ -265,6 +289,13 @@ class Environment:
 
     def __repr__(self) -> str:
         return f"Environment(data={self.data})"
+
+    def public_port(self, service: str) -> int | None:
+        """The port on which the world reaches a service (a key of STANDARD_PORTS); None: it isn't offered."""
+        listens: tuple[Listen, ...] = getattr(self, service)
+        if not listens:
+            return None
+        return STANDARD_PORTS[service] if self.standard_ports else listens[0].port
 
 
 def read(variables: Mapping[str, str] | None = None) -> Environment:

@@ -1,4 +1,4 @@
-"""Every address of the panel."""
+"""Every address of the panel; those that mail clients ask are in panel/autoconfig/urls.py, before these."""
 
 from django.contrib import admin
 from django.urls import path

@@ -27,6 +27,7 @@ NEEDS = {
     "postfix": ("/usr/sbin/postfix",),
     "clients": ("swaks", "curl", "msmtp"),
     "browser": ("/usr/bin/chromium",),
+    "mbsync": ("/usr/sbin/dovecot", "mbsync"),
 }
 DATABASE = os.environ.get("POSTHOUSE_TEST_DATABASE", "sqlite")
 if DATABASE not in ("sqlite", "postgresql"):

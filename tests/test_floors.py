@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-PANEL_FLOORS = ["tenants", "domains", "mailboxes", "sending", "operations", "console"]
+PANEL_FLOORS = ["tenants", "domains", "mailboxes", "sending", "operations", "autoconfig", "console"]
 # A floor may import the floors before it, and itself.
 MAILSERVER_FLOORS = [
     {

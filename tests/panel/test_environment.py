@@ -66,6 +66,16 @@ def test_a_bad_value_names_the_setting_and_what_to_write(variables, words):
     assert next(iter(variables)) in sentence
 
 
+def test_public_port_is_the_first_listened_on_or_the_standard_one():
+    listens = {"POSTHOUSE_IMAPS": "0.0.0.0:1993,[::]:2993", "POSTHOUSE_POP3S": ","}
+    own = environment.read(listens)
+    assert own.public_port("imaps") == 1993
+    assert own.public_port("pop3s") is None
+    standard = environment.read({**listens, "POSTHOUSE_STANDARD_PORTS": "yes"})
+    ports = {service: standard.public_port(service) for service in environment.STANDARD_PORTS}
+    assert ports == {"submission": 587, "submissions": 465, "imaps": 993, "pop3s": None, "sieve": 4190}
+
+
 def test_beyond_loopback_with_a_proxy_is_allowed():
     settings = environment.read({"POSTHOUSE_HTTP": "0.0.0.0:8000", "POSTHOUSE_HTTPS_PROXY": "yes"})
     assert settings.https_proxy

@@ -1,9 +1,11 @@
 """Domains on the command line."""
 
+from django.conf import settings
 from django.db.models import Count
 
-from panel.domains.models import Domain
-from panel.domains.services import create_domain, verify_domain
+from panel.domains.dns import dns_advice, zone_text
+from panel.domains.models import Domain, DomainAlias
+from panel.domains.services import canonical_name, create_domain, verify_domain
 from panel.operations.management import base
 from panel.operations.services import resume, suspend
 from panel.rules.addresses import display_domain
@@ -18,6 +20,7 @@ class Command(base.Command):
     examples = """
         domain create acme.example --tenant Acme --verified
         domain create isp.example --shared --verified
+        domain dns acme.example
         domain suspend acme.example --reason "its site was taken over"
     """
 
@@ -34,6 +37,11 @@ class Command(base.Command):
         acts.add_list(self.list, help="Show all domains.")
         verify = acts.add("verify", self.verify, help="Say that we checked who owns a pending or lapsed domain.")
         verify.add_argument("name", metavar="NAME")
+        dns = acts.add(
+            "dns", self.dns, help="Print the DNS records to set for a domain or domain alias, as a zone file has them.",
+            examples="domain dns acme.example",
+        )
+        dns.add_argument("name", metavar="NAME")
         for name, do, text, required in (
             ("suspend", self.suspend, "Stop all logins and all sending of a domain; its mail still comes in.", True),
             ("resume", self.resume, "Make a suspended domain active again, and what waits of it due.", False),
@@ -66,6 +74,11 @@ class Command(base.Command):
         domain = base.find_domain(name)
         verify_domain(domain, actor=None)
         self.say(f"The domain {domain} is proved: checked by us.")
+
+    def dns(self, *, name: str) -> None:
+        alias = DomainAlias.objects.filter(name=canonical_name(name)).first()
+        known = alias.name if alias else base.find_domain(name).name
+        self.stdout.write(zone_text(known, dns_advice(known, settings.ENVIRONMENT)))
 
     def suspend(self, *, name: str, reason: str, sending_only: bool) -> None:
         domain = base.find_domain(name)

@@ -1,10 +1,22 @@
 """Mailboxes on the command line."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
+from django.conf import settings
+from django.core.management.base import CommandError
+
 from panel.mailboxes.models import Mailbox
 from panel.mailboxes.services import create_mailbox, find_mailbox, set_password
 from panel.operations.management import base
+from panel.operations.moving import mbsync
+from panel.operations.moving.accounts import hosts_beyond_loopback, parse_host, read_accounts
+from panel.operations.moving.services import Options, Result, migrate, rehearse
 from panel.operations.services import resume, suspend
 from panel.rules.status import Status
+from panel.tenants.changes import ServiceError
+
+MOST_FOLDER = 200  # characters of a folder's name
 
 
 class Command(base.Command):
@@ -14,6 +26,7 @@ class Command(base.Command):
         mailbox create bob@isp.example --tenant Acme
         mailbox suspend ann@acme.example --reason "password found in a leak"
         mailbox suspend ann@acme.example --sending-only --reason "writes to a bought list"
+        mailbox migrate accounts.csv --from imap.old.example
     """
 
     def add_acts(self, acts: base.Acts) -> None:
@@ -44,6 +57,36 @@ class Command(base.Command):
         start = acts.add("resume", self.resume, help="Make a suspended mailbox active again, and what waits of it due.")
         start.add_argument("address", metavar="ADDRESS")
         base.add_reason(start, required=False)
+
+        move = acts.add(
+            "migrate", self.migrate,
+            help="Pull mailboxes in from another mail host by IMAP. Nothing changes over there. Run it again as often "
+            "as you like: what has come once is never pulled again, and an interrupted run is resumed.",
+            examples="""
+                mailbox migrate accounts.csv --from imap.old.example --dry-run
+                mailbox migrate accounts.csv --from imap.old.example
+                mailbox migrate accounts.csv --from imap.old.example --last
+            """,
+        )
+        move.add_argument(
+            "accounts", metavar="ACCOUNTS.csv",
+            help="a line each: address here, user there (empty: the same), password there, and perhaps host:port",
+        )
+        move.add_argument(
+            "--from", metavar="HOST[:PORT]", dest="host",
+            help="where they are now; 993 (TLS) when left out, 143 is asked for STARTTLS",
+        )
+        move.add_argument("--dry-run", action="store_true", help="check the list and each log-in, pull nothing")
+        move.add_argument(
+            "--without", metavar="FOLDER", action="append", default=[],
+            help='leave this folder out, may be repeated: "[Gmail]/All Mail", "Trash*"',
+        )
+        move.add_argument(
+            "--last", action="store_true",
+            help="this is the last run: forget what was pulled of each account that is here whole",
+        )
+        move.add_argument("--ca", metavar="FILE", help="trust the certificates in this file as well (PEM)")
+        move.add_argument("--plain", action="store_true", help="without TLS; only from a host on loopback")
 
     def create(self, *, address: str, tenant: str | None, name: str, from_stdin: bool) -> None:
         holder = base.find_tenant(tenant) if tenant is not None else None
@@ -85,3 +128,44 @@ class Command(base.Command):
         mailbox = find_mailbox(address)
         resume(mailbox, reason=reason, actor=None)
         self.say(f"The mailbox {mailbox} is active.")
+
+    def migrate(
+        self, *, accounts: str, host: str | None, dry_run: bool, without: Sequence[str], last: bool, ca: str | None,
+        plain: bool,
+    ) -> None:
+        if mbsync.program() is None:
+            raise ServiceError("mbsync isn't installed: apt-get install isync.")
+        authority = Path(ca).absolute() if ca else None
+        if authority and not authority.is_file():
+            raise ServiceError(f"There is no file {authority}.")
+        if any(not name or not name.isprintable() or len(name) > MOST_FOLDER for name in without):
+            raise ServiceError("A folder to leave out is empty, too long, or holds a control character.")
+        path = Path(accounts)
+        found = read_accounts(path, parse_host(host) if host is not None else None)
+        outside = hosts_beyond_loopback(found)
+        if plain and outside:
+            raise ServiceError(f"Passwords don't go to {outside[0]} without TLS: --plain is for loopback.")
+        if path.stat().st_mode & 0o077:
+            self.say(f"{path} holds passwords, and others than its owner may read it: chmod 600 {path}")
+        options = Options(settings.ENVIRONMENT.data, plain, authority, tuple(without), last)
+        if dry_run:
+            results = rehearse(found, options, say=self.say)
+        else:
+            results = migrate(found, options, say=self.say, actor=None)
+            self.say("")
+        self._report(results, dry_run)
+
+    def _report(self, results: Sequence[Result], dry_run: bool) -> None:
+        failed = [result for result in results if result.error]
+        if not dry_run:
+            rows = [
+                (one.account.line, one.account.mailbox, one.published.messages, f"{one.published.size_bytes / 1e6:.1f}",
+                 f"{one.took_s:.0f}", one.error.partition("\n")[0] or "all here")
+                for one in results
+            ]
+            self.table(("LINE", "ADDRESS", "NEW", "MB", "SECONDS", "RESULT"), rows, as_json=False, empty="")
+        if failed:
+            lines = ", ".join(str(result.account.line) for result in failed)
+            again = "" if dry_run else " Run it again: it takes up where it ended."
+            raise CommandError(f"{len(failed)} of {len(results)} accounts failed, lines {lines}.{again}")
+        self.say(f"{len(results)} accounts can be pulled." if dry_run else f"All {len(results)} accounts are here.")
