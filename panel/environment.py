@@ -5,6 +5,7 @@ BadSetting, whose text names the setting and says what to write instead.
 `python -m panel.environment` prints deploy/env.example; a test holds the two together.
 """
 
+import hashlib
 import ipaddress
 import os
 import secrets
@@ -18,6 +19,9 @@ from typing import Any
 import environ
 
 BASE = Path(__file__).resolve().parent.parent
+# In the data folder: where authd answers Dovecot. Its auth processes may connect, and nobody else.
+DOVECOT_SOCKET = Path("run") / "dovecot-auth.sock"
+SOCKET_PATH_BYTES = 100  # sun_path holds 108, its closing NUL included
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -190,6 +194,18 @@ SETTINGS: Mapping[str, Setting] = {
         "POSTHOUSE_SUBMISSIONS", "127.0.0.1:2465", _listens,
         "Where mail clients send with TLS from the first byte (port 465 of the world). A list.",
     ),
+    "imaps": Setting(
+        "POSTHOUSE_IMAPS", "127.0.0.1:2993", _listens,
+        "Where mail clients read by IMAP, with TLS from the first byte (port 993 of the world). A list.",
+    ),
+    "pop3s": Setting(
+        "POSTHOUSE_POP3S", "127.0.0.1:2995", _listens,
+        "Where mail clients read by POP3, with TLS from the first byte (port 995 of the world). A list.",
+    ),
+    "sieve": Setting(
+        "POSTHOUSE_SIEVE", "127.0.0.1:2190", _listens,
+        "Where ManageSieve listens, with STARTTLS (port 4190 of the world). A list.",
+    ),
     "tls_cert": Setting(
         "POSTHOUSE_TLS_CERT", "", _optional_path,
         "The certificate chain (PEM), read again when the file changes. Empty: tls/ in the data folder.",
@@ -252,6 +268,9 @@ class Environment:
     mx: tuple[Listen, ...]
     submission: tuple[Listen, ...]
     submissions: tuple[Listen, ...]
+    imaps: tuple[Listen, ...]
+    pop3s: tuple[Listen, ...]
+    sieve: tuple[Listen, ...]
     tls_cert: Path
     tls_key: Path
     dns: Listen | None
@@ -318,6 +337,11 @@ def secret_key(environment: Environment) -> str:
             f"The secret key in {path} can't be read or made: {error.strerror}. "
             "Give this user the right to it, or set POSTHOUSE_DATA or POSTHOUSE_SECRET_KEY_FILE."
         ) from None
+
+
+def dovecot_key(secret: str) -> str:
+    """The key under which Dovecot's auth processes send passwords to authd: 64 hex digits, from the secret key."""
+    return hashlib.blake2b(secret.encode(), digest_size=32, person=b"dovecot").hexdigest()
 
 
 def _create_secret(path: Path) -> None:

@@ -10,7 +10,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PANEL_FLOORS = ["tenants", "domains", "mailboxes", "sending", "operations", "console"]
 # A floor may import the floors before it, and itself.
 MAILSERVER_FLOORS = [
-    {"envelope", "config", "clock", "log", "reader", "trace", "dsn", "resolver", "tls", "connection", "commands"},
+    {"envelope", "config", "clock", "log", "reader", "trace", "dsn", "resolver", "tls", "connection", "commands",
+     "dict_protocol"},
     {"directory", "spool", "content", "transports", "lanes"},
     {"intake", "session", "runner", "authd"},
     {"worker"},
