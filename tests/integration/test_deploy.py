@@ -48,17 +48,20 @@ class Run:
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> dict[str, str]:
+def settings(open_folder: Path) -> dict[str, str]:
     environment = {
         name: value for name, value in os.environ.items()
         if not name.startswith(("POSTHOUSE_", "DATABASE_URL", "DJANGO_SETTINGS_MODULE"))
     }
     return environment | {
-        "POSTHOUSE_DATA": str(tmp_path / "data"),
+        "POSTHOUSE_DATA": str(open_folder / "data"),
         "POSTHOUSE_HTTP": f"127.0.0.1:{free_port()}",
         "POSTHOUSE_MX": f"127.0.0.1:{free_port()}",
         "POSTHOUSE_SUBMISSION": f"127.0.0.1:{free_port()}",
         "POSTHOUSE_SUBMISSIONS": f"127.0.0.1:{free_port()}",
+        "POSTHOUSE_IMAPS": f"127.0.0.1:{free_port()}",
+        "POSTHOUSE_POP3S": f"127.0.0.1:{free_port()}",
+        "POSTHOUSE_SIEVE": f"127.0.0.1:{free_port()}",
     }
 
 

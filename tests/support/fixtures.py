@@ -1,6 +1,7 @@
 """Fixtures of the tests that run the real programs against each other."""
 
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,15 @@ def installation(template: Template, tmp_path: Path) -> Iterator[Installation]:
     yield made
     made.kill()
     shutil.rmtree(made.data, ignore_errors=True)
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user can enter, with a short path; pytest's own are root's alone."""
+    folder = Path(tempfile.mkdtemp(prefix="ph-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
