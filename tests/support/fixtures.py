@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.dns import DnsServer
+from tests.support.dovecot import Dovecot, prepare
 from tests.support.installation import Installation, Template
 from tests.support.postfix import PROGRAM, Postfix
 from tests.support.postgres import Postgres
@@ -42,6 +43,21 @@ def posthouse(installation: Installation) -> Installation:
     """The same, running."""
     installation.start()
     return installation
+
+
+@pytest.fixture
+def reading(template: Template, open_folder: Path) -> Iterator[Dovecot]:
+    """The demo's tenant on a running mailserver, and a Dovecot that lets its people read."""
+    installation = Installation(template, open_folder / "data")
+    installation.build_demo()
+    made = Dovecot(installation)
+    try:
+        installation.start(module=prepare(installation))
+        made.start()
+        yield made
+    finally:
+        made.stop()
+        installation.kill()
 
 
 @pytest.fixture
