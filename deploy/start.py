@@ -12,6 +12,7 @@ import fcntl
 import imaplib
 import os
 import shlex
+import shutil
 import signal
 import smtplib
 import socket
@@ -166,12 +167,19 @@ def _run(settings: Environment, users: SystemUsers | None, *, demo: bool) -> int
         return _watch(settings, programs)
     finally:
         _stop(programs)
+        if users and reading:
+            with users.as_root():
+                shutil.rmtree(dovecot.folder(settings), ignore_errors=True)
 
 
 def _may_read(settings: Environment) -> bool:
     """Whether Dovecot can serve this installation; says what is missing if not."""
     if not dovecot.PROGRAM.exists():
         _say(f"without reading by IMAP and POP3: Dovecot is missing (apt-get install {dovecot.PACKAGES})")
+        return False
+    version = dovecot.installed_version()
+    if not version.startswith(f"{dovecot.VERSION}."):
+        _say(f"without reading by IMAP and POP3: this is Dovecot {version}, and {dovecot.VERSION} is needed")
         return False
     try:
         dovecot.configuration(settings, dovecot.owners())

@@ -2,8 +2,10 @@
 
 Decides who asks whom and where mail lies. Who may log in is decided by authd for each
 login, over its dict socket (mailserver/dict_protocol.py); so Dovecot keeps no passwords and
-no cache of them, and adds no delays of its own for good ones. For Dovecot 2.3 (Debian 12)
-and 2.4 (Debian 13), whose syntax differs.
+no cache of them, and adds no delays of its own for good ones.
+
+For Dovecot 2.3 (Debian 12). 2.4 (Debian 13) has another syntax and no dict passdb any more:
+there authd must be asked in another way.
 """
 
 import grp
@@ -11,6 +13,7 @@ import hashlib
 import os
 import pwd
 import re
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +23,7 @@ from panel.environment import DOVECOT_SOCKET, SOCKET_PATH_BYTES, Environment, Li
 
 PROGRAM = Path("/usr/sbin/dovecot")
 PACKAGES = "dovecot-imapd dovecot-pop3d dovecot-lmtpd dovecot-sieve dovecot-managesieved"
-VERSIONS = ("2.3", "2.4")
+VERSION = "2.3"
 AUTHD_PART = "authd.conf.ext"
 LONGEST_SOCKET = "run/token-login/imap-urlauth"
 _PLAIN_PATH = re.compile(r"[\w./+@:,=-]+", re.ASCII)
@@ -70,7 +73,16 @@ def folder(environment: Environment) -> Path:
     return environment.data / "dovecot"
 
 
-def configuration(environment: Environment, owners: Owners, version: str = "2.3") -> str:
+def installed_version() -> str:
+    """The installed Dovecot's, such as 2.3.19.1; empty without one."""
+    try:
+        done = subprocess.run([PROGRAM, "--version"], capture_output=True, text=True, timeout=10, check=False)  # noqa: S603
+    except OSError:
+        return ""
+    return done.stdout.partition(" ")[0].strip()
+
+
+def configuration(environment: Environment, owners: Owners) -> str:
     """The text of dovecot.conf. Raises NoConfiguration: a path that Dovecot can't have."""
     for path in (environment.data, environment.tls_cert, environment.tls_key):
         if not _PLAIN_PATH.fullmatch(str(path)):
@@ -81,7 +93,7 @@ def configuration(environment: Environment, owners: Owners, version: str = "2.3"
             f"the path {environment.data} is too long for Dovecot's sockets; set POSTHOUSE_DATA to one of at most "
             f"{len(str(environment.data)) - longest + SOCKET_PATH_BYTES} characters."
         )
-    return _for_2_3(environment, owners)
+    return _text(environment, owners)
 
 
 def _listeners(name: str, listens: Sequence[Listen], *, ssl: bool) -> str:
@@ -97,7 +109,7 @@ def _listeners(name: str, listens: Sequence[Listen], *, ssl: bool) -> str:
     return "\n".join(lines)
 
 
-def _for_2_3(environment: Environment, owners: Owners) -> str:
+def _text(environment: Environment, owners: Owners) -> str:
     data = environment.data
     mail_ids = f"""
 # The only user that mail processes may run as.

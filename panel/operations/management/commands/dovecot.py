@@ -15,33 +15,29 @@ class Command(base.Command):
     )
     examples = """
         dovecot config
-        dovecot config --for 2.4
+        dovecot config --part authd
     """
 
     def add_acts(self, acts: base.Acts) -> None:
         config = acts.add(
-            "config", self.config, help="Print Dovecot's configuration, made from Posthouse's settings.",
+            "config", self.config, help="Print the configuration of Dovecot 2.3, made from Posthouse's settings.",
             examples="""
                 dovecot config >/etc/dovecot/dovecot.conf
                 dovecot config --part authd >/var/lib/posthouse/data/dovecot/authd.conf.ext
             """,
         )
         config.add_argument(
-            "--for", choices=dovecot.VERSIONS, default=dovecot.VERSIONS[0], dest="version", metavar="VERSION",
-            help="Dovecot's version: 2.3 (Debian 12) or 2.4 (Debian 13, whose syntax differs); 2.3 when left out",
-        )
-        config.add_argument(
             "--part", choices=("main", "authd"), default="main",
-            help="authd: the file that dovecot.conf names for passdb and userdb (2.3 only); it holds a secret",
+            help="authd: the file that dovecot.conf names for passdb and userdb; it holds a secret",
         )
 
-    def config(self, *, version: str, part: str) -> None:
+    def config(self, *, part: str) -> None:
         environment = settings.ENVIRONMENT
         try:
             if part == "authd":
                 text = dovecot.authd_configuration(environment)
             else:
-                text = dovecot.configuration(environment, dovecot.owners(), version)
+                text = dovecot.configuration(environment, dovecot.owners())
         except (dovecot.NoConfiguration, BadSetting) as error:
             raise ServiceError(f"There is no configuration: {error}") from None
         self.stdout.write(text, ending="")
