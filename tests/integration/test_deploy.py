@@ -151,8 +151,7 @@ def test_under_root_no_program_but_dovecots_own_stays_root_and_the_state_is_post
     owners = {}
     for child in Path(f"/proc/{run.process.pid}/task/{run.process.pid}/children").read_text().split():
         command = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
-        name = "dovecot" if b"dovecot" in command[0] else command[2].decode()
-        owners[name] = status_of(child, "Uid")
+        owners["dovecot" if command[1] == b"-F" else command[2].decode()] = status_of(child, "Uid")
     posthouse = str(pwd.getpwnam("posthouse").pw_uid)
     assert owners["mailserver"] == owners["gunicorn"] == [posthouse] * 4
     data = Path(settings["POSTHOUSE_DATA"])
