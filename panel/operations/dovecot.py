@@ -202,6 +202,9 @@ auth_worker_max_count = 400
 service auth-worker {{
   user = $default_internal_user
   process_limit = 400
+  # Some at hand before the first burst, and those that a burst made kept for the next.
+  process_min_avail = 20
+  idle_kill = 10 mins
 }}
 # Delays for an address whose logins fail would hit everybody behind it; lockouts are authd's.
 service anvil {{
