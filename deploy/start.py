@@ -382,7 +382,7 @@ def _send_first_message(settings: Environment, passwords: dict[str, str], *, rea
     while time.monotonic() < deadline:
         for path in set(mailbox.glob("new/*")) - before:
             read = ""
-            if reading:
+            if reading and settings.imaps:
                 _read_back(settings, recipient, passwords, path)
                 read = " and was read back over IMAP"
             (settings.data / "run" / "first-message").touch()

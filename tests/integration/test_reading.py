@@ -292,6 +292,29 @@ def test_curl_reads_over_imaps_with_a_checked_certificate(reading):
     assert done.stdout.endswith(sent)
 
 
+@needs("mutt")
+def test_mutt_opens_the_folder_and_reads_a_message(reading, tmp_path):
+    [sent] = send(reading, 1)
+    read = tmp_path / "read"
+    config = tmp_path / "muttrc"
+    config.write_text(
+        f'set imap_user="{OFFICE}" imap_pass="{PASSWORD}" folder="{tmp_path}" wait_key=no pipe_decode=no\n'
+        f'set certificate_file="{reading.installation.certificate}" ssl_starttls=yes ssl_force_tls=yes\n'
+        f'push "<pipe-message>cat >{read}<enter><exit>"\n'
+    )
+    folder = f"imaps://localhost:{reading.installation.imaps}/INBOX"
+    # It wants a terminal, of which nobody reads more than it writes.
+    done = subprocess.run(
+        ["script", "--quiet", "--return", "--command", f"mutt -F {config} -f {folder}", tmp_path / "screen"],
+        stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False,
+        env={"TERM": "xterm", "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
+    )
+    assert done.returncode == 0, done.stdout
+    assert read.read_bytes().replace(b"\r\n", b"\n").partition(b"\n\n")[2] == sent.replace(
+        b"\r\n", b"\n"
+    ).partition(b"\n\n")[2]
+
+
 class Sieve:
     """A ManageSieve dialogue (RFC 5804)."""
 
