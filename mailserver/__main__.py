@@ -303,9 +303,16 @@ def load_context(config: Config) -> ssl.SSLContext:
     except (OSError, ssl.SSLError) as error:
         raise CannotStart(
             f"the certificate {config.tls_cert} with the key {config.tls_key} can't be used: {error}. "
-            f"Both are PEM files, belong together and must be readable by {pwd.getpwuid(os.geteuid()).pw_name}; "
+            f"Both are PEM files, belong together and must be readable by {_own_name()}; "
             "set POSTHOUSE_TLS_CERT and POSTHOUSE_TLS_KEY."
         ) from None
+
+
+def _own_name() -> str:
+    try:
+        return f"the user {pwd.getpwuid(os.geteuid()).pw_name}"
+    except KeyError:
+        return "this user"
 
 
 def ask_database(config: Config) -> int:

@@ -57,7 +57,10 @@ def owners() -> Owners:
             raise NoConfiguration("the users posthouse and vmail are missing; `deploy/run` as root makes them.")
         group = grp.getgrgid(users.mail_gid).gr_name
         return Owners(system_users.MAIL, group, "dovecot", "dovecot", "dovenull", system_users.SERVICE)
-    name, group = pwd.getpwuid(os.getuid()).pw_name, grp.getgrgid(os.getgid()).gr_name
+    try:
+        name, group = pwd.getpwuid(os.getuid()).pw_name, grp.getgrgid(os.getgid()).gr_name
+    except KeyError:
+        raise NoConfiguration("Dovecot needs a user and a group that have names, and this one's have none.") from None
     return Owners(name, group, name, group, name, name)
 
 
