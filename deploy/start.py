@@ -1,15 +1,18 @@
-"""What `deploy/run` starts: the panel and the mailserver of one machine, until Ctrl-C.
+"""What `deploy/run` starts: the panel, the mailserver and Dovecot of one machine, until Ctrl-C.
 
-Makes what is missing (folders, keys, certificate, tables, on the first start the
-demo), starts both programs, waits until they answer, sends a first message the way a
-mail client does, and says `ready`.
+Makes what is missing (under root the users that everything runs as; folders, keys,
+certificate, tables, on the first start the demo), starts the programs, waits until they
+answer, sends a first message the way a mail client does, reads it back, and says `ready`.
+Without Dovecot everything but reading works.
 """
 
 import argparse
 import email.utils
 import fcntl
+import imaplib
 import os
 import shlex
+import shutil
 import signal
 import smtplib
 import socket
@@ -20,7 +23,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 
@@ -28,8 +31,12 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "panel.settings")
 
-from panel import environment  # noqa: E402
+from panel import environment, system_users  # noqa: E402
 from panel.environment import BadSetting, Environment, Listen  # noqa: E402
+from panel.operations import dovecot  # noqa: E402
+from panel.system_users import SystemUsers, UsersMissing  # noqa: E402
+
+Programs = dict[str, subprocess.Popen[bytes]]
 
 ANSWER_WITHIN_S = 60.0
 ARRIVE_WITHIN_S = 30.0
@@ -57,9 +64,10 @@ def main() -> int:
         signal.signal(signal.SIGHUP, _interrupt)
     try:
         settings = environment.read()
+        users = _leave_root(settings)
         with _only_one(settings):
-            return _run(settings, demo=not options.no_demo)
-    except (BadSetting, CannotStart) as error:
+            return _run(settings, users, demo=not options.no_demo)
+    except (BadSetting, CannotStart, UsersMissing) as error:
         print(f"posthouse: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -70,6 +78,36 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+def _leave_root(settings: Environment) -> SystemUsers | None:
+    """Under root: work as posthouse from here on, who owns the data folder. Raises CannotStart, UsersMissing."""
+    if os.geteuid() != 0:
+        return None
+    users = system_users.ensure()
+    try:
+        system_users.give(settings.data, users)
+    except OSError as error:
+        raise _cannot_write(settings, error) from None
+    users.work_as()
+    for path in (ROOT / "manage.py", Path(sys.executable).resolve(), settings.data):
+        try:
+            os.stat(path)
+        except PermissionError:
+            raise CannotStart(
+                f"the user {system_users.SERVICE}, as whom root runs Posthouse, can't reach {path}: "
+                "a folder above it is closed to others. Open it (chmod o+x), or choose another place"
+                f"{' by POSTHOUSE_DATA' if path == settings.data else ''}."
+            ) from None
+    os.environ["HOME"] = str(settings.data)  # root's is closed to us
+    return users
+
+
+def _cannot_write(settings: Environment, error: OSError) -> CannotStart:
+    return CannotStart(
+        f"the data folder {settings.data} can't be written: {error.strerror}. "
+        "Give this user the right to it, or set POSTHOUSE_DATA to another folder."
+    )
+
+
 @contextmanager
 def _only_one(settings: Environment) -> Iterator[None]:
     """Hold the data folder's start lock. Raises CannotStart: taken, or the folder can't be written."""
@@ -77,10 +115,7 @@ def _only_one(settings: Environment) -> Iterator[None]:
         (settings.data / "run").mkdir(parents=True, exist_ok=True, mode=0o750)
         lock = os.open(settings.data / "run" / "start.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
     except OSError as error:
-        raise CannotStart(
-            f"the data folder {settings.data} can't be written: {error.strerror}. "
-            "Give this user the right to it, or set POSTHOUSE_DATA to another folder."
-        ) from None
+        raise _cannot_write(settings, error) from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -97,15 +132,20 @@ def _only_one(settings: Environment) -> Iterator[None]:
         os.close(lock)
 
 
-def _run(settings: Environment, *, demo: bool) -> int:
+def _run(settings: Environment, users: SystemUsers | None, *, demo: bool) -> int:
+    reading = _may_read(settings)
     _check_port(settings.http, "POSTHOUSE_HTTP")
-    for listens, name in (
-        (settings.mx, "POSTHOUSE_MX"),
-        (settings.submission, "POSTHOUSE_SUBMISSION"),
-        (settings.submissions, "POSTHOUSE_SUBMISSIONS"),
-    ):
-        for listen in listens:
-            _check_port(listen, name)
+    with users.as_root() if users else nullcontext():
+        for name, listens in (
+            ("POSTHOUSE_MX", settings.mx),
+            ("POSTHOUSE_SUBMISSION", settings.submission),
+            ("POSTHOUSE_SUBMISSIONS", settings.submissions),
+            ("POSTHOUSE_IMAPS", settings.imaps if reading else ()),
+            ("POSTHOUSE_POP3S", settings.pop3s if reading else ()),
+            ("POSTHOUSE_SIEVE", settings.sieve if reading else ()),
+        ):
+            for listen in listens:
+                _check_port(listen, name)
     _say(f"keeping all state in {settings.data}")
     first, passwords = _prepare(settings, demo=demo)
     if passwords and not settings.postmaster:
@@ -115,25 +155,65 @@ def _run(settings: Environment, *, demo: bool) -> int:
         _say(f"the demo's passwords (kept in {settings.data / 'demo.txt'}):")
         for login, password in passwords.items():
             print(f"    {login:20} {password}", flush=True)
-    programs = {
-        "mailserver": _start([sys.executable, "-m", "mailserver"]),
-        "panel": _start(
-            [
-                sys.executable, "-m", "gunicorn", "--bind", str(settings.http), "--workers", "2", "--threads", "4",
-                "--log-level", "warning", "--no-control-socket", "--forwarded-allow-ips", "127.0.0.1,::1", "panel.wsgi",
-            ]
-        ),
-    }
+    programs: Programs = {}
     try:
-        _wait_until_both_answer(settings, programs)
+        _start_all(settings, users, programs, reading=reading)
+        _wait_until_all_answer(settings, programs)
         if passwords:
             if first or not _has_first_message(settings):
-                _say(_send_first_message(settings, passwords))
-            _print_examples(settings, passwords)
+                _say(_send_first_message(settings, passwords, reading="dovecot" in programs))
+            _print_examples(settings, passwords, reading="dovecot" in programs)
         print(f"ready: the panel is at {_panel_url(settings)}, Ctrl-C stops everything", flush=True)
-        return _watch(programs)
+        return _watch(settings, programs)
     finally:
         _stop(programs)
+        if users and reading:
+            with users.as_root():
+                shutil.rmtree(dovecot.folder(settings), ignore_errors=True)
+
+
+def _may_read(settings: Environment) -> bool:
+    """Whether Dovecot can serve this installation; says what is missing if not."""
+    if not dovecot.PROGRAM.exists():
+        _say(f"without reading by IMAP and POP3: Dovecot is missing (apt-get install {dovecot.PACKAGES})")
+        return False
+    version = dovecot.installed_version()
+    if not version.startswith(f"{dovecot.VERSION}."):
+        _say(f"without reading by IMAP and POP3: this is Dovecot {version}, and {dovecot.VERSION} is needed")
+        return False
+    try:
+        dovecot.configuration(settings, dovecot.owners())
+    except dovecot.NoConfiguration as error:
+        _say(f"without reading by IMAP and POP3: {error}")
+        return False
+    return True
+
+
+def _start_all(settings: Environment, users: SystemUsers | None, programs: Programs, *, reading: bool) -> None:
+    """Start the programs, under root each as its user; mailserver and Dovecot leave root by themselves."""
+    python = [sys.executable, "-m"]
+    panel = [
+        *python, "gunicorn", "--bind", str(settings.http), "--workers", "2", "--threads", "4",
+        "--log-level", "warning", "--no-control-socket", "--forwarded-allow-ips", "127.0.0.1,::1", "panel.wsgi",
+    ]
+    if users is None:
+        programs["mailserver"] = _start([*python, "mailserver"])
+        programs["panel"] = _start(panel)
+        if reading:
+            programs["dovecot"] = _start([str(dovecot.PROGRAM), "-F", "-c", str(_write_dovecot(settings))])
+        return
+    with users.as_root():
+        programs["mailserver"] = _start([*python, "mailserver", "--drop"], 0, 0)
+        programs["panel"] = _start(panel, users.uid, users.gid, users.mail_gid)
+        if reading:
+            programs["dovecot"] = _start([str(dovecot.PROGRAM), "-F", "-c", str(_write_dovecot(settings))], 0, 0)
+
+
+def _write_dovecot(settings: Environment) -> Path:
+    try:
+        return dovecot.write(settings, dovecot.owners())
+    except OSError as error:
+        raise CannotStart(f"{error.filename} can't be written: {error.strerror}.") from None
 
 
 def _say(text: str) -> None:
@@ -195,21 +275,31 @@ def _demo_passwords(settings: Environment) -> dict[str, str]:
     return {login: password for login, _, password in (line.partition(" ") for line in lines) if password}
 
 
-def _start(command: list[str]) -> subprocess.Popen[bytes]:
+def _start(command: list[str], uid: int | None = None, *gids: int) -> subprocess.Popen[bytes]:
     # A session of its own: Ctrl-C reaches us alone, and we stop the programs in order.
-    return subprocess.Popen(command, cwd=ROOT, start_new_session=True, stdin=subprocess.DEVNULL)
+    return subprocess.Popen(
+        command, cwd=ROOT, start_new_session=True, stdin=subprocess.DEVNULL, umask=system_users.UMASK,
+        user=uid, group=gids[0] if gids else None, extra_groups=gids or None,
+    )
 
 
-def _wait_until_both_answer(settings: Environment, programs: dict[str, subprocess.Popen[bytes]]) -> None:
+def _wait_until_all_answer(settings: Environment, programs: Programs) -> None:
     deadline = time.monotonic() + ANSWER_WITHIN_S
     for listen in (*settings.mx, *settings.submission):
         while not _greets(listen):
             _still_waiting(programs, deadline, f"the mailserver on {listen}")
     while not _panel_answers(settings):
         _still_waiting(programs, deadline, f"the panel on {settings.http}")
+    while "dovecot" in programs and not _dovecot_greets(settings):
+        if programs["dovecot"].poll() is not None and os.geteuid() != 0 and os.getuid() != 0:
+            command = f"dovecot -F -c {dovecot.folder(settings) / 'dovecot.conf'}"
+            _say(f"without reading by IMAP and POP3: Dovecot doesn't run as this user. As root: {command}")
+            del programs["dovecot"]
+            return
+        _still_waiting(programs, deadline, "Dovecot")
 
 
-def _still_waiting(programs: dict[str, subprocess.Popen[bytes]], deadline: float, what: str) -> None:
+def _still_waiting(programs: Programs, deadline: float, what: str) -> None:
     for name, program in programs.items():
         if program.poll() is not None:
             raise CannotStart(f"the {name} ended at its start; the lines above say why.")
@@ -224,6 +314,23 @@ def _greets(listen: Listen) -> bool:
             return connection.recv(4) == b"220 "
     except OSError:
         return False
+
+
+def _dovecot_greets(settings: Environment) -> bool:
+    """Whether every listener of Dovecot's answers."""
+    try:
+        for listen in (*settings.imaps, *settings.pop3s):
+            with socket.create_connection((_reachable(listen), listen.port), timeout=5) as connection:
+                with _client_context(settings, check=False).wrap_socket(connection) as secured:
+                    if secured.recv(3) not in (b"* O", b"+OK"):
+                        return False
+        for listen in settings.sieve:
+            with socket.create_connection((_reachable(listen), listen.port), timeout=5) as connection:
+                if connection.recv(1) != b'"':
+                    return False
+    except OSError:
+        return False
+    return True
 
 
 def _reachable(listen: Listen) -> str:
@@ -251,8 +358,8 @@ def _has_first_message(settings: Environment) -> bool:
     return (settings.data / "run" / "first-message").exists()
 
 
-def _send_first_message(settings: Environment, passwords: dict[str, str]) -> str:
-    """Send shop → office as a mail client would. Where it landed, as a sentence. Raises CannotStart."""
+def _send_first_message(settings: Environment, passwords: dict[str, str], *, reading: bool) -> str:
+    """Send shop → office as a mail client would, and read it. Where it landed, as a sentence. Raises CannotStart."""
     sender, recipient = "shop@demo.test", "office@demo.test"
     listen = settings.submission[0]
     mailbox = _maildir(settings, recipient)
@@ -274,16 +381,36 @@ def _send_first_message(settings: Environment, passwords: dict[str, str]) -> str
     deadline = time.monotonic() + ARRIVE_WITHIN_S
     while time.monotonic() < deadline:
         for path in set(mailbox.glob("new/*")) - before:
+            read = ""
+            if reading and settings.imaps:
+                _read_back(settings, recipient, passwords, path)
+                read = " and was read back over IMAP"
             (settings.data / "run" / "first-message").touch()
-            return f"a first message went from {sender} to {recipient}; it lies in {path}"
+            return f"a first message went from {sender} to {recipient}{read}; it lies in {path}"
         time.sleep(0.05)
     raise CannotStart(f"the first message was accepted but didn't arrive in {mailbox}.")
 
 
-def _client_context(settings: Environment) -> ssl.SSLContext:
+def _read_back(settings: Environment, login: str, passwords: dict[str, str], path: Path) -> None:
+    """See that the newest message over IMAP is the file, byte for byte. Raises CannotStart."""
+    listen = settings.imaps[0]
+    try:
+        with imaplib.IMAP4_SSL(
+            _reachable(listen), listen.port, ssl_context=_client_context(settings), timeout=30
+        ) as client:
+            client.login(login, passwords[login])
+            client.select(readonly=True)  # what is only examined stays new, and where it lies
+            _, parts = client.fetch("*", "(BODY.PEEK[])")
+    except (OSError, imaplib.IMAP4.error, KeyError) as error:
+        raise CannotStart(f"the first message couldn't be read over IMAP: {error}") from None
+    if not any(isinstance(part, tuple) and part[1] == path.read_bytes() for part in parts):
+        raise CannotStart(f"the newest message of {login} over IMAP isn't the one in {path}.")
+
+
+def _client_context(settings: Environment, *, check: bool = True) -> ssl.SSLContext:
     """Trusts our own certificate by name; one from elsewhere isn't ours to judge on loopback."""
     context = ssl.create_default_context()
-    if settings.tls_cert == settings.data / "tls" / "cert.pem":
+    if check and settings.tls_cert == settings.data / "tls" / "cert.pem":
         context.load_verify_locations(settings.tls_cert)
     else:
         context.check_hostname = False
@@ -304,7 +431,7 @@ def _maildir(settings: Environment, address: str) -> Path:
     return settings.data / "mail" / opaque_id[:2] / opaque_id / "Maildir"
 
 
-def _print_examples(settings: Environment, passwords: dict[str, str]) -> None:
+def _print_examples(settings: Environment, passwords: dict[str, str], *, reading: bool) -> None:
     password = shlex.quote(passwords.get("shop@demo.test", ""))
     certificate = shlex.quote(str(settings.tls_cert))
     starttls, implicit = settings.submission[0], settings.submissions[0] if settings.submissions else None
@@ -321,12 +448,30 @@ def _print_examples(settings: Environment, passwords: dict[str, str]) -> None:
             f"--user shop@demo.test:{password} --mail-from shop@demo.test --mail-rcpt office@demo.test -T -",
             flush=True,
         )
+    _say("settings for a mail client (user name: the whole address):")
+    if reading:
+        for name, listens in (("IMAP", settings.imaps), ("POP3", settings.pop3s)):
+            for listen in listens:
+                print(f"    incoming {name}  {_named(listen)}  SSL/TLS", flush=True)
+    for listen in settings.submission:
+        print(f"    outgoing SMTP  {_named(listen)}  STARTTLS", flush=True)
+    for listen in settings.submissions:
+        print(f"    outgoing SMTP  {_named(listen)}  SSL/TLS", flush=True)
     _say(f"the admin: {_panel_url(settings)}admin/ as admin@localhost")
 
 
-def _watch(programs: dict[str, subprocess.Popen[bytes]]) -> int:
+def _named(listen: Listen) -> str:
+    """Server and port as a mail client on this machine asks for them; the certificate holds the name."""
+    host = "localhost" if Listen(_reachable(listen), 0).is_loopback else listen.host
+    return f"server {host}  port {listen.port}"
+
+
+def _watch(settings: Environment, programs: Programs) -> int:
     """Wait for Ctrl-C (KeyboardInterrupt) or for a program's end, which is a failure."""
+    certificate = _changed_at(settings.tls_cert)
     while True:
+        if "dovecot" in programs and certificate != (certificate := _changed_at(settings.tls_cert)):
+            programs["dovecot"].send_signal(signal.SIGHUP)  # the mailserver looks by itself
         for name, program in programs.items():
             if program.poll() is not None:
                 _say(f"the {name} ended with code {program.returncode}; stopping the rest")
@@ -334,7 +479,14 @@ def _watch(programs: dict[str, subprocess.Popen[bytes]]) -> int:
         time.sleep(0.5)
 
 
-def _stop(programs: dict[str, subprocess.Popen[bytes]]) -> None:
+def _changed_at(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _stop(programs: Programs) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     running = {name: program for name, program in programs.items() if program.poll() is None}

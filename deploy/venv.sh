@@ -16,14 +16,17 @@ fail() {
   exit 1
 }
 
-# The first Python of this machine that will do; prints its name.
+# The first Python of this machine that will do; prints its name. Root takes one that others
+# can run as well, if there is one: the programs run as users of their own.
 find_python() {
-  local candidate
-  for candidate in python3 python3.14 python3.13 python3.12 python3.11; do
-    if command -v "$candidate" >/dev/null 2>&1 && is_new_enough "$candidate"; then
-      printf '%s\n' "$candidate"
-      return
-    fi
+  local candidate check
+  for check in is_for_all true; do
+    for candidate in python3 /usr/bin/python3 python3.14 python3.13 python3.12 python3.11; do
+      if command -v "$candidate" >/dev/null 2>&1 && is_new_enough "$candidate" && "$check" "$candidate"; then
+        printf '%s\n' "$candidate"
+        return
+      fi
+    done
   done
   if command -v python3 >/dev/null 2>&1; then
     fail "Posthouse needs Python 3.11 or newer; python3 here is $(python3 -c 'import platform; print(platform.python_version())'). Install python3.11 or newer beside it."
@@ -33,6 +36,35 @@ find_python() {
 
 is_new_enough() {
   "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
+}
+
+# Whether users other than root can run this Python; without root there are no others.
+is_for_all() {
+  local program
+  program=$("$1" -c 'import os, sys; print(os.path.realpath(sys.executable))') && can_reach "$program"
+}
+
+# Whether a file or folder can be reached by users other than root.
+can_reach() {
+  [ "$(id -u)" != 0 ] || ! command -v setpriv >/dev/null 2>&1 ||
+    setpriv --reuid=65534 --regid=65534 --clear-groups test -r "$1"
+}
+
+# Root's programs run as users of their own, who can't reach a folder that only root can enter:
+# then carries on in a copy.
+leave_closed_folder() {
+  local app=${POSTHOUSE_APP:-/var/lib/posthouse/app} part
+  can_reach "$PWD/manage.py" && return
+  export POSTHOUSE_DATA=${POSTHOUSE_DATA:-/var/lib/posthouse/data}
+  say "only root can enter $PWD, so Posthouse runs from a copy in $app, with its data in $POSTHOUSE_DATA"
+  mkdir -p "$app"
+  for part in manage.py panel mailserver deploy requirements.lock; do
+    diff -rq --exclude=__pycache__ "$part" "$app/$part" >/dev/null 2>&1 && continue
+    rm -rf "${app:?}/$part"
+    cp -R "$part" "$app/$part"
+    chmod -R go+rX "$app/$part"
+  done
+  exec "$app/deploy/run" "$@"
 }
 
 use_venv() {
@@ -60,7 +92,12 @@ use_venv() {
 
 is_installed() {
   # A .venv whose Python is gone (a newer Debian, another machine) doesn't count.
-  [ -x .venv/bin/python ] && grep -qsx "$(checksum "$1")" "$stamps"
+  [ -x .venv/bin/python ] && grep -qsx "$(checksum "$1")" "$stamps" && has_right_python
+}
+
+# Whether .venv's Python is one for all users, or there is none such.
+has_right_python() {
+  is_for_all .venv/bin/python || ! is_for_all "$(find_python)"
 }
 
 checksum() {
@@ -79,7 +116,7 @@ stamp() {
 
 make_venv() {
   local python=$1 pip=--without-pip
-  [ -x .venv/bin/python ] && is_new_enough .venv/bin/python && has_own_packages && return
+  [ -x .venv/bin/python ] && is_new_enough .venv/bin/python && has_own_packages && has_right_python && return
   rm -rf .venv
   # Debian has ensurepip only in python3-venv, so pip stays outside and serves .venv from there.
   has_pip "$python" || pip=

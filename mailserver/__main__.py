@@ -12,6 +12,7 @@ import errno
 import fcntl
 import json
 import os
+import pwd
 import resource
 import shutil
 import signal
@@ -29,8 +30,9 @@ from mailserver import log, tls
 from mailserver.clock import Clock
 from mailserver.config import Config
 from mailserver.envelope import Listener
-from panel import environment
+from panel import environment, system_users
 from panel.environment import BadSetting, Listen
+from panel.system_users import SystemUsers, UsersMissing
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "panel.settings")
 
@@ -63,23 +65,43 @@ def main() -> int:
         "deploy/env.example explains each.",
     )
     parser.add_argument("--version", action="version", version=f"Posthouse {VERSION}")
-    parser.parse_args()
+    parser.add_argument(
+        "--drop", action="store_true",
+        help=f"started as root: listen, then go on as the user {system_users.SERVICE}, which is made if missing",
+    )
+    options = parser.parse_args()
     try:
         config = Config.of(environment.read())
+        users = None
+        if options.drop and os.geteuid() == 0:
+            users = work_as_posthouse(config)
         django.setup()
-        Parent(config).run()
-    except (BadSetting, CannotStart) as error:
+        Parent(config, users).run()
+    except (BadSetting, CannotStart, UsersMissing) as error:
         print(f"posthouse: {error}", file=sys.stderr)
         return 1
     return 0
 
 
+def work_as_posthouse(config: Config) -> SystemUsers:
+    """Give the data folder to posthouse and work as it, with root at hand. Raises CannotStart, UsersMissing."""
+    users = system_users.ensure()
+    try:
+        system_users.give(config.data, users)
+    except OSError as error:
+        raise cannot_write(config, error) from None
+    users.work_as()
+    return users
+
+
 class Parent:
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, users: SystemUsers | None = None) -> None:
+        """`users`: root's process works as posthouse already, and becomes it when it has its ports."""
         self.config = config
         # One for all workers, also those that are started again: after a jump of the wall clock a clock
         # of its own would take others' leases for lapsed, and mail for expired.
         self.clock = Clock()
+        self.users = users
         self.sockets: list[list[tuple[Listener, socket.socket]]] = [[] for _ in range(config.workers)]
         self.children: list[Child] = []
 
@@ -88,9 +110,14 @@ class Parent:
         raise_open_files()
         prepare_folders(self.config)
         lock = take_lock(self.config)
+        if self.users:
+            with self.users.as_root():
+                self.bind()
+            self.users.become()
+        else:
+            self.bind()
         context = load_context(self.config)
         node = ask_database(self.config)
-        self.bind()
         log.setup("parent")
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         self.children.append(Child("authd", lambda: self.authd_body(lock)))
@@ -235,14 +262,18 @@ def prepare_folders(config: Config) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise CannotStart(
-            f"the data folder {config.data} can't be written: {error.strerror}. "
-            "Give this user the right to it, or set POSTHOUSE_DATA to another folder."
-        ) from None
+        raise cannot_write(config, error) from None
     if os.stat(config.spool).st_dev != os.stat(config.staging).st_dev:
         raise CannotStart(f"{config.spool} and {config.staging} must be on one file system; move one to the other's.")
     if shutil.disk_usage(config.data).free < 64 * 1024 * 1024:
         log.warning("less than 64 MB are free in the data folder", folder=config.data)
+
+
+def cannot_write(config: Config, error: OSError) -> CannotStart:
+    return CannotStart(
+        f"the data folder {config.data} can't be written: {error.strerror}. "
+        "Give this user the right to it, or set POSTHOUSE_DATA to another folder."
+    )
 
 
 def take_lock(config: Config) -> int:
@@ -272,8 +303,16 @@ def load_context(config: Config) -> ssl.SSLContext:
     except (OSError, ssl.SSLError) as error:
         raise CannotStart(
             f"the certificate {config.tls_cert} with the key {config.tls_key} can't be used: {error}. "
-            "Both are PEM files and belong together; set POSTHOUSE_TLS_CERT and POSTHOUSE_TLS_KEY."
+            f"Both are PEM files, belong together and must be readable by {_own_name()}; "
+            "set POSTHOUSE_TLS_CERT and POSTHOUSE_TLS_KEY."
         ) from None
+
+
+def _own_name() -> str:
+    try:
+        return f"the user {pwd.getpwuid(os.geteuid()).pw_name}"
+    except KeyError:
+        return "this user"
 
 
 def ask_database(config: Config) -> int:

@@ -6,8 +6,10 @@ password may be used (status, scope, network, expiry) is decided in panel/rules/
 RFC 4954 §6: a backend that is down is "unavailable" (454), never "wrong" (535). So is what
 is "locked": after too many wrong ones nothing is looked at (mailserver/lockout).
 
-Asked over a Unix socket, a JSON object a line, many at once, answers out of order:
+Workers ask over a Unix socket, a JSON object a line, many at once, answers out of order:
 {"id", "login", "password", "ip", "protocol"} → {"id", "verdict", "credential_id", "login", "fingerprint"}.
+Dovecot asks over another one, in its dict protocol (dict_protocol.py), one look-up at a
+time on each of its connections.
 """
 
 import asyncio
@@ -22,7 +24,7 @@ import struct
 import tempfile
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -32,21 +34,23 @@ from typing import Literal, cast
 import django
 import uvloop
 from django.apps import apps
+from django.conf import settings
 
-from mailserver import log
+from mailserver import dict_protocol, log
 from mailserver.clock import Clock
 from mailserver.config import Config
+from mailserver.dict_protocol import BadLine, PasswordLookup, UserLookup
 from mailserver.directory import Candidates, Directory, DirectoryUnavailable, LoginFact, Use
 from mailserver.lockout import Lockout
 from mailserver.login_events import LoginEvents
 from mailserver.recent import Recent
+from panel.environment import SOCKET_PATH_BYTES, dovecot_key
 from panel.mailboxes import passwords
 from panel.rules import policy, reply
 from panel.rules.addresses import BadAddress, parse_address
 from panel.rules.facts import Login
 
 FRAME_BYTES = 16 * 1024  # a question: an AUTH line is at most 12288 (RFC 4954 §4)
-SOCKET_PATH_BYTES = 100  # sun_path holds 108, its closing NUL included
 ASK_DEADLINE_S = 5.0
 MOST_QUESTIONS = 1000  # under way at once
 MOST_REMEMBERED = 50_000
@@ -440,6 +444,71 @@ class _Server(_Lines):
         )
 
 
+class _Dovecot:
+    """What Dovecot asks: the same logins as the workers', and where a mailbox lies."""
+
+    def __init__(self, config: Config, authenticator: Authenticator, directory: Directory) -> None:
+        self._config = config
+        self._authenticator = authenticator
+        self._directory = directory
+        self._key = bytes.fromhex(dovecot_key(settings.SECRET_KEY))
+        self.connections: set[asyncio.StreamWriter] = set()
+
+    async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one connection's look-ups in order, until it ends or sends what Dovecot doesn't send."""
+        if len(self.connections) >= MOST_QUESTIONS:
+            writer.close()
+            return
+        self.connections.add(writer)
+        try:
+            while line := await reader.readline():
+                if not line.startswith(dict_protocol.HELLO):
+                    writer.write(await self._answer(line.removesuffix(b"\n")))
+                    await writer.drain()
+        except BadLine as error:
+            log.warning("Dovecot asks what is not understood; is its configuration ours?", because=error)
+        except (ConnectionError, ValueError):
+            pass  # gone, or a line without end
+        finally:
+            self.connections.discard(writer)
+            writer.close()
+
+    async def _answer(self, line: bytes) -> bytes:
+        """The answer, within the deadline: one that comes late blocks a process of Dovecot's. Raises BadLine."""
+        lookup = dict_protocol.parse(line, self._key)
+        try:
+            async with asyncio.timeout(ASK_DEADLINE_S):
+                facts = await self._facts(lookup)
+        except (DirectoryUnavailable, TimeoutError):
+            return dict_protocol.failed("can't be checked just now")
+        except Exception:
+            log.fault("a login could not be checked", login=lookup.login)
+            return dict_protocol.failed("internal error")
+        return dict_protocol.found(facts) if facts else dict_protocol.NOT_FOUND
+
+    async def _facts(self, lookup: PasswordLookup | UserLookup) -> Mapping[str, str]:
+        """The fields of the answer; none for no. Raises DirectoryUnavailable."""
+        if isinstance(lookup, UserLookup):
+            return await self._place(lookup.login)
+        answer = await self._authenticator.check(lookup.login, lookup.password, lookup.ip, lookup.protocol)
+        if answer.verdict in ("unavailable", "locked"):
+            raise DirectoryUnavailable
+        # "nopassword": the password has been compared here, and Dovecot need not know what with.
+        return {"user": answer.login, "nopassword": "y"} if answer.verdict == "ok" else {}
+
+    async def _place(self, login: str) -> Mapping[str, str]:
+        try:
+            box = await self._directory.mailbox(parse_address(login).canonical)
+        except BadAddress:
+            return {}
+        if box is None:
+            return {}
+        place = {"user": str(box.address), "home": str(self._config.maildir(box.opaque_id).parent)}
+        if box.quota_bytes is not None:
+            place["quota_rule"] = f"*:bytes={box.quota_bytes}"
+        return place
+
+
 class _Client(_Lines):
     """The asking end: the questions that wait for an answer, by their number."""
 
@@ -533,8 +602,8 @@ def _is_own(connection: socket.socket) -> bool:
 # The process
 
 
-def _listen(path: Path) -> socket.socket:
-    """A listening socket for this user only. Raises AlreadyRunning, OSError."""
+def _listen(path: Path, mode: int = 0o600) -> socket.socket:
+    """A listening socket, of this user only unless `mode` says more. Raises AlreadyRunning, OSError."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder = path.parent.lstat()
     if not stat.S_ISDIR(folder.st_mode) or folder.st_uid != os.geteuid():
@@ -548,7 +617,7 @@ def _listen(path: Path) -> socket.socket:
         else:
             raise AlreadyRunning(f"another authd answers on {path}; stop it first.")
     listening = socket.socket(socket.AF_UNIX)
-    mask = os.umask(0o177)
+    mask = os.umask(0o777 & ~mode)
     try:
         listening.bind(str(path))
         listening.listen(128)
@@ -561,18 +630,38 @@ def _listen(path: Path) -> socket.socket:
     return listening
 
 
-async def serve(config: Config, directory: Directory, ready: Callable[[], None] | None = None) -> None:
-    """Answer on the socket until cancelled; then give up what is under way, and write the last uses.
+def _listen_to_dovecot(config: Config) -> socket.socket | None:
+    """The socket for Dovecot; None where its path is too long for one (the configuration is refused as well).
 
-    `ready` is called when the socket listens. Raises AlreadyRunning, OSError.
+    Under root the run folder belongs to the group of Dovecot's auth processes and hands it on
+    (setgid, panel/system_users.py). Raises AlreadyRunning, OSError.
+    """
+    path = config.dovecot_socket
+    if len(os.fsencode(path)) > SOCKET_PATH_BYTES:
+        return None
+    path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+    is_shared = path.parent.stat().st_mode & stat.S_ISGID
+    return _listen(path, 0o660 if is_shared else 0o600)
+
+
+async def serve(config: Config, directory: Directory, ready: Callable[[], None] | None = None) -> None:
+    """Answer on both sockets until cancelled; then give up what is under way, and write the last uses.
+
+    `ready` is called when the sockets listen. Raises AlreadyRunning, OSError.
     """
     path = socket_path(config)
     listening = _listen(path)
+    for_dovecot = _listen_to_dovecot(config)
     authenticator = Authenticator(directory, Clock())
     connections: set[_Server] = set()
     tasks: set[asyncio.Task[None]] = set()
     loop = asyncio.get_running_loop()
     server = await loop.create_unix_server(lambda: _Server(authenticator, connections, tasks), sock=listening)
+    servers = [server]
+    dovecot = _Dovecot(config, authenticator, directory)
+    if for_dovecot is not None:
+        limit = dict_protocol.LINE_BYTES
+        servers.append(await asyncio.start_unix_server(dovecot.converse, sock=for_dovecot, limit=limit))
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(directory.follow())
@@ -580,8 +669,13 @@ async def serve(config: Config, directory: Directory, ready: Callable[[], None] 
             if ready is not None:
                 ready()
     finally:
-        server.close()
+        for each in servers:
+            each.close()
         path.unlink(missing_ok=True)
+        if for_dovecot is not None:
+            config.dovecot_socket.unlink(missing_ok=True)
+        for writer in list(dovecot.connections):
+            writer.close()
         for connection in list(connections):
             connection.close()
         for task in tasks:

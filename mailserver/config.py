@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from panel.environment import Environment, IPNetwork, Listen
+from panel.environment import DOVECOT_SOCKET, Environment, IPNetwork, Listen
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,11 @@ class Config:
     def run(self) -> Path:
         """Sockets and the lock file."""
         return self.data / "run"
+
+    @property
+    def dovecot_socket(self) -> Path:
+        """Where authd answers Dovecot."""
+        return self.data / DOVECOT_SOCKET
 
     def maildir(self, opaque_id: str) -> Path:
         """A mailbox's folder: never derived from its address."""

@@ -5,6 +5,7 @@ BadSetting, whose text names the setting and says what to write instead.
 `python -m panel.environment` prints deploy/env.example; a test holds the two together.
 """
 
+import hashlib
 import ipaddress
 import os
 import secrets
@@ -18,6 +19,9 @@ from typing import Any
 import environ
 
 BASE = Path(__file__).resolve().parent.parent
+# In the data folder: where authd answers Dovecot. Its auth processes may connect, and nobody else.
+DOVECOT_SOCKET = Path("run") / "dovecot-auth.sock"
+SOCKET_PATH_BYTES = 100  # sun_path holds 108, its closing NUL included
 
 # RFC 6409, RFC 8314 §7 and RFC 5804 §1.8.
 STANDARD_PORTS = {"submission": 587, "submissions": 465, "imaps": 993, "pop3s": 995, "sieve": 4190}
@@ -349,6 +353,11 @@ def secret_key(environment: Environment) -> str:
             f"The secret key in {path} can't be read or made: {error.strerror}. "
             "Give this user the right to it, or set POSTHOUSE_DATA or POSTHOUSE_SECRET_KEY_FILE."
         ) from None
+
+
+def dovecot_key(secret: str) -> str:
+    """The key under which Dovecot's auth processes send passwords to authd: 64 hex digits, from the secret key."""
+    return hashlib.blake2b(secret.encode(), digest_size=32, person=b"dovecot").hexdigest()
 
 
 def _create_secret(path: Path) -> None:

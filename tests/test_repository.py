@@ -124,6 +124,35 @@ def test_a_virtual_environment_whose_python_is_gone_is_made_again(tmp_path):
     assert install(tmp_path, LOCKS[0], "a") == ["installed a"]
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root's programs run as other users")
+def test_a_folder_that_only_root_can_enter_is_left_for_a_copy(tmp_path):
+    closed, app = tmp_path / "closed", tmp_path / "app"
+    for name in ("panel", "mailserver", "deploy"):
+        (closed / name).mkdir(parents=True)
+    for name in ("manage.py", "requirements.lock", "panel/a.py"):
+        (closed / name).write_text(name)
+    (closed / "deploy" / "run").write_text("#!/bin/sh\necho \"$0 $1 $POSTHOUSE_DATA\"\n")
+    (closed / "deploy" / "run").chmod(0o700)
+    closed.chmod(0o700)
+    script = f". {shlex.quote(str(ROOT))}/deploy/venv.sh; leave_closed_folder --no-demo; echo stayed"
+
+    def run(**more: str) -> list[str]:
+        environment = {"PATH": os.environ["PATH"], "POSTHOUSE_APP": str(app), **more}
+        done = subprocess.run(
+            ["bash", "-c", script], cwd=closed, capture_output=True, text=True, timeout=60, check=True, env=environment
+        )
+        return done.stdout.splitlines()
+
+    said, ran = run()
+    assert str(closed) in said
+    assert str(app) in said
+    assert ran == f"{app}/deploy/run --no-demo /var/lib/posthouse/data"
+    assert (app / "panel" / "a.py").stat().st_mode & 0o444 == 0o444
+    (closed / "panel" / "a.py").unlink()
+    assert run(POSTHOUSE_DATA="/srv/mail")[-1].endswith(" /srv/mail")
+    assert not (app / "panel" / "a.py").exists(), "the copy follows"
+
+
 @pytest.mark.django_db
 def test_the_suite_runs_on_the_database_and_folder_that_it_was_told():
     from django.conf import settings

@@ -21,7 +21,7 @@ from mailserver.directory.cache import Cache
 from mailserver.directory.rows import Candidates, DirectoryUnavailable, Found, LoginFact, Use
 from panel.rules import policy
 from panel.rules.addresses import Address, BadAddress, parse_address
-from panel.rules.facts import HostedDomain, Login, Resolution, Route, Verdict
+from panel.rules.facts import HostedDomain, LocalMailbox, Login, Resolution, Route, Verdict
 
 __all__ = ["Candidates", "Directory", "DirectoryUnavailable", "LoginFact", "Use"]
 
@@ -91,6 +91,10 @@ class Directory:
     async def domain(self, name: str) -> HostedDomain | None:
         """The domain hosted under that name, or that a domain alias leads to; None elsewhere or pending."""
         return await self._ask(("domain", name), rows.domain, name)
+
+    async def mailbox(self, address: Address) -> LocalMailbox | None:
+        """The mailbox of this very address, whatever its status but closed; no alias, no subaddress."""
+        return await self._ask(("mailbox", address), rows.mailbox, address)
 
     async def login(self, credential_id: int, fingerprint: str = "") -> Login | None:
         """A credential with its rights and limits; None when it is no more.

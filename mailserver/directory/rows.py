@@ -398,6 +398,18 @@ def resolve(
     return Found(found, frozenset(found.domains))
 
 
+def mailbox(address: Address) -> Found[LocalMailbox | None]:
+    """The mailbox of this very address, or of the one that a proved domain alias means; None for a closed one."""
+    name = address.domain
+    hosted = _hosted([name]).get(name)
+    names = frozenset({name, hosted.row.name} if hosted else {name})
+    query = mailboxes.Address.objects.filter(
+        domain__name=hosted.row.name if hosted else name, local_part=address.local_part, mailbox__isnull=False
+    )
+    row = query.select_related("mailbox", *_ADDRESS).first() if address.local_part else None
+    return Found(_node(row, address, {}).mailbox if row else None, names)
+
+
 # Logins
 
 

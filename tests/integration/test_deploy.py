@@ -1,6 +1,7 @@
 """deploy/run: from nothing to `ready`, its sentences when it can't, and its end."""
 
 import os
+import pwd
 import signal
 import smtplib
 import socket
@@ -48,17 +49,20 @@ class Run:
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> dict[str, str]:
+def settings(open_folder: Path) -> dict[str, str]:
     environment = {
         name: value for name, value in os.environ.items()
         if not name.startswith(("POSTHOUSE_", "DATABASE_URL", "DJANGO_SETTINGS_MODULE"))
     }
     return environment | {
-        "POSTHOUSE_DATA": str(tmp_path / "data"),
+        "POSTHOUSE_DATA": str(open_folder / "data"),
         "POSTHOUSE_HTTP": f"127.0.0.1:{free_port()}",
         "POSTHOUSE_MX": f"127.0.0.1:{free_port()}",
         "POSTHOUSE_SUBMISSION": f"127.0.0.1:{free_port()}",
         "POSTHOUSE_SUBMISSIONS": f"127.0.0.1:{free_port()}",
+        "POSTHOUSE_IMAPS": f"127.0.0.1:{free_port()}",
+        "POSTHOUSE_POP3S": f"127.0.0.1:{free_port()}",
+        "POSTHOUSE_SIEVE": f"127.0.0.1:{free_port()}",
     }
 
 
@@ -94,6 +98,11 @@ def test_first_start_reaches_ready_and_the_second_keeps_the_data(start, settings
         assert password in printed
     (landed,) = [line for line in lines if "first message" in line]
     assert Path(landed.rpartition(" ")[2]).is_file()
+    if Path("/usr/sbin/dovecot").exists():
+        assert "was read back over IMAP" in landed
+        assert any("IMAP" in line and str(port_of(settings, "POSTHOUSE_IMAPS")) in line for line in lines)
+    else:
+        assert any("without reading" in line and "apt-get install" in line for line in lines)
     assert any(line.strip().startswith("swaks ") for line in lines)
     assert any("curl --url smtps://" in line for line in lines)
     with smtplib.SMTP("127.0.0.1", port_of(settings, "POSTHOUSE_SUBMISSION")) as client:
@@ -101,7 +110,9 @@ def test_first_start_reaches_ready_and_the_second_keeps_the_data(start, settings
         client.login("shop@demo.test", logins["shop@demo.test"])
         client.sendmail("shop@demo.test", ["postmaster@demo.test"], message("shop@demo.test", "office@demo.test"))
     assert run.interrupt() == 0
-    for name in ("POSTHOUSE_HTTP", "POSTHOUSE_MX", "POSTHOUSE_SUBMISSION", "POSTHOUSE_SUBMISSIONS"):
+    for name in settings:
+        if not name.startswith("POSTHOUSE_") or name == "POSTHOUSE_DATA":
+            continue
         with socket.socket() as probe:
             assert probe.connect_ex(("127.0.0.1", port_of(settings, name))) != 0, f"{name} is still open"
 
@@ -131,6 +142,27 @@ def test_closing_the_terminal_leaves_nothing_behind(start, settings):
     for name in ("POSTHOUSE_HTTP", "POSTHOUSE_SUBMISSION"):
         with socket.socket() as probe:
             assert probe.connect_ex(("127.0.0.1", port_of(settings, name))) != 0, f"{name} is still open"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root changes users")
+def test_under_root_no_program_but_dovecots_own_stays_root_and_the_state_is_posthouses(start, settings):
+    run = start()
+    run.wait_until_ready()
+    owners = {}
+    for child in Path(f"/proc/{run.process.pid}/task/{run.process.pid}/children").read_text().split():
+        command = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
+        owners["dovecot" if command[1] == b"-F" else command[2].decode()] = status_of(child, "Uid")
+    posthouse = str(pwd.getpwnam("posthouse").pw_uid)
+    assert owners["mailserver"] == owners["gunicorn"] == [posthouse] * 4
+    data = Path(settings["POSTHOUSE_DATA"])
+    assert {path.owner() for path in data.iterdir()} == {"posthouse"}
+    assert not data.stat().st_mode & 0o066, "nobody else looks in"
+
+
+def status_of(pid: str, field: str) -> list[str]:
+    """The numbers of a line of /proc/PID/status: for Uid the real, effective, saved and file system's."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(line for line in lines if line.startswith(f"{field}:")).split()[1:]
 
 
 def refusal(settings: dict[str, str], **more: str) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -12,16 +13,18 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from django.conf import settings
 from django.db import connection
 from django.utils import timezone
 
 from mailserver import authd
 from mailserver.authd import Answer, AuthClient
 from mailserver.config import Config
+from panel.environment import dovecot_key
 from panel.mailboxes import passwords
 from panel.mailboxes.models import Credential, Mailbox
 from panel.rules.status import Status
-from tests.support import world
+from tests.support import dovecot_dict, world
 from tests.support.authd import (  # noqa: F401 (fixtures)
     IP,
     Hasher,
@@ -340,3 +343,165 @@ def test_process_serves_until_sigterm(config: Config):
         _, status = os.waitpid(pid, 0)
     assert os.waitstatus_to_exitcode(status) == 0
     assert Credential.objects.get(kind="main").last_used_ip == IP
+
+
+# Dovecot's socket
+
+
+class Dovecot:
+    """One connection of Dovecot's auth processes."""
+
+    def __init__(self, house: House) -> None:
+        self._config = house.config
+        self.key = bytes.fromhex(dovecot_key(settings.SECRET_KEY))
+
+    async def send(self, *lines: bytes) -> list[bytes]:
+        """Send hello and the lines at once; a line of answer for each."""
+        reader, writer = await asyncio.open_unix_connection(str(self._config.dovecot_socket))
+        try:
+            writer.write(dovecot_dict.HELLO + b"".join(line + b"\n" for line in lines))
+            async with asyncio.timeout(10):
+                return [await reader.readline() for _ in lines]
+        finally:
+            writer.close()
+
+    async def login(self, login: str = "shop@demo.test", password: str = world.PASSWORD, **more: str) -> bytes:
+        [answer] = await self.send(dovecot_dict.passdb(login, password, self.key, **more))
+        return answer
+
+    async def place(self, login: str) -> dict[str, str] | None:
+        [answer] = await self.send(dovecot_dict.userdb(login))
+        return json.loads(answer[1:]) if answer[:1] == b"O" else None
+
+
+@pytest.fixture
+def dovecot(house: House) -> Dovecot:
+    return Dovecot(house)
+
+
+NO = b"N\n"
+YES = b'O{"user":"shop@demo.test","nopassword":"y"}\n'
+
+
+async def test_dovecot_hears_yes_and_no(dovecot: Dovecot):
+    assert await dovecot.login() == YES
+    assert await dovecot.login("SHOP@Demo.test") == YES
+    assert await dovecot.login(password="wrong") == NO
+    assert await dovecot.login("nobody@demo.test") == NO
+    assert await dovecot.login("no address\t/\n") == NO
+    assert await dovecot.login(password="lone \udcff surrogate") == NO
+
+
+async def test_dovecot_gets_its_answers_in_order_on_one_connection(dovecot: Dovecot):
+    right = dovecot_dict.passdb("shop@demo.test", world.PASSWORD, dovecot.key)
+    wrong = dovecot_dict.passdb("shop@demo.test", "wrong", dovecot.key)
+    assert await dovecot.send(wrong, right, wrong, right) == [NO, YES, NO, YES]
+
+
+async def test_app_password_opens_what_it_is_for_from_where_it_may(dovecot: Dovecot, demo: Mailbox):
+    _, imap = world.app_password(demo, scopes=("imap", "sieve"), networks=["192.0.2.0/29"])
+    _, sending = world.app_password(demo, "another")
+    assert await dovecot.login(password=imap) == YES
+    assert await dovecot.login(password=imap, protocol="sieve") == YES
+    assert await dovecot.login(password=imap, protocol="pop3") == NO
+    assert await dovecot.login(password=imap, ip="192.0.2.8") == NO
+    assert await dovecot.login(password=sending) == NO
+
+
+async def test_dovecot_refuses_the_frozen_the_expired_and_the_suspended(dovecot: Dovecot, demo: Mailbox):
+    _, expired = world.app_password(demo, scopes=("imap",), expires_at=timezone.now() - timedelta(seconds=1))
+    assert await dovecot.login(password=expired) == NO
+    assert await dovecot.login() == YES
+    Mailbox.objects.update(status=Status.SUSPENDED)
+    world.changed("demo.test")
+
+    async def refused() -> bool:
+        return await dovecot.login() == NO
+
+    print(f"suspended after {await until(refused):.3f} s (promise: 1 s)")
+    Mailbox.objects.update(status=Status.ACTIVE)
+    Credential.objects.update(frozen_at=timezone.now())
+    world.changed("demo.test")
+    await until(refused)
+
+
+async def test_dovecot_learns_where_a_mailbox_is_and_how_much_fits(dovecot: Dovecot, house: House, demo: Mailbox):
+    home = str(house.config.maildir(demo.opaque_id).parent)
+    assert await dovecot.place("Shop@demo.test") == {"user": "shop@demo.test", "home": home}
+    Mailbox.objects.update(quota_bytes=1_000_000)
+    world.domain_alias("demo.example", demo.address.domain)
+    world.alias("info@demo.test", "shop@demo.test")
+    version = house.directory.version
+    world.changed("demo.test")
+    await until(lambda: house.directory.version > version)
+    full = {"user": "shop@demo.test", "home": home, "quota_rule": "*:bytes=1000000"}
+    assert await dovecot.place("shop@demo.example") == full
+    for nobody in ("info@demo.test", "nobody@demo.test", "shop+tag@demo.test", "@demo.test", "shop", ""):
+        assert await dovecot.place(nobody) is None, nobody
+
+
+async def test_a_suspended_mailbox_has_a_place_and_a_closed_one_has_none(dovecot: Dovecot):
+    Mailbox.objects.update(status=Status.SUSPENDED)
+    assert await dovecot.place("shop@demo.test"), "mail still comes in"
+    world.changed("demo.test")
+    Mailbox.objects.update(status=Status.CLOSED)
+
+    async def gone() -> bool:
+        return await dovecot.place("shop@demo.test") is None
+
+    world.changed("demo.test")
+    await until(gone)
+
+
+async def test_dovecot_hears_of_a_lost_database_as_a_failure_and_never_as_no(
+    dovecot: Dovecot, cluster: Postgres | None, monkeypatch: pytest.MonkeyPatch
+):
+    with database_gone(cluster, monkeypatch):
+        assert (await dovecot.login())[:1] == b"F"
+        assert (await dovecot.login(password="wrong"))[:1] == b"F"
+        assert (await dovecot.send(dovecot_dict.userdb("shop@demo.test")))[0][:1] == b"F"
+    assert await dovecot.login() == YES
+
+
+async def test_dovecot_hears_of_a_fault_of_ours_as_a_failure(dovecot: Dovecot, monkeypatch: pytest.MonkeyPatch):
+    def broken(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("text that nobody sees")
+
+    monkeypatch.setattr(authd.policy, "login_refused", broken)
+    assert await dovecot.login() == b"Finternal error\n"
+
+
+async def test_dovecot_never_waits_longer_than_the_deadline_and_good_logins_never_behind_wrong_ones(
+    config: Config, hasher: Hasher, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(authd, "ASK_DEADLINE_S", 0.5)
+    async with running(config) as house:
+        dovecot = Dovecot(house)
+        assert await dovecot.login() == YES
+        wrong = [asyncio.create_task(dovecot.login(f"x{n}@demo.test", f"wrong {n}")) for n in range(20)]
+        await until(lambda: len(hasher.asked) == 1 + authd.HASHES_AT_ONCE)
+        assert await dovecot.login() == YES
+        assert not any(task.done() for task in wrong)
+        assert {answer[:1] for answer in await asyncio.gather(*wrong)} == {b"F"}
+        hasher.opened.set()
+
+
+@pytest.mark.parametrize("sent", [b"no look-up\n", b"Lshared/passdb/imap/x\tx\n", b"x" * 200_000, b"L\xff\xfe\n"])
+async def test_nonsense_on_dovecots_socket_is_cut_off_alone(dovecot: Dovecot, house: House, sent: bytes):
+    reader, writer = await asyncio.open_unix_connection(str(house.config.dovecot_socket))
+    writer.write(sent)
+    async with asyncio.timeout(5):
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b""
+    writer.close()
+    assert await dovecot.login() == YES
+
+
+async def test_dovecots_socket_is_its_own_users_alone(config: Config, tmp_path: Path):
+    async with running(config):
+        assert stat.S_IMODE(config.dovecot_socket.stat().st_mode) == 0o600
+    assert not config.dovecot_socket.exists()
+    # A run folder that hands on its group is Dovecot's auth processes' (panel/system_users.py).
+    config.run.chmod(0o2711)
+    async with running(config):
+        assert stat.S_IMODE(config.dovecot_socket.stat().st_mode) == 0o660

@@ -1,12 +1,14 @@
 """Fixtures of the tests that run the real programs against each other."""
 
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.dns import DnsServer
+from tests.support.dovecot import Dovecot, prepare
 from tests.support.installation import Installation, Template
 from tests.support.postfix import PROGRAM, Postfix
 from tests.support.postgres import Postgres
@@ -28,10 +30,34 @@ def installation(template: Template, tmp_path: Path) -> Iterator[Installation]:
 
 
 @pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user can enter, with a short path; pytest's own are root's alone."""
+    folder = Path(tempfile.mkdtemp(prefix="ph-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
 def posthouse(installation: Installation) -> Installation:
     """The same, running."""
     installation.start()
     return installation
+
+
+@pytest.fixture
+def reading(template: Template, open_folder: Path) -> Iterator[Dovecot]:
+    """The demo's tenant on a running mailserver, and a Dovecot that lets its people read."""
+    installation = Installation(template, open_folder / "data")
+    installation.build_demo()
+    made = Dovecot(installation)
+    try:
+        installation.start(module=prepare(installation))
+        made.start()
+        yield made
+    finally:
+        made.stop()
+        installation.kill()
 
 
 @pytest.fixture

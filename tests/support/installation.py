@@ -74,6 +74,7 @@ class Installation:
     def __init__(self, template: Template, data: Path, **settings: object) -> None:
         self.data = data
         self.mx, self.submission, self.submissions, self.http = (free_port() for _ in range(4))
+        self.imaps, self.pop3s, self.sieve = (free_port() for _ in range(3))
         self.environment = {
             name: value for name, value in os.environ.items() if not name.startswith(("POSTHOUSE_", "DATABASE_URL"))
         }
@@ -83,6 +84,9 @@ class Installation:
             "POSTHOUSE_MX": f"127.0.0.1:{self.mx}",
             "POSTHOUSE_SUBMISSION": f"127.0.0.1:{self.submission}",
             "POSTHOUSE_SUBMISSIONS": f"127.0.0.1:{self.submissions}",
+            "POSTHOUSE_IMAPS": f"127.0.0.1:{self.imaps}",
+            "POSTHOUSE_POP3S": f"127.0.0.1:{self.pop3s}",
+            "POSTHOUSE_SIEVE": f"127.0.0.1:{self.sieve}",
             "POSTHOUSE_HTTP": f"127.0.0.1:{self.http}",
             "POSTHOUSE_WORKERS": "2",
             "POSTHOUSE_OUTWARD_PRIVATE": "127.0.0.0/8",

@@ -1,0 +1,43 @@
+"""Dovecot on the command line: the configuration that goes with our settings."""
+
+from django.conf import settings
+
+from panel.environment import BadSetting
+from panel.operations import dovecot
+from panel.operations.management import base
+from panel.tenants.changes import ServiceError
+
+
+class Command(base.Command):
+    help = (
+        "Dovecot lets people read their mail by IMAP and POP3. `deploy/run` configures and starts it by itself; this "
+        "is for running it otherwise."
+    )
+    examples = """
+        dovecot config
+        dovecot config --part authd
+    """
+
+    def add_acts(self, acts: base.Acts) -> None:
+        config = acts.add(
+            "config", self.config, help="Print the configuration of Dovecot 2.3, made from Posthouse's settings.",
+            examples="""
+                dovecot config >/etc/dovecot/dovecot.conf
+                dovecot config --part authd >/var/lib/posthouse/data/dovecot/authd.conf.ext
+            """,
+        )
+        config.add_argument(
+            "--part", choices=("main", "authd"), default="main",
+            help="authd: the file that dovecot.conf names for passdb and userdb; it holds a secret",
+        )
+
+    def config(self, *, part: str) -> None:
+        environment = settings.ENVIRONMENT
+        try:
+            if part == "authd":
+                text = dovecot.authd_configuration(environment)
+            else:
+                text = dovecot.configuration(environment, dovecot.owners())
+        except (dovecot.NoConfiguration, BadSetting) as error:
+            raise ServiceError(f"There is no configuration: {error}") from None
+        self.stdout.write(text, ending="")

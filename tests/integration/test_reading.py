@@ -1,0 +1,360 @@
+"""Reading with real clients: what shop sent, office reads in Dovecot; and who may log in."""
+
+import base64
+import imaplib
+import poplib
+import re
+import shutil
+import smtplib
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.support.dovecot import Dovecot
+from tests.support.installation import PASSWORD, message, until
+
+pytestmark = pytest.mark.dovecot
+
+OFFICE = "office@demo.test"
+SHOP = "shop@demo.test"
+WRONG = "[AUTHENTICATIONFAILED]"
+FOLDERS = {"Drafts", "Sent", "Junk", "Trash", "Archive"}
+
+
+def app_password(reading: Dovecot, login: str, *scopes: str, label: str = "phone") -> str:
+    options = [word for scope in scopes for word in ("--scope", scope)]
+    return reading.installation.manage("credential", "create", login, "--label", label, *options).split()[-1]
+
+
+def send(reading: Dovecot, count: int, start: int = 0) -> list[bytes]:
+    """Send so many messages from shop to office; each as it was sent."""
+    sent = [
+        message(SHOP, OFFICE, f"Message {number}", f"Line {number}\r\n..dotted\r\n\xe4\r\n")
+        for number in range(start, start + count)
+    ]
+    with reading.installation.client(SHOP) as client:
+        for each in sent:
+            client.sendmail(SHOP, [OFFICE], each)
+    return sent
+
+
+def fetch_all(client: imaplib.IMAP4_SSL) -> list[bytes]:
+    _, parts = client.fetch("1:*", "(BODY.PEEK[])")
+    return [part[1] for part in parts if isinstance(part, tuple)]
+
+
+def needs(program: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(shutil.which(program) is None, reason=f"{program} isn't installed")
+
+
+# Who may log in
+
+
+def test_right_and_wrong_passwords(reading):
+    assert reading.refusal(OFFICE) == ""
+    assert reading.refusal("Office@DEMO.test") == ""
+    for login, password in ((OFFICE, "wrong"), (OFFICE, "a/b"), ("nobody@demo.test", PASSWORD), ("a'+/b", "x")):
+        assert WRONG in reading.refusal(login, password)
+    # mutt and others name the user twice (RFC 4616).
+    assert authenticate(reading, OFFICE, OFFICE, PASSWORD) == ""
+    assert WRONG in authenticate(reading, "", "jürgen o'neill@demo.test", "pass/wörd\t")
+    assert PASSWORD not in reading.log.read_text()
+
+
+def authenticate(reading: Dovecot, *plain: str) -> str:
+    """AUTHENTICATE PLAIN ; the refusal, or nothing."""
+    client = reading.connect()
+    try:
+        client.authenticate("PLAIN", lambda _: "\0".join(plain).encode())
+    except imaplib.IMAP4.error as error:
+        return str(error)
+    finally:
+        client.shutdown()
+    return ""
+
+
+def test_app_password_opens_its_scopes_only(reading):
+    imap = app_password(reading, OFFICE, "imap")
+    sending = app_password(reading, OFFICE, "submission", label="web shop")
+    pop3 = app_password(reading, OFFICE, "pop3", label="old client")
+    assert reading.refusal(OFFICE, imap) == ""
+    assert WRONG in reading.refusal(OFFICE, sending)
+    assert WRONG in reading.refusal(OFFICE, pop3)
+    with pytest.raises(smtplib.SMTPAuthenticationError), reading.installation.client(OFFICE, imap):
+        pass
+    client = poplib.POP3_SSL("localhost", reading.installation.pop3s, context=reading.context, timeout=60)
+    client.user(OFFICE)
+    client.pass_(pop3)
+    client.quit()
+
+
+def test_frozen_and_suspended_are_refused_within_a_second(reading):
+    secret = app_password(reading, OFFICE, "imap")
+    assert reading.refusal(OFFICE, secret) == ""
+    assert reading.refusal(OFFICE) == ""
+    number = reading.installation.run("answer = Credential.objects.get(kind='app').pk")
+    reading.installation.manage("credential", "freeze", str(number), "--reason", "lost phone")
+    took(lambda: WRONG in reading.refusal(OFFICE, secret), "a frozen app password")
+    assert reading.refusal(OFFICE) == "", "the main password is another one"
+    reading.installation.manage("mailbox", "suspend", OFFICE, "--reason", "found in a leak")
+    took(lambda: WRONG in reading.refusal(OFFICE), "a suspended mailbox")
+    reading.installation.manage("mailbox", "resume", OFFICE)
+    until(lambda: reading.refusal(OFFICE) == "", within_s=10, what="the login of a resumed mailbox")
+
+
+def took(refused: Callable[[], bool], what: str) -> None:
+    began = time.monotonic()
+    until(refused, within_s=10, what=f"the refusal of {what}")
+    # Dovecot itself adds two seconds to a refusal.
+    print(f"{what} is refused {time.monotonic() - began:.1f} s after the command, Dovecot's own delay included")
+
+
+def test_a_lost_database_is_a_temporary_failure_and_never_a_wrong_password(reading):
+    rename = "from django.db import connection\nconnection.cursor().execute('ALTER TABLE {} RENAME TO {}')"
+    reading.installation.run(rename.format("mailboxes_credential", "away"))
+    for password in (PASSWORD, "wrong"):
+        assert "[UNAVAILABLE]" in reading.refusal(OFFICE, password)
+    reading.installation.run(rename.format("away", "mailboxes_credential"))
+    until(lambda: reading.refusal(OFFICE) == "", within_s=10, what="the login when the database is back")
+    assert PASSWORD not in reading.log.read_text(), "Dovecot writes the key of a failed look-up into its log"
+
+
+@pytest.mark.slow
+def test_good_logins_are_answered_among_many_wrong_ones(reading):
+    logins = [f"person{number}@demo.test" for number in range(10)]
+    reading.installation.run(
+        f"for login in {logins}:\n    world.mailbox(login)\nworld.changed('demo.test')"
+    )
+    for login in logins:
+        until(lambda login=login: reading.refusal(login) == "", within_s=20, what=f"the first login of {login}")
+
+    def attempt(number: int) -> tuple[bool, str, float]:
+        good = number % 2 == 0
+        # Wrong ones for people who are there, and for people who aren't.
+        login = logins[number // 2 % 10] if good or number % 4 == 1 else f"nobody{number}@demo.test"
+        client = reading.connect()
+        began = time.monotonic()
+        try:
+            client.login(login, PASSWORD if good else f"wrong {number}")
+            answer = ""
+        except imaplib.IMAP4.error as error:
+            answer = str(error)
+        finally:
+            taken = time.monotonic() - began
+            client.shutdown()
+        return good, answer, taken
+
+    with ThreadPoolExecutor(200) as pool:
+        results = list(pool.map(attempt, range(200)))
+    slowest = max(taken for good, _, taken in results if good)
+    print(f"slowest of 100 good logins among 100 wrong ones: {slowest:.2f} s (promise: 1 s)")
+    assert [answer for good, answer, _ in results if good] == [""] * 100
+    for good, answer, _ in results:
+        assert good or WRONG in answer or "[UNAVAILABLE]" in answer
+
+
+# Reading
+
+
+def test_office_reads_byte_for_byte_what_shop_sent(reading):
+    with reading.imap(OFFICE) as client:
+        assert client.search(None, "ALL")[1] == [b""], "Dovecot made the folder before there was mail"
+    sent = send(reading, 3)
+    with reading.imap(OFFICE) as client:
+        read = fetch_all(client)
+        assert [each[-len(original) :] for each, original in zip(read, sent, strict=True)] == sent
+        assert all(each.startswith(b"Return-Path: <shop@demo.test>\r\n") for each in read)
+        _, sizes = client.fetch("1:*", "(RFC822.SIZE)")
+        assert [int(re.search(rb"SIZE (\d+)", size)[1]) for size in sizes] == [len(each) for each in read]
+    files = reading.installation.inbox(OFFICE).files()
+    assert sorted(path.read_bytes() for path in files) == sorted(read)
+    send(reading, 1, start=3)
+    with reading.imap(OFFICE) as client:
+        assert len(fetch_all(client)) == 4, "mail still comes in where Dovecot has been"
+
+
+def test_folders_have_their_use_and_take_copies_and_moves(reading):
+    send(reading, 2)
+    with reading.imap(OFFICE) as client:
+        _, listed = client.list()
+        uses = dict(re.search(rb"\\(\w+)\) \"/\" (\w+)$", line).groups() for line in listed if b"INBOX" not in line)
+        assert {name.decode(): use.decode() for use, name in uses.items()} == {name: name for name in FOLDERS}
+        assert client.copy("1", "Archive")[0] == "OK"
+        assert client._simple_command("MOVE", "2", "Trash")[0] == "OK"
+        assert client.append("Sent", r"(\Seen)", None, b"Subject: Copy\r\n\r\nof what was sent\r\n")[0] == "OK"
+        for folder, count in (("INBOX", b"1"), ("Archive", b"1"), ("Trash", b"1"), ("Sent", b"1")):
+            assert client.select(folder) == ("OK", [count]), folder
+
+
+def test_new_mail_shows_in_an_idle_session_within_two_seconds(reading):
+    with reading.imap(OFFICE) as client, reading.installation.client(SHOP) as sender:
+        client.send(b"i1 IDLE\r\n")
+        assert client.readline().startswith(b"+ idling")
+        began = time.monotonic()
+        sender.sendmail(SHOP, [OFFICE], message(SHOP, OFFICE))
+        client.sock.settimeout(10)
+        assert client.readline() == b"* 1 EXISTS\r\n"
+        print(f"an IDLE session heard of new mail after {time.monotonic() - began:.2f} s (promise: 2 s)")
+        client.send(b"DONE\r\n")
+
+
+def test_pop3_reads_and_deletes(reading):
+    [sent] = send(reading, 1)
+    client = poplib.POP3_SSL("localhost", reading.installation.pop3s, context=reading.context, timeout=60)
+    client.user(OFFICE)
+    with pytest.raises(poplib.error_proto, match="AUTH"):
+        client.pass_("wrong")
+    client.user(OFFICE)
+    client.pass_(PASSWORD)
+    assert client.stat()[0] == 1
+    assert b"\r\n".join(client.retr(1)[1]).endswith(sent.rstrip(b"\r\n"))
+    client.dele(1)
+    client.quit()
+    assert reading.installation.inbox(OFFICE).files() == []
+
+
+def test_a_full_mailbox_takes_no_more_and_recovers(reading):
+    reading.installation.run("Mailbox.objects.update(quota_bytes=20000)\nworld.changed('demo.test')")
+    letter = b"Subject: Large\r\n\r\n" + b"x" * 70 * 100
+    with reading.imap(OFFICE) as client:
+        until(lambda: client.append("INBOX", None, None, letter)[0] == "NO", within_s=20, what="a full mailbox")
+        assert b"20" in client.getquotaroot("INBOX")[1][1][0]
+        assert "[OVERQUOTA]" in str(client.append("INBOX", None, None, letter)[1])
+        client.select("INBOX")
+        client.store("1:*", "+FLAGS", r"(\Deleted)")
+        client.expunge()
+        assert client.append("INBOX", None, None, letter)[0] == "OK"
+
+
+# Other clients
+
+
+@needs("mbsync")
+@pytest.mark.slow
+def test_mbsync_syncs_both_ways_with_flags(reading, tmp_path):
+    sent = send(reading, 200)
+    local = tmp_path / "local"
+    local.mkdir()
+    config = tmp_path / "mbsyncrc"
+    config.write_text(
+        f"IMAPAccount office\nHost localhost\nPort {reading.installation.imaps}\nUser {OFFICE}\nPass \"{PASSWORD}\"\n"
+        f"SSLType IMAPS\nCertificateFile {reading.installation.certificate}\n\n"
+        f"IMAPStore far\nAccount office\n\nMaildirStore near\nPath {local}/\nInbox {local}/INBOX\n\n"
+        "Channel office\nFar :far:\nNear :near:\nPatterns INBOX Sent\nCreate Both\nExpunge Both\nSyncState *\n"
+    )
+
+    def sync() -> None:
+        subprocess.run(["mbsync", "--config", config, "office"], check=True, timeout=120, capture_output=True)
+
+    def near() -> list[Path]:
+        return [*local.glob("INBOX/new/*"), *local.glob("INBOX/cur/*")]
+
+    sync()
+    assert len(near()) == 200
+    # It adds a line of its own, X-TUID, and takes it away when it is done.
+    read = {path.read_bytes().replace(b"\r\n", b"\n").partition(b"\n\n")[2] for path in near()}
+    assert read == {each.replace(b"\r\n", b"\n").partition(b"\n\n")[2] for each in sent}
+    seen = near()[0]
+    if not (local / "INBOX" / "cur").exists():
+        (local / "INBOX" / "cur").mkdir()
+    seen.rename(local / "INBOX" / "cur" / (seen.name.partition(":")[0] + ":2,FS"))
+    with reading.imap(OFFICE) as client:
+        client.store("2:3", "+FLAGS", r"(\Answered)")
+        client.store("4:5", "+FLAGS", r"(\Deleted)")
+        client.expunge()
+    (local / "Sent" / "cur").mkdir(parents=True, exist_ok=True)
+    for name in ("new", "tmp"):
+        (local / "Sent" / name).mkdir(exist_ok=True)
+    (local / "Sent" / "cur" / "1795517167.1.here:2,S").write_bytes(b"Subject: Mine\n\nby the client\n")
+    sync()
+    with reading.imap(OFFICE) as client:
+        assert len(client.search(None, "SEEN FLAGGED")[1][0].split()) == 1
+        assert client.select("Sent") == ("OK", [b"1"])
+    assert len(near()) == 198
+    assert len([path for path in near() if "R" in path.name.rpartition(":2,")[2]]) == 2
+
+
+@needs("curl")
+def test_curl_reads_over_imaps_with_a_checked_certificate(reading):
+    [sent] = send(reading, 1)
+    done = subprocess.run(
+        [
+            "curl", "--silent", "--show-error", "--cacert", reading.installation.certificate, "--user",
+            f"{OFFICE}:{PASSWORD}", f"imaps://localhost:{reading.installation.imaps}/INBOX;UID=1",
+        ],
+        check=True, timeout=60, capture_output=True,
+    )
+    assert done.stdout.endswith(sent)
+
+
+@needs("mutt")
+def test_mutt_opens_the_folder_and_reads_a_message(reading, tmp_path):
+    [sent] = send(reading, 1)
+    read = tmp_path / "read"
+    config = tmp_path / "muttrc"
+    config.write_text(
+        f'set imap_user="{OFFICE}" imap_pass="{PASSWORD}" folder="{tmp_path}" wait_key=no pipe_decode=no\n'
+        f'set certificate_file="{reading.installation.certificate}" ssl_starttls=yes ssl_force_tls=yes\n'
+        f'push "<pipe-message>cat >{read}<enter><exit>"\n'
+    )
+    folder = f"imaps://localhost:{reading.installation.imaps}/INBOX"
+    # It wants a terminal, of which nobody reads more than it writes.
+    done = subprocess.run(
+        ["script", "--quiet", "--return", "--command", f"mutt -F {config} -f {folder}", tmp_path / "screen"],
+        stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False,
+        env={"TERM": "xterm", "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
+    )
+    assert done.returncode == 0, done.stdout
+    assert read.read_bytes().replace(b"\r\n", b"\n").partition(b"\n\n")[2] == sent.replace(
+        b"\r\n", b"\n"
+    ).partition(b"\n\n")[2]
+
+
+class Sieve:
+    """A ManageSieve dialogue (RFC 5804)."""
+
+    def __init__(self, reading: Dovecot) -> None:
+        self.context = reading.context
+        self.socket = socket.create_connection(("localhost", reading.installation.sieve), timeout=30)
+        self.file = self.socket.makefile("rb")
+
+    def secure(self) -> None:
+        assert self.ask("STARTTLS")[-1].startswith("OK")
+        self.socket = self.context.wrap_socket(self.socket, server_hostname="localhost")
+        self.file = self.socket.makefile("rb")
+
+    def answer(self) -> list[str]:
+        """The lines up to OK, NO or BYE."""
+        lines: list[str] = []
+        while not lines or not lines[-1].startswith(("OK", "NO", "BYE")):
+            lines.append(self.file.readline().decode().strip())
+            assert lines[-1], lines
+        return lines
+
+    def ask(self, command: str) -> list[str]:
+        self.socket.sendall(command.encode() + b"\r\n")
+        return self.answer()
+
+    def login(self, login: str, password: str) -> str:
+        plain = base64.b64encode(f"\0{login}\0{password}".encode()).decode()
+        return self.ask(f'AUTHENTICATE "PLAIN" "{plain}"')[-1]
+
+
+def test_managesieve_offers_tls_and_takes_a_script(reading):
+    client = Sieve(reading)
+    offered = client.answer()
+    assert '"STARTTLS"' in offered
+    client.secure()
+    assert any("PLAIN" in line for line in client.answer())
+    assert client.login(OFFICE, "wrong").startswith("NO")
+    sieve = app_password(reading, OFFICE, "sieve")
+    assert client.login(OFFICE, sieve).startswith("OK")
+    script = 'require "vacation"; vacation "Away.";'
+    assert client.ask(f'PUTSCRIPT "away" {{{len(script)}+}}\r\n{script}')[-1].startswith("OK")
+    assert client.ask('SETACTIVE "away"')[-1].startswith("OK")
+    assert client.ask("LISTSCRIPTS") == ['"away" ACTIVE', 'OK "Listscripts completed."']
