@@ -23,6 +23,7 @@ from tests.support.postgres import Postgres, programs
 NEEDS = {
     "postgresql": ("initdb",),
     "postfix": ("/usr/sbin/postfix",),
+    "dovecot": ("/usr/sbin/dovecot", "/usr/lib/dovecot/lmtp"),
     "clients": ("swaks", "curl", "msmtp"),
     "browser": ("/usr/bin/chromium",),
 }

@@ -185,8 +185,12 @@ class Carrier:
     ) -> None:
         """The message after 354, or the end of a transaction that came to nothing."""
         if data is not None and data.code == 354:
-            if not accepted and not mail_ok:
-                raise Lost(reply.REMOTE_NO_SENSE.about(host=wire.host))  # 354 without a sender: cut
+            if not accepted and (wire.is_lmtp or not mail_ok):
+                # 354 without a sender, or (RFC 2033 §4.2) without a recipient: cut.
+                raise Lost(reply.REMOTE_NO_SENSE.about(host=wire.host))
+            if wire.is_lmtp:
+                await self._each(wire, delivery, accepted)
+                return
             if not accepted:
                 # RFC 2920 §3.1: DATA was pipelined and answered 354 without a recipient: an empty message ends it.
                 await wire.content(_nothing(), self._deadlines)
@@ -208,6 +212,27 @@ class Carrier:
             delivery.decide(recipient.id, refused, wire)
         wire.commands(b"RSET")
         await wire.reply(self._deadlines.greeting)
+
+    async def _each(self, wire: Wire, delivery: Delivery, accepted: Sequence[Claimed]) -> None:
+        """The message to an LMTP server: a reply for each accepted recipient, in their order (RFC 2033 §4.2).
+
+        Where the replies end, those who had theirs keep it, and the others wait: perhaps they were served.
+        """
+        gone: Reply | None = None
+        try:
+            await wire.send(_blocks(delivery), self._deadlines)
+        except Lost as lost:
+            if not lost.after_dot:
+                raise
+            gone = lost.reply
+        for recipient in accepted:
+            answer = gone
+            if answer is None:
+                try:
+                    answer = _sane(await wire.reply(self._deadlines.dot), wire)
+                except Lost as lost:
+                    answer = gone = lost.reply
+            delivery.decide(recipient.id, answer, wire)
 
     def _within(self, command: bytes) -> float:
         verb = command[:4]
