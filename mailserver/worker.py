@@ -89,7 +89,8 @@ class Worker:
         self.clock = clock
         self.executor = ThreadPoolExecutor(_EXECUTOR_THREADS, thread_name_prefix="database")
         self.directory = Directory(
-            separator=config.separator, postmaster=config.postmaster, hostname=config.hostname, executor=self.executor
+            separator=config.separator, postmaster=config.postmaster, hostname=config.hostname, executor=self.executor,
+            store=config.store.default,
         )
         self.ids = IdMaker(node, of_ids, self.clock.time_s)
         self.content = ContentStore(config)
