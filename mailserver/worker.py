@@ -98,7 +98,9 @@ class Worker:
             config=config, directory=self.directory, ids=self.ids, clock=self.clock, content=self.content,
             resolver=Resolver.of(config), executor=self.executor, name=f"{node}-{number}", node=node,
         )
-        self.intake = Intake(config, self.ids, self.clock, self.content, on_queued=self.runner.wake)
+        self.intake = Intake(
+            config, self.ids, self.clock, self.content, on_queued=self.runner.wake, deliverer=self.runner
+        )
         self.services = Services(
             config=config, directory=self.directory, auth=authd.AuthClient(authd.socket_path(config)),
             intake=self.intake, ids=self.ids, clock=self.clock, tls=context, content=self.content,
