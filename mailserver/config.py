@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from panel.environment import DOVECOT_SOCKET, Environment, IPNetwork, Listen
+from panel.environment import DOVECOT_SOCKET, MAILDIRS, Environment, IPNetwork, Listen, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,7 @@ class Config:
     message_size: int
     separator: str
     postmaster: str
+    store: Store = MAILDIRS
 
     inline_bytes: int = 64 * 1024  # bodies up to this stay in memory and in the row (DESIGN: measured)
     line_bytes: int = 2048  # a command line; 512 and the extensions' additions, RFC 5321 §4.5.3.1.4
@@ -60,6 +61,7 @@ class Config:
             message_size=environment.message_size,
             separator=environment.separator,
             postmaster=environment.postmaster,
+            store=environment.store,
         )
 
     @property

@@ -108,6 +108,15 @@ class Staged:
 
 
 @dataclass(frozen=True, slots=True)
+class Lease:
+    """Who has a waiting recipient in hand, and until when nobody else takes it."""
+
+    by: str
+    at: datetime
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class NewRecipient:
     """A Recipient row to be written by accept."""
 

@@ -4,6 +4,9 @@ stage → commit → publish → reply, for all messages that wait at once: one 
 for each worker. Mail from outside that is only for mailboxes here commits nothing before
 its reply; its rows follow. What was accepted and refused at RCPT, and the charges, come
 with the message. DESIGN §5, contracts 1 and 2.
+
+What Dovecot stores is committed as waiting and handed to the runner at once, which
+delivers it by LMTP; transports/lmtp says why in this order.
 """
 
 import asyncio
@@ -14,12 +17,22 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from typing import Protocol
 
 from mailserver import log, spool
 from mailserver.clock import Clock
 from mailserver.config import Config
 from mailserver.content import ContentStore
-from mailserver.envelope import Accepted, Incoming, NewRecipient, Refused, Staged
+from mailserver.envelope import (
+    Accepted,
+    ClaimedMessage,
+    Incoming,
+    IncomingRecipient,
+    Lease,
+    NewRecipient,
+    Refused,
+    Staged,
+)
 from mailserver.transports import maildir
 from panel.database import ids as id_text
 from panel.database.ids import IdMaker
@@ -31,7 +44,18 @@ BATCH_MOST = 64
 LATER_BATCH = 64
 STAGED_ABANDONED_S = 86400.0
 STAGED_LATE_S = 60.0
+FIRST_TRY_S = 10.0  # that a session waits for the store's verdict; then the queue has the message
 _RETRY_S = 1.0
+
+
+class Deliverer(Protocol):
+    """Who delivers what Dovecot stores: the runner, a floor beside this one."""
+
+    def offer(self) -> Lease | None:
+        """A lease for a message that is about to be committed; None when there is no room."""
+
+    def deliver_now(self, message: ClaimedMessage, lease: Lease) -> "asyncio.Future[Reply | None]":
+        """Deliver what was committed under the lease: the refusal, if the store refuses all of it for good."""
 
 
 @dataclass(slots=True)
@@ -44,6 +68,8 @@ class _Part:
     rows_follow: bool = False
     staged: tuple[Staged, ...] = ()
     key: str = ""
+    lease: Lease | None = None
+    first_try: "asyncio.Future[Reply | None] | None" = None
     unpublished: list[int] = field(default_factory=list)
     answer: Reply | None = None
 
@@ -56,8 +82,23 @@ class _Part:
         return any(not recipient.local for recipient in self.recipients)
 
     @property
+    def needs_claim(self) -> bool:
+        """Whether something waits for the queue that nobody has in hand yet."""
+        return any(
+            not recipient.local and not (self.lease and recipient.next_hop == spool.LMTP)
+            for recipient in self.recipients
+        )
+
+    @property
+    def may_be_refused(self) -> bool:
+        """Whether the store's refusal can still be the session's: nobody else has had the message, or was charged."""
+        return self.incoming.direction == "inbound" and all(row.next_hop == spool.LMTP for row in self.recipients)
+
+    @property
     def entry(self) -> spool.Entry:
-        return spool.Entry(self.incoming, self.recipients, keep_content=self.needs_queue, key=self.key)
+        return spool.Entry(
+            self.incoming, self.recipients, keep_content=self.needs_queue, key=self.key, lease=self.lease
+        )
 
 
 class Intake:
@@ -70,12 +111,14 @@ class Intake:
         clock: Clock,
         content: ContentStore,
         on_queued: Callable[[], None],
+        deliverer: Deliverer | None = None,
     ) -> None:
         self._config = config
         self._ids = ids
         self._clock = clock
         self._content = content
         self._on_queued = on_queued
+        self._deliverer = deliverer
         self._life = timedelta(days=config.queue_days)
         self._queue: queue.SimpleQueue[_Part | None] = queue.SimpleQueue()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -111,15 +154,25 @@ class Intake:
         From now on the body is ours: kept, or its temporary file deleted.
         """
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        part = _Part(incoming, future)
+        if self._deliverer and any(_is_stored_by_lmtp(each) for each in incoming.recipients):
+            part.lease = self._deliverer.offer()
         with self._gate:
             taken = self._open and self._queue.qsize() < WAITING_MOST
             if taken:
-                self._queue.put(_Part(incoming, future))
+                self._queue.put(part)
         if not taken:
             with contextlib.suppress(OSError):
                 self._content.discard(incoming.body)
             return reply.UNAVAILABLE
-        return await asyncio.shield(future)
+        answer = await asyncio.shield(future)
+        if part.first_try is not None and part.may_be_refused:
+            # One moment decides whose the verdict is: done, it is the session's; else the queue's.
+            await asyncio.wait([part.first_try], timeout=FIRST_TRY_S)
+            if part.first_try.done():
+                return part.first_try.result() or answer
+            part.first_try.cancel()
+        return answer
 
     def sweep(self) -> None:
         """Finish what a crash left: staged files late in publication, and files that belong to nothing.
@@ -301,7 +354,7 @@ class Intake:
             _log_taken(part)
         queued = any(
             part.answer is not None and part.answer.code == reply.QUEUED.code
-            and (part.needs_queue or part.unpublished)
+            and (part.needs_claim or part.unpublished)
             for part in parts
         )
         assert self._loop is not None
@@ -310,10 +363,17 @@ class Intake:
 
     def _resolve_futures(self, parts: Iterable[_Part], queued: bool) -> None:
         for part in parts:
+            self._hand_over(part)
             if not part.future.done():
                 part.future.set_result(part.answer or reply.INTERNAL_ERROR)
         if queued:
             self._on_queued()
+
+    def _hand_over(self, part: _Part) -> None:
+        """What was committed under a lease of the deliverer's: nobody else will take it."""
+        if self._deliverer and part.lease and part.answer and part.answer.code == reply.QUEUED.code:
+            message = spool.leased(part.entry, now=self._clock.now(), life=self._life)
+            part.first_try = self._deliverer.deliver_now(message, part.lease)
 
     def _notify(self) -> None:
         if self._loop is not None:
@@ -347,6 +407,10 @@ def _letter(part: _Part) -> maildir.Letter:
             if row.local
         ),
     )
+
+
+def _is_stored_by_lmtp(recipient: IncomingRecipient) -> bool:
+    return any(each.mailbox is not None and each.mailbox.store == spool.LMTP for each in recipient.deliveries)
 
 
 def _no_room(error: OSError, message_id: int) -> Reply:

@@ -10,6 +10,8 @@ from datetime import datetime
 from mailserver.envelope import ClaimedMessage
 
 LOCAL = "local"  # the next hop of our own mailboxes
+LMTP = "lmtp"  # and of those that Dovecot stores
+OURS = frozenset({LOCAL, LMTP})
 RUNNING = 100  # messages under way in a worker
 RUNNING_A_TENANT = 25  # so that one tenant's slow remotes leave room for others
 RUNNING_A_HOP = 5  # connections to one next hop; what large receivers bear from a stranger
@@ -56,7 +58,7 @@ class Lanes:
             return None
         for lane in list(self._waiting):
             tenant, hop = lane
-            most = RUNNING_LOCAL if hop == LOCAL else RUNNING_A_HOP
+            most = RUNNING_LOCAL if hop in OURS else RUNNING_A_HOP
             if self._running_hop[hop] >= most or self._running_tenant[tenant] >= RUNNING_A_TENANT:
                 continue
             queue = self._waiting.pop(lane)

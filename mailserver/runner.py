@@ -11,7 +11,7 @@ A recipient that fails for good and can't be returned to a sender who authentica
 import asyncio
 import random
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -31,13 +31,15 @@ from mailserver.envelope import (
     Disposition,
     Hold,
     Incoming,
+    Lease,
     Outcome,
     Settlement,
     StoredContent,
 )
-from mailserver.lanes import LOCAL, Held, Lanes
+from mailserver.lanes import LMTP, OURS, Held, Lanes
 from mailserver.resolver import Resolver
 from mailserver.transports import maildir
+from mailserver.transports.lmtp import LmtpTransport
 from mailserver.transports.smtp import SmtpTransport
 from panel.database.ids import IdMaker
 from panel.rules import reply, schedule
@@ -100,6 +102,7 @@ class Runner:
         name: str,
         node: int | None = None,
         transport: SmtpTransport | None = None,
+        lmtp: LmtpTransport | None = None,
         chance: random.Random | None = None,
     ) -> None:
         """`name` is this worker's; `node` its node's number, whose draining it heeds."""
@@ -111,11 +114,13 @@ class Runner:
         self._executor = executor
         self._node = node
         self._transport = transport or SmtpTransport(config, resolver)
+        self._lmtp = lmtp or LmtpTransport(config)
         self._chance = chance or random.Random()  # noqa: S311 jitter, no secret
         # A predecessor of the same name may still be settling: leases are told apart.
         self._lease_by = f"{name[:40]}-{secrets.token_hex(8)}"
         self._lanes = Lanes()
         self._tasks: dict[asyncio.Task[None], ClaimedMessage] = {}
+        self._sessions: dict[int, asyncio.Future[Reply | None]] = {}  # that wait for a message's first try
         self._unsettled: list[tuple[Settlement, asyncio.Future[None]]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._awake = asyncio.Event()
@@ -142,6 +147,7 @@ class Runner:
             finally:
                 settler.cancel()
                 self._transport.close()
+                self._lmtp.close()
                 self._finished.set()
 
     def wake(self) -> None:
@@ -164,6 +170,40 @@ class Runner:
         self._awake.set()
         if self._loop is not None:
             await self._finished.wait()
+
+    # What intake hands over
+
+    def offer(self) -> Lease | None:
+        """A lease for a message that is about to be committed and handed to `deliver_now`; None without room."""
+        if self._loop is None or self._stopping or self._lanes.waiting >= PARKED:
+            return None
+        now = self._clock.now()
+        return Lease(self._lease_by, now, now + timedelta(seconds=self._config.lease_s))
+
+    def deliver_now(self, message: ClaimedMessage, lease: Lease) -> "asyncio.Future[Reply | None]":
+        """Deliver what was committed under a lease from `offer`, in its turn.
+
+        What its session is to say: a refusal, when all of it failed for good and the future
+        is still awaited; then nothing of it is kept. None otherwise, and the queue has it.
+        """
+        assert self._loop is not None
+        future: asyncio.Future[Reply | None] = self._loop.create_future()
+        self._sessions[message.id] = future
+        future.add_done_callback(lambda _: self._sessions.pop(message.id, None))
+        if self._stopping:
+            future.set_result(None)  # The lease runs out by itself.
+        else:
+            self._lanes.add(Held(message, lease.at))
+            self._start()
+        return future
+
+    def _tell_session(self, message: ClaimedMessage, refusal: Reply | None) -> bool:
+        """The first try's verdict for the session that waits for it; whether one did."""
+        future = self._sessions.get(message.id)
+        if future is None or future.done():
+            return False
+        future.set_result(refusal)
+        return True
 
     async def _round(self) -> None:
         """Claim what there is room for, start what may go, then sleep until there may be more."""
@@ -240,7 +280,9 @@ class Runner:
             task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._lanes.done(self._tasks.pop(task))
+        message = self._tasks.pop(task)
+        self._lanes.done(message)
+        self._tell_session(message, None)
         if self._stopping:
             return
         self._start()
@@ -253,6 +295,7 @@ class Runner:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=self._config.stop_s)
             self._transport.hurry()
+            self._lmtp.hurry()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=HURRY_S)
         late = dict(self._tasks)
@@ -280,6 +323,8 @@ class Runner:
             return
         self._made_room_at = now
         back = self._lanes.make_room()
+        for held in back:
+            self._tell_session(held.message, None)
         settlements = [
             self._waits(held.message, recipient, WAITS_TURN, now + timedelta(seconds=self._chance.uniform(*PUT_BACK_S)))
             for held in back
@@ -329,9 +374,14 @@ class Runner:
         # With the addresses that they have there now: what is told of an outcome depends on them.
         message = replace(message, recipients=tuple(_aimed(recipient, places[recipient.id]) for recipient in going))
         outcomes = await self._outcomes(message, places, content, until)
+        refused = not settlements and all(outcome.disposition is Disposition.FAILED for outcome in outcomes)
+        # A session that still waits refuses the message itself: then nothing of it is left to be returned or held.
+        told = self._tell_session(message, outcomes[0].reply if refused else None) and refused
         header = await self._call(partial(_header_block, content)) if content else b""
         tell = partial(self._told, message, sender, content, header)
-        return settlements + self._settled(message, outcomes, tell, returnable=sender is not None)
+        return settlements + self._settled(
+            message, outcomes, tell, returnable=sender is not None, refused=told
+        )
 
     async def _holds(self, message: ClaimedMessage) -> tuple[list[Settlement], list[Claimed]]:
         """Those that may not go, settled as held, and those that may."""
@@ -354,7 +404,7 @@ class Runner:
         if message.direction == "submission":
             sender = _address(message.reverse_path) if message.reverse_path else None
             return await self._directory.may_go(recipient.tenant_id, sender, message.credential_id)
-        if message.direction == "inbound" and recipient.next_hop != LOCAL:
+        if message.direction == "inbound" and recipient.next_hop not in OURS:
             return await self._directory.may_go(recipient.tenant_id, None)
         return True
 
@@ -372,10 +422,18 @@ class Runner:
         """One for each recipient: local ones into their mailbox, then the others grouped by where they go."""
         outcomes: list[Outcome] = []
         here: list[tuple[LocalMailbox, Claimed]] = []
+        by_lmtp: list[Claimed] = []
         ways: dict[tuple[str, Route | None], list[Claimed]] = {}
         for recipient in message.recipients:
             to = places[recipient.id]
-            if isinstance(to, LocalMailbox):
+            # A copy that is staged already is the truth, whoever stores the domain's mail by now.
+            if isinstance(to, LocalMailbox) and to.store == LMTP and not recipient.staged:
+                if content is not None and await self._call(partial(_came_back, content, to)):
+                    refusal = reply.ALIAS_LOOPS.about(address=recipient.original)
+                    outcomes += _all([recipient], Disposition.FAILED, refusal)
+                else:
+                    by_lmtp.append(replace(recipient, resolved=str(to.address)))
+            elif isinstance(to, LocalMailbox):
                 here.append((to, recipient))
             elif isinstance(to, _Remote):
                 ways.setdefault((to.hop, to.route), []).append(recipient)
@@ -384,8 +442,15 @@ class Runner:
                 outcomes += _all([recipient], kind, to)
         for mailbox, recipient in here:
             outcomes.append(await self._into(mailbox, message, recipient, content))
+        if by_lmtp:
+            outcomes += await self._away(
+                replace(message, recipients=tuple(by_lmtp)), content, LMTP, self._lmtp.deliver, until
+            )
         for (hop, route), recipients in ways.items():
-            outcomes += await self._away(replace(message, recipients=tuple(recipients)), content, hop, route, until)
+            outcomes += await self._away(
+                replace(message, recipients=tuple(recipients)), content, hop,
+                partial(self._transport.deliver, hop=hop, route=route), until,
+            )
         return outcomes
 
     async def _where(self, recipient: Claimed) -> _Place:
@@ -458,17 +523,20 @@ class Runner:
         return reply.DELIVERED_HERE
 
     async def _away(
-        self, message: ClaimedMessage, content: StoredContent | None, hop: str, route: Route | None, until: datetime
+        self,
+        message: ClaimedMessage,
+        content: StoredContent | None,
+        hop: str,
+        deliver: Callable[..., Awaitable[list[Outcome]]],
+        until: datetime,
     ) -> Sequence[Outcome]:
-        """By SMTP. Never raises: what went before, here or to another hop, must be settled."""
+        """By SMTP or LMTP. Never raises: what went before, here or to another hop, must be settled."""
         if content is None:
             log.warning("a waiting message has no content", message=message.id)
             return _all(message.recipients, Disposition.DEFERRED, reply.INTERNAL_ERROR)
         within_s = max(1.0, (until - self._clock.now()).total_seconds())
         try:
-            return await self._transport.deliver(
-                message, content.prefix, content.body, hop=hop, route=route, within_s=within_s
-            )
+            return await deliver(message, content.prefix, content.body, within_s=within_s)
         except Exception:
             log.fault("a message can't be sent", message=message.id, hop=hop)
             return _all(message.recipients, Disposition.DEFERRED, reply.INTERNAL_ERROR)
@@ -482,6 +550,7 @@ class Runner:
         tell: Callable[[dsn.Kind, Sequence[dsn.Told]], Incoming | None],
         *,
         returnable: bool,
+        refused: bool = False,
     ) -> list[Settlement]:
         """A Settlement for each outcome, and the DSNs that go with them."""
         now = self._clock.now()
@@ -490,7 +559,7 @@ class Runner:
         reports: dict[dsn.Kind, list[dsn.Told]] = {}
         for outcome in outcomes:
             recipient = recipients[outcome.recipient_id]
-            outcome, settlement = self._judge(message, recipient, outcome, returnable, now)
+            outcome, settlement = self._judge(message, recipient, outcome, returnable or refused, now)
             settlements[recipient.id] = settlement
             kind = _kind(recipient, outcome, now) if returnable else None
             if kind:
@@ -520,7 +589,7 @@ class Runner:
         return list(settlements.values())
 
     def _judge(
-        self, message: ClaimedMessage, recipient: Claimed, outcome: Outcome, returnable: bool, now: datetime
+        self, message: ClaimedMessage, recipient: Claimed, outcome: Outcome, may_fail: bool, now: datetime
     ) -> tuple[Outcome, Settlement]:
         """What one outcome means for its recipient; the outcome again, for time can make it a failure."""
         tries = recipient.tries + 1
@@ -543,7 +612,7 @@ class Runner:
         if due is not None:
             log.deferred(message.id, **facts, due=due)
             return outcome, replace(settlement, state="waiting", due_at=due)
-        if returnable:
+        if may_fail:
             log.failed(message.id, **facts)
             return outcome, replace(settlement, state="failed")
         log.held(message.id, **facts, because="undeliverable")

@@ -91,7 +91,8 @@ class Worker:
         self.clock = clock
         self.executor = ThreadPoolExecutor(_EXECUTOR_THREADS, thread_name_prefix="database")
         self.directory = Directory(
-            separator=config.separator, postmaster=config.postmaster, hostname=config.hostname, executor=self.executor
+            separator=config.separator, postmaster=config.postmaster, hostname=config.hostname, executor=self.executor,
+            store=config.store.default,
         )
         self.ids = IdMaker(node, of_ids, self.clock.time_s)
         self.content = ContentStore(config)
@@ -99,7 +100,9 @@ class Worker:
             config=config, directory=self.directory, ids=self.ids, clock=self.clock, content=self.content,
             resolver=Resolver.of(config), executor=self.executor, name=f"{node}-{of_ids}", node=node,
         )
-        self.intake = Intake(config, self.ids, self.clock, self.content, on_queued=self.runner.wake)
+        self.intake = Intake(
+            config, self.ids, self.clock, self.content, on_queued=self.runner.wake, deliverer=self.runner
+        )
         self.services = Services(
             config=config, directory=self.directory, auth=authd.AuthClient(authd.socket_path(config)),
             intake=self.intake, ids=self.ids, clock=self.clock, tls=context, content=self.content,

@@ -48,6 +48,17 @@ class Listen:
         return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
 
 
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Who puts mail into mailboxes: `default`, maildir (we) or lmtp, for domains that don't say; where LMTP is."""
+
+    default: str
+    lmtp: Listen | Path | None  # a TCP address, or a Unix socket
+
+
+MAILDIRS = Store("maildir", None)
+
+
 def _listen(text: str) -> Listen:
     host, colon, port = text.strip().rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
@@ -130,6 +141,21 @@ def _separator(text: str) -> str:
     if len(text) > 1 or (text and text not in "+-_=."):
         raise ValueError("write one of + - _ = . or nothing")
     return text
+
+
+def _store(text: str) -> Store:
+    how = "write maildir, lmtp:ADDRESS:PORT, lmtp:/path/to/socket, or maildir,lmtp:… where only some domains use LMTP"
+    ways = [part.strip() for part in text.split(",")]
+    places = [way.removeprefix("lmtp:") for way in ways if way.startswith("lmtp:")]
+    if len(places) + ways.count("maildir") != len(ways) or len(places) > 1 or ways.count("maildir") > 1:
+        raise ValueError(how)
+    where: Listen | Path | None = None
+    for place in places:
+        # Linux: a socket's path has at most 107 bytes.
+        if place.startswith("/") and len(place.encode()) > 107:
+            raise ValueError("the socket's path is longer than 107 bytes; write a shorter one")
+        where = Path(place) if place.startswith("/") else _listen(place)
+    return Store("maildir" if ways[0] == "maildir" else "lmtp", where)
 
 
 def _text(text: str) -> str:
@@ -250,6 +276,12 @@ SETTINGS: Mapping[str, Setting] = {
         "POSTHOUSE_SEPARATOR", "+", _separator,
         "What parts a subaddress: with +, user+tag@ reaches user@. Empty: no subaddresses.",
     ),
+    "store": Setting(
+        "POSTHOUSE_STORE", "maildir", _store,
+        "Who puts mail into mailboxes. maildir: we; lmtp:ADDRESS:PORT or lmtp:/path/to/socket: Dovecot, for Sieve or a"
+        " cluster. maildir,lmtp:… : LMTP for domains that are set to it. LMTP has no encryption: a trusted network.",
+        example="maildir",
+    ),
     "node": Setting(
         "POSTHOUSE_NODE", "", _text,
         "This machine's name among several that share one database. Empty: the host name.",
@@ -288,6 +320,7 @@ class Environment:
     workers: int
     message_size: int
     separator: str
+    store: Store
     node: str
     debug: bool
 

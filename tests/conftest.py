@@ -25,7 +25,10 @@ pytest_plugins = ["tests.support.fixtures"]
 NEEDS = {
     "postgresql": ("initdb",),
     "postfix": ("/usr/sbin/postfix",),
-    "dovecot": ("/usr/sbin/dovecot", "/usr/lib/dovecot/imap", "/usr/lib/dovecot/pop3", "/usr/lib/dovecot/managesieve"),
+    "dovecot": (
+        "/usr/sbin/dovecot", "/usr/lib/dovecot/imap", "/usr/lib/dovecot/pop3", "/usr/lib/dovecot/managesieve",
+        "/usr/lib/dovecot/lmtp",
+    ),
     "clients": ("swaks", "curl", "msmtp"),
     "browser": ("/usr/bin/chromium",),
     "mbsync": ("/usr/sbin/dovecot", "mbsync"),

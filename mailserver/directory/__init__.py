@@ -50,9 +50,16 @@ class Directory:
     """
 
     def __init__(
-        self, separator: str, postmaster: str, hostname: str, executor: Executor, clock: Clock | None = None
+        self,
+        separator: str,
+        postmaster: str,
+        hostname: str,
+        executor: Executor,
+        clock: Clock | None = None,
+        store: str = "maildir",
     ) -> None:
         self._separator = separator
+        self._store = store
         self._postmaster = parse_address(postmaster).canonical if postmaster else None
         self._hostname = hostname
         self._executor = executor
@@ -84,7 +91,8 @@ class Directory:
         if outside is not None and outside.value is None and not self._is_ours(address):
             return Resolution(address, Verdict.ELSEWHERE, domains=frozenset({address.domain}))
         look_up = partial(
-            rows.resolve, separator=self._separator, postmaster=self._postmaster, hostname=self._hostname
+            rows.resolve, separator=self._separator, postmaster=self._postmaster, hostname=self._hostname,
+            store=self._store,
         )
         return await self._look_up(key, look_up, address)
 

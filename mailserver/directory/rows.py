@@ -221,8 +221,9 @@ class _Loops(Exception):
 class _Walk:
     """Follows one recipient through aliases, a level a time: at most five queries each."""
 
-    def __init__(self, *, separator: str, postmaster: Address | None, hostname: str) -> None:
+    def __init__(self, *, separator: str, postmaster: Address | None, hostname: str, store: str) -> None:
         self._separator = separator
+        self._store = store
         self._hostname = hostname
         self._postmaster = _Node("postmaster", targets=(postmaster,) if postmaster else ())
         self._nodes: dict[Address, _Node] = {}
@@ -282,7 +283,9 @@ class _Walk:
         chosen = {address: self._choose(address, rows) for address in addresses}
         targets = _targets([row for row in chosen.values() if isinstance(row, mailboxes.Address)])
         for address, choice in chosen.items():
-            self._nodes[address] = choice if isinstance(choice, _Node) else _node(choice, address, targets)
+            self._nodes[address] = (
+                choice if isinstance(choice, _Node) else _node(choice, address, targets, self._store)
+            )
 
     def _choose(
         self, address: Address, rows: Mapping[tuple[int, str], mailboxes.Address]
@@ -375,7 +378,7 @@ def _targets(rows: Sequence[mailboxes.Address]) -> dict[int, tuple[Address, ...]
     return {alias_id: tuple(targets) for alias_id, targets in found.items()}
 
 
-def _node(row: mailboxes.Address, asked: Address, targets: Mapping[int, tuple[Address, ...]]) -> _Node:
+def _node(row: mailboxes.Address, asked: Address, targets: Mapping[int, tuple[Address, ...]], store: str) -> _Node:
     """What an address row is: closed ones are nothing."""
     if not _address_status(row).may_receive:
         return _Node(f"closed {row.pk}", row.tenant_id)
@@ -383,7 +386,9 @@ def _node(row: mailboxes.Address, asked: Address, targets: Mapping[int, tuple[Ad
     if box:
         # A catch-all has no address of its own to name.
         address = Address(row.local_part or asked.local_part, row.domain.name)
-        local = LocalMailbox(box.pk, box.opaque_id, row.tenant_id, address, box.quota_bytes)
+        local = LocalMailbox(
+            box.pk, box.opaque_id, row.tenant_id, address, box.quota_bytes, row.domain.store or store
+        )
         return _Node(f"address {row.pk}", row.tenant_id, mailbox=local)
     alias = getattr(row, "alias", None)
     found = targets.get(alias.pk, ()) if alias else ()
@@ -391,10 +396,14 @@ def _node(row: mailboxes.Address, asked: Address, targets: Mapping[int, tuple[Ad
 
 
 def resolve(
-    asked: Address, *, separator: str, postmaster: Address | None, hostname: str
+    asked: Address, *, separator: str, postmaster: Address | None, hostname: str, store: str = "maildir"
 ) -> Found[Resolution]:
-    """Where mail for an address goes. A nested target that doesn't exist is left out."""
-    found = _Walk(separator=separator, postmaster=postmaster, hostname=hostname).resolve(asked)
+    """Where mail for an address goes. A nested target that doesn't exist is left out.
+
+    `store` is who stores mail of domains that don't say.
+    """
+    walk = _Walk(separator=separator, postmaster=postmaster, hostname=hostname, store=store)
+    found = walk.resolve(asked)
     return Found(found, frozenset(found.domains))
 
 
@@ -407,7 +416,8 @@ def mailbox(address: Address) -> Found[LocalMailbox | None]:
         domain__name=hosted.row.name if hosted else name, local_part=address.local_part, mailbox__isnull=False
     )
     row = query.select_related("mailbox", *_ADDRESS).first() if address.local_part else None
-    return Found(_node(row, address, {}).mailbox if row else None, names)
+    # Who stores its mail is nothing to who reads it.
+    return Found(_node(row, address, {}, "").mailbox if row else None, names)
 
 
 # Logins

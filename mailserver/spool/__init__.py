@@ -4,7 +4,7 @@ Synchronous; each thread has its own connection. Gives and takes frozen dataclas
 Raises SpoolUnavailable when the database can't be reached or used; nothing is written then.
 """
 
-from mailserver.spool.accept import LIFE, Entry, accept, recipients_of
+from mailserver.spool.accept import LIFE, LMTP, LOCAL, Entry, accept, leased, recipients_of
 from mailserver.spool.claim import (
     claim,
     count_waiting,
@@ -24,6 +24,8 @@ from mailserver.spool.sql import SpoolUnavailable, close_connection
 
 __all__ = [
     "LIFE",
+    "LMTP",
+    "LOCAL",
     "Entry",
     "NoFreeNumber",
     "Settled",
@@ -33,6 +35,7 @@ __all__ = [
     "close_connection",
     "count_waiting",
     "has_pending_migrations",
+    "leased",
     "mark_staged",
     "next_due",
     "read_content",

@@ -10,13 +10,22 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from mailserver import log
-from mailserver.envelope import Accepted, Incoming, NewRecipient, Refused
+from mailserver.envelope import (
+    Accepted,
+    Claimed,
+    ClaimedMessage,
+    Incoming,
+    Lease,
+    NewRecipient,
+    Refused,
+)
 from mailserver.spool import sql
 from panel.rules import limits, policy, reply
 from panel.sending.models import Content, Counter, Message, Recipient
 
 LIFE = timedelta(days=5)  # RFC 5321 §4.5.4.1: 4 to 5 days
 LOCAL = "local"
+LMTP = "lmtp"  # the next hop of mailboxes here that Dovecot stores
 
 Key = tuple[limits.Kind, int]
 Row = tuple[object, ...]
@@ -27,24 +36,27 @@ class Entry:
     """A message with the rows that it needs.
 
     `key` names the body's file in the content store; without one a kept body is inline.
+    `lease`: who delivers what is stored by LMTP, at once and without claiming it.
     """
 
     incoming: Incoming
     recipients: tuple[NewRecipient, ...]
     keep_content: bool
     key: str = ""
+    lease: Lease | None = None
 
 
 def recipients_of(incoming: Incoming, next_id: Callable[[], int], *, staged: bool) -> tuple[NewRecipient, ...]:
     """The message's Recipient rows: once for each resolved address and tenant, the first original wins.
 
     What a sender wrote twice is delivered once; but two tenants whose addresses lead to one
-    place each see their own. `staged`: local copies are, so they are written as delivered.
+    place each see their own. `staged`: copies for our Maildirs are, so they are written as delivered.
     """
     rows: dict[tuple[object, int | None], NewRecipient] = {}
     for recipient in incoming.recipients:
         for delivery in recipient.deliveries:
             local = delivery.mailbox is not None
+            ours = delivery.mailbox is not None and delivery.mailbox.store != LMTP
             # Elsewhere upper and lower case may be two people (RFC 5321 §2.4).
             once = (delivery.resolved.canonical if local else delivery.resolved, recipient.tenant_id)
             if once in rows:
@@ -55,12 +67,33 @@ def recipients_of(incoming: Incoming, next_id: Callable[[], int], *, staged: boo
                 resolved=str(delivery.resolved),
                 tenant_id=incoming.login.tenant_id if incoming.login else recipient.tenant_id,
                 recipient_tenant_id=recipient.tenant_id,
-                next_hop=LOCAL if local else delivery.resolved.domain,
-                local=local and staged,
+                next_hop=LOCAL if ours else LMTP if local else delivery.resolved.domain,
+                local=ours and staged,
                 notify=recipient.notify,
                 orcpt=recipient.orcpt,
             )
     return tuple(rows.values())
+
+
+def leased(entry: Entry, *, now: datetime, life: timedelta = LIFE) -> ClaimedMessage:
+    """The accepted message with those of its recipients that the entry's lease holds, as if it had been claimed."""
+    incoming, login = entry.incoming, entry.incoming.login
+    return ClaimedMessage(
+        id=incoming.id, reverse_path=str(incoming.reverse_path or ""), direction=incoming.direction,
+        tenant_id=login.tenant_id if login else None, credential_id=login.credential_id if login else None,
+        smtputf8=incoming.smtputf8, body_type=incoming.body_type, ret=incoming.ret, envid=incoming.envid,
+        size=len(incoming.prefix) + incoming.body.size,
+        recipients=tuple(
+            Claimed(
+                id=row.id, original=row.original, resolved=row.resolved, tenant_id=row.tenant_id,
+                recipient_tenant_id=row.recipient_tenant_id, next_hop=row.next_hop, tries=0,
+                accepted_at=incoming.received_at, expires_at=now + life, staged=False, notify=row.notify,
+                orcpt=row.orcpt, delay_reported=False,
+            )
+            for row in entry.recipients
+            if row.next_hop == LMTP
+        ),
+    )
 
 
 def accept(
@@ -122,19 +155,23 @@ def message_rows(entry: Entry, now: datetime, life: timedelta) -> tuple[Row, tup
         len(entry.incoming.prefix) + incoming.body.size, incoming.smtputf8, text("body", incoming.body_type),
         text("ret", incoming.ret), text("envid", incoming.envid),
     )
-    recipients = tuple(_recipient_row(row, incoming.id, now, life) for row in entry.recipients)
+    recipients = tuple(_recipient_row(row, incoming.id, now, life, entry.lease) for row in entry.recipients)
     return message, recipients, _content_row(entry) if entry.keep_content else None
 
 
-def _recipient_row(row: NewRecipient, message_id: int, now: datetime, life: timedelta) -> Row:
+def _recipient_row(
+    row: NewRecipient, message_id: int, now: datetime, life: timedelta, lease: Lease | None
+) -> Row:
     def text(column: str, value: str) -> str:
         return sql.clean(Recipient, column, value)
 
     state = Recipient.State.DELIVERED if row.local else Recipient.State.WAITING
     at = sql.moment(now)
+    held = lease if row.next_hop == LMTP else None
     return (
         row.id, message_id, row.tenant_id, row.recipient_tenant_id, sql.address(row.original),
-        sql.address(row.resolved), text("next_hop", row.next_hop), state.value, 0, at, None, "", 0,
+        sql.address(row.resolved), text("next_hop", row.next_hop), state.value, 0, at,
+        sql.moment(held.until) if held else None, held.by if held else "", 0,
         sql.moment(now + life), row.local, text("notify", row.notify), text("orcpt", row.orcpt), False,
         text("last_reply", str(reply.DELIVERED_HERE)) if row.local else "", at if row.local else None,
     )

@@ -2,8 +2,9 @@
 
 aiosmtplib connects, says EHLO and STARTTLS; after that the connection is read and
 written here, because it waits for each reply before the next command and holds a whole
-message in memory. Decides nothing of recipients. RFC 5321 §4.5.3.2 (deadlines), RFC
-2920 (pipelining), RFC 3207 (STARTTLS).
+message in memory. It knows no LMTP: such a connection is read here from the greeting on.
+Decides nothing of recipients. RFC 5321 §4.5.3.2 (deadlines), RFC 2033 (LMTP), RFC 2920
+(pipelining), RFC 3207 (STARTTLS).
 """
 
 import asyncio
@@ -12,9 +13,11 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import aiosmtplib
 
+from panel.environment import Listen
 from panel.rules import reply
 from panel.rules.reply import Reply
 
@@ -102,22 +105,42 @@ def remote_reply(code: int, lines: Iterable[bytes]) -> Reply:
     return Reply(code, enhanced, " ".join(filter(None, texts))[:REPLY_CHARACTERS])
 
 
+class _Stream(asyncio.StreamReaderProtocol):
+    """What the loop feeds, and Wire reads."""
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.reader = _Reader(REPLY_LINE_BYTES, loop)
+        super().__init__(self.reader, loop=loop)
+
+
 class Wire:
-    """An open connection, after EHLO. Every wait has a deadline; every failure is Lost."""
+    """An open connection, after EHLO or LHLO. Every wait has a deadline; every failure is Lost."""
 
     def __init__(
-        self, transport: asyncio.Transport, host: str, address: str, tls: str, extensions: Mapping[str, str]
+        self,
+        transport: asyncio.Transport,
+        host: str,
+        address: str,
+        tls: str,
+        extensions: Mapping[str, str],
+        *,
+        is_lmtp: bool = False,
+        stream: _Stream | None = None,
     ) -> None:
+        """`stream` is the transport's protocol already; without one, it becomes that."""
         loop = asyncio.get_running_loop()
         self.host, self.address, self.tls = host, address, tls
         self.extensions = extensions  # keyword in lower case, parameters
+        self.is_lmtp = is_lmtp  # after the dot comes a reply for each accepted recipient (RFC 2033 §4.2)
         self.messages = 0
         self.opened_at_s = loop.time()
-        self._reader = _Reader(REPLY_LINE_BYTES, loop)
-        protocol = asyncio.StreamReaderProtocol(self._reader, loop=loop)
-        transport.set_protocol(protocol)
-        protocol.connection_made(transport)
-        self._writer = asyncio.StreamWriter(transport, protocol, self._reader, loop)
+        if stream is None:
+            stream = _Stream()
+            transport.set_protocol(stream)
+            stream.connection_made(transport)
+        self._reader = stream.reader
+        self._writer = asyncio.StreamWriter(transport, stream, self._reader, loop)
         self._said_goodbye = False  # the remote, by 421
 
     @property
@@ -142,6 +165,24 @@ class Wire:
 
     async def reply(self, within_s: float) -> Reply:
         """The next reply. Raises Lost, also for what is not SMTP: nobody knows then what comes next."""
+        return remote_reply(*await self._answer(within_s))
+
+    async def greet(self, hostname: str, within_s: float) -> None:
+        """The greeting and LHLO, each `within_s` seconds. Raises Lost, for a refusal as well."""
+        for command in (b"", f"LHLO {hostname}".encode()):
+            if command:
+                self.commands(command)
+            code, lines = await self._answer(within_s)
+            if not 200 <= code <= 299:
+                answer = remote_reply(code, lines)
+                self.close()
+                # No verdict on a message: temporary.
+                raise Lost(reply.TURNED_AWAY.about(host=self.host, answer=answer))
+        words = (line.decode("ascii", "replace").strip().partition(" ") for line in lines[1:])
+        self.extensions = {keyword.lower(): parameters for keyword, _, parameters in words}
+
+    async def _answer(self, within_s: float) -> tuple[int, list[bytes]]:
+        """The next reply's code and its lines. Raises Lost."""
         lines: list[bytes] = []
         try:
             async with asyncio.timeout(within_s):
@@ -152,7 +193,7 @@ class Wire:
                     lines.append(match[3] or b"")
                     if match[2] != b"-":
                         self._said_goodbye = self._said_goodbye or match[1] == b"421"
-                        return remote_reply(int(match[1]), lines)
+                        return int(match[1]), lines
         except TimeoutError:
             raise self._lost(reply.REMOTE_TIMED_OUT) from None
         except (OSError, asyncio.IncompleteReadError):
@@ -172,7 +213,15 @@ class Wire:
             raise self._lost(reply.CONNECTION_LOST) from None
 
     async def content(self, blocks: AsyncIterator[bytes], deadlines: Deadlines) -> Reply:
-        """Send a message after 354, dots stuffed, with its final dot; the reply to that.
+        """Send a message after 354 and read the reply. Raises Lost, and what `blocks` raises."""
+        await self.send(blocks, deadlines)
+        try:
+            return await self.reply(deadlines.dot)
+        except Lost as lost:
+            raise Lost(lost.reply, after_dot=True) from None
+
+    async def send(self, blocks: AsyncIterator[bytes], deadlines: Deadlines) -> None:
+        """Send a message after 354, dots stuffed, with its final dot; its replies are still to be read.
 
         Raises Lost. If `blocks` raises, the connection is cut, so that half a message is never taken as whole.
         """
@@ -189,7 +238,6 @@ class Wire:
         self._writer.write(b".\r\n" if line_end == b"\r\n" else b"\r\n.\r\n")
         try:
             await self._flush(deadlines.block)
-            return await self.reply(deadlines.dot)
         except Lost as lost:
             raise Lost(lost.reply, after_dot=True) from None
 
@@ -222,6 +270,30 @@ async def open_wire(
         if tls == "required":
             raise Lost(reply.TLS_FAILED.about(host=host)) from None
     return await _open(host, address, port, hostname, "none", contexts, deadlines)
+
+
+async def open_lmtp(where: Listen | Path, *, host: str, hostname: str, deadlines: Deadlines) -> Wire:
+    """A connection to an LMTP server on a TCP port or Unix socket, greeted as `hostname`. Raises Lost.
+
+    `host` is what replies call it.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(deadlines.connect):
+            if isinstance(where, Path):
+                transport, stream = await loop.create_unix_connection(_Stream, str(where))
+            else:
+                transport, stream = await loop.create_connection(_Stream, where.host, where.port)
+    except OSError:  # TimeoutError is one
+        raise Lost(reply.UNREACHABLE.about(host=host)) from None
+    address = where.host if isinstance(where, Listen) else ""
+    wire = Wire(transport, host, address, "", {}, is_lmtp=True, stream=stream)
+    try:
+        await wire.greet(hostname, deadlines.greeting)
+    except BaseException:
+        wire.abort()
+        raise
+    return wire
 
 
 async def _open(

@@ -94,7 +94,7 @@ class DomainAdmin(VerifiableAdmin, SuspendableAdmin):
         if obj is None:
             return [(None, {"fields": ["name", "tenant", "verified", "plans"]})]
         fields = ["shown_name", "shown_tenant", "ownership", *self.told_state(obj), "created_at"]
-        return [(None, {"fields": fields + ([] if obj.tenant_id else ["plans"])})]
+        return [(None, {"fields": fields + ["store"] + ([] if obj.tenant_id else ["plans"])})]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Domain]:
         return super().get_queryset(request).annotate(addresses_count=Count("addresses"))
@@ -129,7 +129,7 @@ class DomainAdmin(VerifiableAdmin, SuspendableAdmin):
         return services.create_domain(**data, **by(request))
 
     def change(self, request: HttpRequest, obj: Domain, data: dict[str, Any]) -> None:
-        services.change_domain(obj, plans=data.get("plans", ()), **by(request))
+        services.change_domain(obj, plans=data.get("plans"), store=data.get("store"), **by(request))
 
     def remove(self, request: HttpRequest, obj: Domain) -> None:
         services.delete_domain(obj, **by(request))

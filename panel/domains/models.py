@@ -25,6 +25,13 @@ class Domain(models.Model):
         OWN = "own", "a tenant's own"
         SHARED = "shared", "shared (the provider's)"
 
+    class Store(models.TextChoices):
+        """Who puts mail into the domain's mailboxes."""
+
+        INSTALLATION = "", "as the installation (POSTHOUSE_STORE)"
+        MAILDIR = "maildir", "Posthouse, into Maildirs"
+        LMTP = "lmtp", "Dovecot, by LMTP"
+
     name = models.CharField(max_length=253, unique=True)
     kind = models.CharField(max_length=10, choices=Kind, default=Kind.OWN)
     tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, null=True, blank=True, related_name="domains")
@@ -33,6 +40,10 @@ class Domain(models.Model):
     plans = models.ManyToManyField(
         Plan, blank=True, related_name="shared_domains",
         help_text="For a shared domain: tenants on these plans may place addresses in it themselves.",
+    )
+    store = models.CharField(
+        "stored by", max_length=10, choices=Store, default=Store.INSTALLATION, blank=True,
+        help_text="Who puts mail into its mailboxes. What is in them already stays where it is.",
     )
     status = StatusField()
     status_reason = models.CharField("reason", max_length=500, blank=True)

@@ -5,6 +5,7 @@ A name is given once, over both tables, and never under or over another tenant's
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from django.conf import settings
 from django.db import transaction
@@ -19,6 +20,7 @@ from panel.tenants.changes import (
     Taken,
     alone,
     changed,
+    choice,
     count_against_plan,
     delete,
     lock,
@@ -68,18 +70,38 @@ def create_domain(
 
 
 @transaction.atomic
-def change_domain(domain: Domain, *, plans: Sequence[Plan], actor: User | None, ip: str | None = None) -> Domain:
-    """Name the plans whose tenants may place addresses in a shared domain themselves."""
+def change_domain(
+    domain: Domain,
+    *,
+    plans: Sequence[Plan] | None = None,
+    store: str | None = None,
+    actor: User | None,
+    ip: str | None = None,
+) -> Domain:
+    """Change what is given: the plans whose tenants may place addresses in a shared domain, and who stores its mail.
+
+    `store` is one of Domain.Store. It decides where mail goes from now on, that which waits
+    included; what lies in mailboxes is not moved.
+    """
     stored = lock(domain)
-    if stored.kind != Domain.Kind.SHARED and plans:
-        raise ServiceError("Only a shared domain has plans.", "plans")
-    before, after = sorted(map(str, stored.plans.all())), sorted(map(str, plans))
-    if before != after:
-        stored.plans.set(plans)
-        audit.record(
-            actor, "domain.changed", domain, tenant=stored.tenant, before={"plans": before}, after={"plans": after},
-            ip=ip,
-        )
+    before: dict[str, Any] = {}
+    after: dict[str, Any] = {}
+    if store is not None:
+        store = choice(store, Domain.Store, "store")
+        if store == Domain.Store.LMTP and settings.ENVIRONMENT.store.lmtp is None:
+            raise ServiceError(
+                "No mail store is set up for LMTP: POSTHOUSE_STORE=maildir,lmtp:/path/to/socket names one.", "store"
+            )
+        before, after = write(domain, store=store)
+    if plans is not None:
+        if stored.kind != Domain.Kind.SHARED and plans:
+            raise ServiceError("Only a shared domain has plans.", "plans")
+        old, new = sorted(map(str, stored.plans.all())), sorted(map(str, plans))
+        if old != new:
+            stored.plans.set(plans)
+            before["plans"], after["plans"] = old, new
+    if after:
+        audit.record(actor, "domain.changed", domain, tenant=stored.tenant, before=before, after=after, ip=ip)
         changed(stored.name)
     return domain
 

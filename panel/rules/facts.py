@@ -77,6 +77,7 @@ class LocalMailbox:
     tenant_id: int
     address: Address
     quota_bytes: int | None
+    store: str = "maildir"  # who puts it there: we, or Dovecot by "lmtp"
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,7 +158,7 @@ class Recipient(models.Model):
     recipient_tenant = _trace(Tenant, "+", null=True)
     original = models.CharField(max_length=320)
     resolved = models.CharField(max_length=320)
-    next_hop = models.CharField(max_length=255)  # "local", a domain, or a route's host:port
+    next_hop = models.CharField(max_length=255)  # "local", "lmtp", a domain, or a route's host:port
     state = models.CharField(max_length=10, choices=State)
     holds = models.PositiveSmallIntegerField(default=0)  # bits of Hold
     due_at = models.DateTimeField()

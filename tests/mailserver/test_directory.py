@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from mailserver import directory as module
 from mailserver.directory import Directory, DirectoryUnavailable, Use, rows
+from panel.domains.models import Domain
 from panel.mailboxes import passwords
 from panel.mailboxes.models import Alias, Credential, Mailbox
 from panel.rules.addresses import Address, parse_address
@@ -189,6 +190,29 @@ async def test_mailbox_tells_what_delivery_needs(directory: Directory, demo: Ten
     assert delivery.mailbox is not None
     assert (delivery.mailbox.mailbox_id, delivery.mailbox.opaque_id) == (box.pk, box.opaque_id)
     assert delivery.charged == ()
+
+
+async def test_a_domain_is_stored_as_it_says_else_as_the_installation(executor: ThreadPoolExecutor, demo: Tenant):
+    directory = Directory("+", POSTMASTER, HOSTNAME, executor, store="lmtp")
+    async with following(directory):
+        for store, expected in (("", "lmtp"), ("maildir", "maildir"), ("lmtp", "lmtp")):
+            await asyncio.to_thread(set_store, store)
+            await until(stored_by(directory, expected))
+
+
+def set_store(store: str) -> None:
+    Domain.objects.filter(name="demo.test").update(store=store)
+    world.changed("demo.test")
+    connections.close_all()
+
+
+def stored_by(directory: Directory, expected: str) -> Callable[[], Any]:
+    async def asked() -> bool:
+        (delivery,) = (await directory.resolve(parse_address("shop@demo.alias"))).deliveries
+        assert delivery.mailbox is not None
+        return delivery.mailbox.store == expected
+
+    return asked
 
 
 async def test_exact_address_goes_before_the_subaddress(directory: Directory, demo: Tenant):

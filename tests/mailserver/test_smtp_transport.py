@@ -17,7 +17,7 @@ import uvloop
 from mailserver.config import Config
 from mailserver.envelope import Body, Claimed, ClaimedMessage, Disposition
 from mailserver.resolver import Resolver
-from mailserver.transports import smtp
+from mailserver.transports import dialogue
 from mailserver.transports.smtp import SmtpTransport
 from mailserver.transports.wire import Deadlines, TlsContexts, remote_reply
 from panel import environment
@@ -126,7 +126,7 @@ async def test_a_message_arrives_as_it_was_and_the_outcome_says_where(dns, tmp_p
 
 @pytest.mark.parametrize("block", [1, 2, 3, 5, 64])
 async def test_dots_are_stuffed_wherever_a_block_ends(dns, tmp_path, monkeypatch, block):
-    monkeypatch.setattr(smtp, "BLOCK_BYTES", block)
+    monkeypatch.setattr(dialogue, "BLOCK_BYTES", block)
     body = b"A: b\r\n\r\n.\r\n..\r\n.x\r\n\r\n.\r\nlast.\r\n.\r\n"
     with peer() as server:
         await once(dns, server, tmp_path, body=filed(tmp_path / "body", body))
@@ -401,7 +401,7 @@ class TestReuse:
             assert server.connections == 2
 
     async def test_a_connection_carries_only_so_many(self, dns, tmp_path, monkeypatch):
-        monkeypatch.setattr(smtp, "MESSAGES", 2)
+        monkeypatch.setattr(dialogue, "MESSAGES", 2)
         with peer() as server:
             async with transport(dns, server.listen.port, tmp_path) as made:
                 for _ in range(4):

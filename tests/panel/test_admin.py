@@ -104,6 +104,15 @@ def test_a_refusal_stands_beside_its_field_and_keeps_what_was_typed(owner):
     assert Mailbox.objects.count() == 1
 
 
+def test_a_domains_store_is_changed_on_its_page(owner):
+    domain = world.domain("demo.test", world.tenant())
+    assert owner.post(change_url("domains_domain", domain), {"store": "maildir"}).status_code == 302
+    page = owner.post(change_url("domains_domain", domain), {"store": "lmtp"})
+    assert "POSTHOUSE_STORE" in str(page.context["adminform"].form.errors["store"])
+    domain.refresh_from_db()
+    assert domain.store == "maildir"
+
+
 def test_suspend_and_resume_are_confirmed_audited_and_told_to_the_caches(owner):
     tenant = world.tenant()
     world.domain("demo.test", tenant)

@@ -115,6 +115,16 @@ def test_account_of_the_provider_or_a_tenant(tenant, typed):
     assert User.objects.count() == 2
 
 
+def test_a_domains_store_is_set(domain):
+    said = run("domain", "set", "demo.test", "--store", "maildir")
+    assert said == "Mail for demo.test is stored in Maildirs by us.\n"
+    domain.refresh_from_db()
+    assert domain.store == "maildir"
+    run("domain", "set", "demo.test", "--store", "installation")
+    domain.refresh_from_db()
+    assert domain.store == ""
+
+
 @pytest.mark.parametrize("kind", ["mailbox", "domain", "tenant"])
 def test_suspend_and_resume(mailbox, domain, tenant, kind):
     row = {"mailbox": mailbox, "domain": domain, "tenant": tenant}[kind]

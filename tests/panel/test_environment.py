@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from panel import environment
-from panel.environment import BadSetting, Listen
+from panel.environment import BadSetting, Listen, Store
 
 
 def test_defaults_are_those_that_are_documented():
@@ -56,6 +56,11 @@ def test_lists_sizes_and_networks_are_read():
     ({"POSTHOUSE_TLS_CERT": "/etc/cert.pem"}, "set both or neither"),
     ({"POSTHOUSE_POSTMASTER": "nobody"}, "write an address"),
     ({"POSTHOUSE_SEPARATOR": "@"}, "write one of"),
+    ({"POSTHOUSE_STORE": "dovecot"}, "write maildir, lmtp:ADDRESS:PORT"),
+    ({"POSTHOUSE_STORE": "lmtp:24"}, "write ADDRESS:PORT"),
+    ({"POSTHOUSE_STORE": "maildir,lmtp"}, "write maildir, lmtp:ADDRESS:PORT"),
+    ({"POSTHOUSE_STORE": "lmtp:/a,lmtp:/b"}, "write maildir, lmtp:ADDRESS:PORT"),
+    ({"POSTHOUSE_STORE": "lmtp:/" + "a" * 107}, "longer than 107 bytes"),
     ({"POSTHOUSE_HOSTNAME": "mx.example.com\r\nX: y"}, "control character"),
 ])
 def test_a_bad_value_names_the_setting_and_what_to_write(variables, words):
@@ -74,6 +79,19 @@ def test_public_port_is_the_first_listened_on_or_the_standard_one():
     standard = environment.read({**listens, "POSTHOUSE_STANDARD_PORTS": "yes"})
     ports = {service: standard.public_port(service) for service in environment.STANDARD_PORTS}
     assert ports == {"submission": 587, "submissions": 465, "imaps": 993, "pop3s": None, "sieve": 4190}
+
+
+@pytest.mark.parametrize(("text", "store"), [
+    ("", Store("maildir", None)),
+    ("maildir", Store("maildir", None)),
+    ("lmtp:127.0.0.1:24", Store("lmtp", Listen("127.0.0.1", 24))),
+    ("lmtp:[::1]:24", Store("lmtp", Listen("::1", 24))),
+    ("lmtp:/run/dovecot/lmtp", Store("lmtp", Path("/run/dovecot/lmtp"))),
+    ("maildir,lmtp:/run/dovecot/lmtp", Store("maildir", Path("/run/dovecot/lmtp"))),
+    ("lmtp:/run/dovecot/lmtp, maildir", Store("lmtp", Path("/run/dovecot/lmtp"))),
+])
+def test_the_store_is_maildirs_or_lmtp_or_both(text, store):
+    assert environment.read({"POSTHOUSE_STORE": text}).store == store
 
 
 def test_beyond_loopback_with_a_proxy_is_allowed():

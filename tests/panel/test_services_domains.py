@@ -1,9 +1,12 @@
 """Domains and domain aliases: names, proof, who may have which."""
 
+import dataclasses
+
 import pytest
 
 from panel.domains import services
 from panel.domains.models import Domain, DomainAlias, Proof
+from panel.environment import Listen, Store
 from panel.tenants import services as tenants
 from panel.tenants.changes import ServiceError
 from tests.support import world
@@ -104,6 +107,23 @@ def test_shared_domain_has_no_tenant_but_plans(db, traces):
     services.change_domain(shared, plans=[], actor=None)
     assert not shared.plans.exists()
     assert (seen.entry.before, seen.domains) == ({"plans": ["Private"]}, {"isp.test"})
+
+
+def test_store_is_set_when_there_is_one(domain, traces, settings):
+    with pytest.raises(ServiceError, match="POSTHOUSE_STORE=maildir,lmtp:") as refused:
+        services.change_domain(domain, store="lmtp", actor=None)
+    assert refused.value.field == "store"
+    settings.ENVIRONMENT = dataclasses.replace(settings.ENVIRONMENT, store=Store("maildir", Listen("127.0.0.1", 24)))
+    seen = traces()
+    services.change_domain(domain, store="lmtp", actor=None)
+    domain.refresh_from_db()
+    assert (domain.store, seen.entry.before, seen.domains) == ("lmtp", {"store": ""}, {"demo.test"})
+    with pytest.raises(ServiceError, match="write one of maildir, lmtp"):
+        services.change_domain(domain, store="mbox", actor=None)
+    settings.ENVIRONMENT = dataclasses.replace(settings.ENVIRONMENT, store=Store("lmtp", Listen("127.0.0.1", 24)))
+    services.change_domain(domain, store="", actor=None)
+    domain.refresh_from_db()
+    assert domain.store == ""
 
 
 def test_own_domain_has_no_plans(domain):

@@ -5,7 +5,7 @@ from django.db.models import Count
 
 from panel.domains.dns import dns_advice, zone_text
 from panel.domains.models import Domain, DomainAlias
-from panel.domains.services import canonical_name, create_domain, verify_domain
+from panel.domains.services import canonical_name, change_domain, create_domain, verify_domain
 from panel.operations.management import base
 from panel.operations.services import resume, suspend
 from panel.rules.addresses import display_domain
@@ -21,6 +21,7 @@ class Command(base.Command):
         domain create acme.example --tenant Acme --verified
         domain create isp.example --shared --verified
         domain dns acme.example
+        domain set acme.example --store lmtp
         domain suspend acme.example --reason "its site was taken over"
     """
 
@@ -42,6 +43,15 @@ class Command(base.Command):
             examples="domain dns acme.example",
         )
         dns.add_argument("name", metavar="NAME")
+        change = acts.add(
+            "set", self.set, help="Change who puts mail into a domain's mailboxes.",
+            examples="domain set acme.example --store lmtp",
+        )
+        change.add_argument("name", metavar="NAME")
+        change.add_argument(
+            "--store", required=True, choices=["maildir", "lmtp", "installation"],
+            help="we, Dovecot by LMTP, or as POSTHOUSE_STORE says; for mail from now on, that which waits included",
+        )
         for name, do, text, required in (
             ("suspend", self.suspend, "Stop all logins and all sending of a domain; its mail still comes in.", True),
             ("resume", self.resume, "Make a suspended domain active again, and what waits of it due.", False),
@@ -62,11 +72,12 @@ class Command(base.Command):
         domains = Domain.objects.select_related("tenant").annotate(count=Count("addresses"))
         rows = [
             (one.name, display_domain(one.name), one.tenant or "", one.kind, one.proof, Status(one.status).words,
-             one.count, one.status_reason)
+             one.count, one.store or "installation", one.status_reason)
             for one in domains
         ]
         self.table(
-            ("NAME", "WRITTEN", "TENANT", "KIND", "PROOF", "STATUS", "ADDRESSES", "REASON"), rows, as_json=as_json,
+            ("NAME", "WRITTEN", "TENANT", "KIND", "PROOF", "STATUS", "ADDRESSES", "STORE", "REASON"), rows,
+            as_json=as_json,
             empty="There is no domain: `manage.py domain create NAME --tenant TENANT` makes the first.",
         )
 
@@ -79,6 +90,12 @@ class Command(base.Command):
         alias = DomainAlias.objects.filter(name=canonical_name(name)).first()
         known = alias.name if alias else base.find_domain(name).name
         self.stdout.write(zone_text(known, dns_advice(known, settings.ENVIRONMENT)))
+
+    def set(self, *, name: str, store: str) -> None:
+        domain = base.find_domain(name)
+        change_domain(domain, store="" if store == "installation" else store, actor=None)
+        stored = {"": "as POSTHOUSE_STORE says", "maildir": "in Maildirs by us", "lmtp": "by Dovecot, over LMTP"}
+        self.say(f"Mail for {domain} is stored {stored[domain.store]}.")
 
     def suspend(self, *, name: str, reason: str, sending_only: bool) -> None:
         domain = base.find_domain(name)
