@@ -27,7 +27,8 @@ class Run:
         self.output = output
         with output.open("wb") as file:
             self.process = subprocess.Popen(
-                command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT,
+                # As from a terminal, also where the tests themselves run under nohup.
+                ["env", "--default-signal=HUP", *command], cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL, start_new_session=True,
             )
 
