@@ -28,8 +28,8 @@ class Run:
         with output.open("wb") as file:
             self.process = subprocess.Popen(
                 # As from a terminal, also where the tests themselves run under nohup.
-                ["env", "--default-signal=HUP", *command], cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL, start_new_session=True,
+                ["env", "--default-signal=HUP", *command], cwd=ROOT, env=environment, stdout=file,
+                stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
             )
 
     def lines(self) -> list[str]:
