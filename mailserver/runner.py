@@ -307,13 +307,16 @@ class Runner:
         await self._give_back(late.values())
 
     async def _give_back(self, messages: Iterable[ClaimedMessage]) -> None:
+        """Once: when the database is gone, the leases run out by themselves."""
+        await self._gave_back(messages)
+
+    async def _gave_back(self, messages: Iterable[ClaimedMessage]) -> bool:
         numbers = [recipient.id for message in messages for recipient in message.recipients]
-        if not numbers:
-            return
         try:
             await self._call(partial(spool.release, numbers, lease_by=self._lease_by))
         except spool.SpoolUnavailable:
-            pass  # They run out by themselves.
+            return False
+        return True
 
     async def _make_room(self) -> None:
         """With no room to claim, half of the longest lane goes back, or one crowded place would stop all others."""
@@ -351,7 +354,9 @@ class Runner:
         except (DirectoryUnavailable, spool.SpoolUnavailable) as error:
             # Keeps its place meanwhile: what is given back is due at once, and would come again at once.
             await asyncio.sleep(self._back_off(error))
-            await self._give_back([message])
+            # Until it is done: else it would wait for its lease to run out, long after the database is back.
+            while not await self._gave_back([message]) and not self._stopping:  # noqa: ASYNC110 a back-off
+                await asyncio.sleep(self._back_off(None))
             return
         except Exception:
             log.fault("a delivery failed", message=message.id)
