@@ -49,6 +49,10 @@ class Lanes:
     def running(self) -> int:
         return self._running.total()
 
+    def messages(self) -> list[ClaimedMessage]:
+        """All that wait."""
+        return [held.message for queue in self._waiting.values() for held in queue]
+
     def add(self, held: Held) -> None:
         self._waiting.setdefault(lane_of(held.message), deque()).append(held)
 

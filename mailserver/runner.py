@@ -130,6 +130,7 @@ class Runner:
         self._made_room_at: datetime | None = None
         self._backoff_s = 0.0
         self._leases_rest_until: datetime | None = None
+        self._claim_in_doubt = False  # the database was lost while it committed one
         self._full = False  # the last claim took all that there was room for: there may be more
 
     # Its life
@@ -213,6 +214,7 @@ class Runner:
             wait_s = await self._claim()
             self._recovered()
         except spool.SpoolUnavailable as error:
+            self._claim_in_doubt |= error.in_doubt
             wait_s = self._back_off(error)
         except Exception:
             log.fault("the queue can't be claimed")
@@ -232,6 +234,12 @@ class Runner:
         self._full = True
         if room <= 0:
             return LONGEST_SLEEP_S
+        if self._claim_in_doubt:
+            # Committed perhaps, but never heard of: nobody would have it in hand until its lease runs out.
+            mine = [*self._lanes.messages(), *self._tasks.values()]
+            numbers = [recipient.id for message in mine for recipient in message.recipients]
+            await self._call(partial(spool.release_all_but, numbers, lease_by=self._lease_by))
+            self._claim_in_doubt = False
         now = self._clock.now()
         if self._backoff_s:
             self._leases_rest_until = now + timedelta(seconds=LEASES_REST_S)

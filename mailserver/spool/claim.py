@@ -118,6 +118,18 @@ def release(recipient_ids: Sequence[int], *, lease_by: str) -> None:
     )
 
 
+def release_all_but(recipient_ids: Sequence[int], *, lease_by: str) -> int:
+    """Give all leases of `lease_by` back untried, but of those that it has in hand; how many there were."""
+    kept = f" AND id NOT IN ({sql.places(recipient_ids)})" if recipient_ids else ""
+    return sql.run(
+        lambda: sql.change(
+            "UPDATE sending_recipient SET lease_until = NULL, lease_by = ''"
+            f" WHERE lease_by = %s AND state = 'waiting'{kept}",
+            [lease_by, *recipient_ids],
+        )
+    )
+
+
 def take_back(name: str, *, but: str, now: datetime) -> int:
     """Let the leases run out now of workers that died: those whose `lease_by` begins with `name` and "-".
 

@@ -334,6 +334,15 @@ def test_leases_that_ran_out_can_be_left_alone():
     assert message.recipients[0].resolved == "b@remote.test"
 
 
+def test_leases_that_their_holder_doesnt_know_of_are_given_back():
+    accept(*(entry(remote(f"{name}@remote.test")) for name in "abc"))
+    first, *_ = [r for m in claim(limit=2) for r in m.recipients]
+    claim(lease_by="other", limit=1)
+    assert spool.release_all_but([first.id], lease_by=BY) == 1
+    assert sorted(Recipient.objects.values_list("lease_by", flat=True)) == ["", BY, "other"]
+    assert spool.release_all_but([], lease_by=BY) == 1
+
+
 def test_leases_of_dead_workers_are_taken_back_and_nobody_elses():
     accept(*(entry(remote(f"{name}@remote.test")) for name in "abcd"))
     for name in ("0-1-dead", "0-1-alive", "0-11-other", "0-1-dead"):
