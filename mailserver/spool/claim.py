@@ -12,6 +12,7 @@ from pathlib import Path
 from mailserver import log
 from mailserver.envelope import Body, Claimed, ClaimedMessage, Hold, StoredContent
 from mailserver.spool import sql
+from mailserver.spool.accept import LMTP
 from panel.database import ids as id_text
 from panel.sending.models import Content
 
@@ -119,13 +120,16 @@ def release(recipient_ids: Sequence[int], *, lease_by: str) -> None:
 
 
 def release_all_but(recipient_ids: Sequence[int], *, lease_by: str) -> int:
-    """Give all leases of `lease_by` back untried, but of those that it has in hand; how many there were."""
+    """Give all leases of `lease_by` back untried, but of those that it has in hand; how many there were.
+
+    Those for an LMTP store stay: intake leases them as it commits, before anybody has them in hand.
+    """
     kept = f" AND id NOT IN ({sql.places(recipient_ids)})" if recipient_ids else ""
     return sql.run(
         lambda: sql.change(
             "UPDATE sending_recipient SET lease_until = NULL, lease_by = ''"
-            f" WHERE lease_by = %s AND state = 'waiting'{kept}",
-            [lease_by, *recipient_ids],
+            f" WHERE lease_by = %s AND state = 'waiting' AND next_hop <> %s{kept}",
+            [lease_by, LMTP, *recipient_ids],
         )
     )
 
