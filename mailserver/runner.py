@@ -689,7 +689,7 @@ class Runner:
             try:
                 settled = await self._call(partial(
                     spool.settle, [settlement for settlement, _ in batch], now=self._clock.now(),
-                    lease_by=self._lease_by, next_id=self._ids.next,
+                    lease_by=self._lease_by, next_id=self._ids.next, life=timedelta(days=self._config.queue_days),
                 ))
             except spool.SpoolUnavailable as error:
                 self._back_off(error)

@@ -258,6 +258,14 @@ class TestOutward:
         assert row.state == "failed"
         assert Message.objects.count() == 1
 
+    async def test_a_report_lives_as_long_as_the_installation_says(self, house, server):
+        house.config = dataclasses.replace(house.config, queue_days=2.0)
+        server.behaviour.rcpt = {"ann@far.test": "550 5.1.1 no"}
+        message = await house.queue("ann@far.test")
+        await go(house, message)
+        life = Recipient.objects.exclude(message_id=message.id).get().expires_at - house.clock.now()
+        assert timedelta(days=1.9) < life < timedelta(days=2.1)
+
     async def test_a_route_takes_the_place_of_the_mx(self, house, server):
         with peer() as smarthost:
             OutboundRoute.objects.create(domain="null.far.test", host="127.0.0.1", port=smarthost.listen.port)
