@@ -1,10 +1,7 @@
 """authd: the process that checks logins, one a node; and the client by which workers ask it.
 
-Decides whether a password is right and what may wait for whom: a login that was right
-before is answered at once, never behind the hashing of wrong ones. Whether a right
-password may be used (status, scope, network, expiry) is decided in panel/rules/policy.
-RFC 4954 §6: a backend that is down is "unavailable" (454), never "wrong" (535). So is what
-is "locked": after too many wrong ones nothing is looked at (mailserver/lockout).
+Decides who may ask, how much at once, and that every answer comes within a bound. What the
+answer is, is decided in authenticator.py.
 
 Workers ask over a Unix socket, a JSON object a line, many at once, answers out of order:
 {"id", "login", "password", "ip", "protocol"} → {"id", "verdict", "credential_id", "login", "fingerprint"}.
@@ -16,67 +13,35 @@ import asyncio
 import hashlib
 import json
 import os
-import secrets
 import signal
 import socket
 import stat
 import struct
 import tempfile
-import time
-from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 import django
 import uvloop
 from django.apps import apps
 from django.conf import settings
 
-from mailserver import dict_protocol, log
+from mailserver import dict_protocol, hashing, log
+from mailserver.authenticator import Answer, Authenticator
 from mailserver.clock import Clock
 from mailserver.config import Config
 from mailserver.dict_protocol import BadLine, PasswordLookup, UserLookup
-from mailserver.directory import Candidates, Directory, DirectoryUnavailable, LoginFact, Use
-from mailserver.lockout import Lockout
-from mailserver.login_events import LoginEvents
-from mailserver.recent import Recent
+from mailserver.directory import Directory, DirectoryUnavailable
 from panel.environment import SOCKET_PATH_BYTES, dovecot_key
-from panel.mailboxes import passwords
-from panel.rules import policy, reply
 from panel.rules.addresses import BadAddress, parse_address
-from panel.rules.facts import Login
 
 FRAME_BYTES = 16 * 1024  # a question: an AUTH line is at most 12288 (RFC 4954 §4)
-ASK_DEADLINE_S = 5.0
+ASK_DEADLINE_S = hashing.DEADLINE_S
 MOST_QUESTIONS = 1000  # under way at once
-MOST_REMEMBERED = 50_000
-MOST_WRONG = 10_000
-WRONG_S = 60.0
-HASHES_AT_ONCE = 2  # argon2 lets other threads run; 37 a second on two cores (DESIGN §7)
-MOST_WAITING = 128  # 3.5 s of hashing on two cores, inside the asker's deadline
-MOST_WAITING_OF_ONE = 4  # of one login name: an attacked account doesn't block the others
 LOOK_UP_THREADS = 4
 FLUSH_S = 5.0
-MOST_NAME = 320  # characters of a login name that are kept; an address has at most 254 octets
-
-AuthVerdict = Literal["ok", "wrong", "suspended", "scope", "locked", "unavailable"]
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What became of one login. `login` is the mailbox's address when it is known, else as it was given.
-
-    `fingerprint` is that of the password which was right: the session ends with it.
-    """
-
-    verdict: AuthVerdict
-    credential_id: int | None
-    login: str
-    fingerprint: str = ""
 
 
 class AlreadyRunning(Exception):
@@ -90,264 +55,6 @@ def socket_path(config: Config) -> Path:
         return path
     name = hashlib.blake2b(os.fsencode(config.data), digest_size=8).hexdigest()
     return Path(tempfile.gettempdir()) / f"posthouse-{os.geteuid()}-{name}" / "authd.sock"
-
-
-# Hashing
-
-
-class _Busy(Exception):
-    """Too much waits to be hashed."""
-
-
-class _Hashing:
-    """Passwords waiting to be hashed: login names in turn, few of each, and a bound on all."""
-
-    def __init__(self, verify: Callable[[str, str], bool]) -> None:
-        self._verify = verify
-        self._threads = ThreadPoolExecutor(HASHES_AT_ONCE, thread_name_prefix="hash")
-        self._waiting: OrderedDict[str, deque[tuple[str, str, float, asyncio.Future[bool]]]] = OrderedDict()
-        self._count = 0
-        self._running = 0
-
-    async def verify(self, name: str, password: str, stored: str) -> bool:
-        """Whether the password is the one that `stored` was made of. Raises _Busy."""
-        queue = self._waiting.get(name)
-        if self._count >= MOST_WAITING or (queue is not None and len(queue) >= MOST_WAITING_OF_ONE):
-            raise _Busy
-        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(name, deque()).append(
-            (password, stored, time.monotonic() + ASK_DEADLINE_S, future)
-        )
-        self._count += 1
-        self._next()
-        return await future
-
-    def _next(self) -> None:
-        while self._running < HASHES_AT_ONCE and self._waiting:
-            name, queue = self._waiting.popitem(last=False)
-            password, stored, deadline_s, future = queue.popleft()
-            if queue:
-                self._waiting[name] = queue  # to the end: the other names first
-            self._count -= 1
-            if future.done():
-                continue
-            if time.monotonic() > deadline_s:
-                future.set_exception(_Busy())  # nobody waits for it any more
-                continue
-            self._running += 1
-            hashed = asyncio.get_running_loop().run_in_executor(self._threads, self._verify, password, stored)
-            hashed.add_done_callback(partial(self._hashed, future))
-
-    def _hashed(self, future: "asyncio.Future[bool]", hashed: "asyncio.Future[bool]") -> None:
-        self._running -= 1
-        if hashed.cancelled():
-            return  # closed
-        if not future.done():
-            error = hashed.exception()
-            if error is not None:
-                future.set_exception(error)
-            else:
-                future.set_result(hashed.result())
-        self._next()
-
-    def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
-
-
-# Deciding
-
-
-@dataclass(frozen=True, slots=True)
-class _Right:
-    """A password that was right, as long as these domains did not change since `version`."""
-
-    credential_id: int
-    fingerprint: str
-    version: int
-    domains: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Wrong:
-    """A password that was compared with `stored` and is not the one."""
-
-    stored: str
-    until_s: float  # monotonic
-
-
-class Authenticator:
-    """Checks logins. Passwords are remembered only as BLAKE2 digests under a key that this process made."""
-
-    def __init__(
-        self, directory: Directory, clock: Clock, verify: Callable[[str, str], bool] = passwords.verify_main
-    ) -> None:
-        self._directory = directory
-        self._clock = clock
-        self._key = secrets.token_bytes(32)
-        self._right: Recent[_Right] = Recent(MOST_REMEMBERED)
-        self._wrong: Recent[_Wrong] = Recent(MOST_WRONG)
-        self._hashing = _Hashing(verify)
-        # Verified in place of an unknown login's: it must take as long as a wrong password.
-        self._nobodys = passwords.hash_main(secrets.token_urlsafe(16))
-        self._under_way: dict[bytes, asyncio.Future[_Right | None]] = {}
-        self._used: dict[int, Use] = {}
-        # Mailbox and tenant by login name: whose a refused login is.
-        self._owners: Recent[tuple[int, int]] = Recent(MOST_REMEMBERED)
-        self._lockout = Lockout(directory, clock, self._digest)
-        self._events = LoginEvents(directory)
-
-    async def check(self, login: str, password: str, ip: str, protocol: str) -> Answer:
-        """Whether this password opens this login for `protocol` from `ip`. Never raises for bad input."""
-        name = _canonical(login)
-        try:
-            if await self._lockout.holds(name, ip):
-                self._note("locked", name, ip, protocol)
-                return Answer("locked", None, login)
-            right = await self._right_one(login, password)
-            if right is None:
-                log.login_failed(login, ip, "unknown login or wrong password")
-                self._lockout.failed(name, password, ip)
-                self._note("wrong", name, ip, protocol)
-                return Answer("wrong", None, login)
-            known = await self._directory.login(right.credential_id)
-        except (DirectoryUnavailable, _Busy) as error:
-            log.login_failed(login, ip, "too much to hash" if isinstance(error, _Busy) else "database gone")
-            return Answer("unavailable", None, login)
-        if known is None:
-            log.login_failed(login, ip, "credential gone")
-            return Answer("wrong", None, login)
-        refused = policy.login_refused(known, scope=protocol, ip=ip, now=self._clock.now())
-        if refused is not None:
-            log.login_failed(known.name, ip, f"{known.credential}: {refused.text}")
-            verdict = _verdict(refused)
-            if verdict == "wrong":
-                self._lockout.failed(name, password, ip)  # what reads like a wrong one counts like one
-            self._note("refused" if verdict == "wrong" else verdict, name, ip, protocol, known)
-            return Answer(verdict, None, known.name)
-        self._used[right.credential_id] = Use(right.credential_id, self._clock.now(), ip)
-        self._lockout.succeeded(name, ip)
-        self._note("ok", name, ip, protocol, known)
-        return Answer("ok", right.credential_id, known.name, right.fingerprint)
-
-    def _note(self, outcome: str, name: str, ip: str, protocol: str, known: Login | None = None) -> None:
-        """Keep a login for its LoginEvent; `known` is whose password was right."""
-        now = self._clock.now()
-        owner = (known.mailbox_id, known.tenant_id) if known else self._owners.get(self._digest(name, ""))
-        self._events.add(
-            LoginFact(
-                at=now,
-                last_at=now,
-                count=1,
-                login=name[:MOST_NAME],
-                protocol=protocol,
-                outcome=outcome,
-                ip=ip,
-                mailbox_id=owner[0] if owner else None,
-                tenant_id=owner[1] if owner else None,
-                credential_id=known.credential_id if known else None,
-                credential=known.credential if known else "",
-            )
-        )
-
-    async def flush(self, everything: bool = False) -> None:
-        """Write last uses and logins, `everything` at the end; kept for the next time without a database."""
-        await self._events.flush(everything)
-        used, self._used = self._used, {}
-        if not used:
-            return
-        try:
-            await self._directory.record_use(list(used.values()))
-        except DirectoryUnavailable:
-            self._used = used | self._used
-
-    def close(self) -> None:
-        self._hashing.close()
-
-    async def _right_one(self, login: str, password: str) -> _Right | None:
-        """The credential that this password opens, or None. Raises DirectoryUnavailable and _Busy."""
-        name = _canonical(login)
-        digest = self._digest(name, password)
-        right = self._right.get(digest)
-        if right is not None:
-            if self._directory.is_current(right.version, right.domains):
-                return right
-            self._right.remove(digest)
-        # A mail client opens several connections at once: one look-up and one hash for all.
-        under_way = self._under_way.get(digest)
-        if under_way is None:
-            under_way = asyncio.ensure_future(self._compare(name, password, digest))
-            self._under_way[digest] = under_way
-            under_way.add_done_callback(partial(self._compared, digest))
-        return await asyncio.shield(under_way)
-
-    def _compared(self, digest: bytes, task: "asyncio.Future[_Right | None]") -> None:
-        del self._under_way[digest]
-        if not task.cancelled():
-            task.exception()  # seen, also when all who asked have gone
-
-    async def _compare(self, name: str, password: str, digest: bytes) -> _Right | None:
-        version = self._directory.version
-        found = await self._directory.candidates(name)
-        if found is None:
-            self._owners.remove(self._digest(name, ""))
-        else:
-            self._owners.put(self._digest(name, ""), (found.mailbox_id, found.tenant_id))
-        matching = await self._match(found, name, password, digest)
-        if matching is None or found is None:
-            return None
-        credential_id, stored = matching
-        domains = (found.address.domain, name.rpartition("@")[2])
-        right = _Right(credential_id, passwords.fingerprint(stored), version, domains)
-        self._right.put(digest, right)
-        return right
-
-    async def _match(
-        self, found: Candidates | None, name: str, password: str, digest: bytes
-    ) -> tuple[int, str] | None:
-        """The candidate, with its stored form, that this is the password of."""
-        if not _is_text(password):
-            return None
-        if password.startswith(passwords.APP_PREFIX):
-            # 128 random bits need no slow hash, known login or not.
-            hashed = passwords.hash_app(password)
-            apps = found.apps if found else ()
-            return next((each for each in apps if secrets.compare_digest(each[1], hashed)), None)
-        stored = found.main[1] if found and found.main else self._nobodys
-        wrong = self._wrong.get(digest)
-        if wrong is not None and wrong.stored == stored and time.monotonic() < wrong.until_s:
-            return None
-        if await self._hashing.verify(name, password, stored) and found and found.main:
-            return found.main
-        self._wrong.put(digest, _Wrong(stored, time.monotonic() + WRONG_S))
-        return None
-
-    def _digest(self, name: str, password: str) -> bytes:
-        # The name's length parts the two: no other pair gives the same bytes.
-        text = f"{len(name)}:{name}{password}".encode("utf-8", "surrogatepass")
-        return hashlib.blake2b(text, key=self._key, digest_size=32).digest()
-
-
-def _verdict(refused: reply.Reply) -> AuthVerdict:
-    if refused.enhanced == reply.AUTH_SUSPENDED.enhanced:
-        return "suspended"
-    return "scope" if refused.text == reply.AUTH_NOT_FOR_SENDING.text else "wrong"
-
-
-def _canonical(login: str) -> str:
-    """The login name as it is compared; what is no address stays as it is, and is nobody's."""
-    try:
-        return str(parse_address(login).canonical)
-    except BadAddress:
-        return login
-
-
-def _is_text(password: str) -> bool:
-    """Whether it can be encoded: a lone surrogate, from bytes that are no UTF-8, can't."""
-    try:
-        password.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 # The wire, both sides

@@ -12,10 +12,10 @@ PANEL_FLOORS = ["tenants", "domains", "mailboxes", "sending", "operations", "aut
 MAILSERVER_FLOORS = [
     {
         "envelope", "config", "clock", "log", "reader", "trace", "dsn", "resolver", "tls", "connection", "commands",
-        "recent", "dict_protocol",
+        "recent", "dict_protocol", "hashing",
     },
     {"directory", "spool", "content", "transports", "lanes"},
-    {"intake", "session", "runner", "authd", "lockout", "login_events"},
+    {"intake", "session", "runner", "authd", "authenticator", "lockout", "login_events"},
     {"worker"},
     {"__main__"},
 ]

@@ -17,8 +17,9 @@ from django.conf import settings
 from django.db import connection
 from django.utils import timezone
 
-from mailserver import authd
-from mailserver.authd import Answer, AuthClient
+from mailserver import authd, authenticator, hashing
+from mailserver.authd import AuthClient
+from mailserver.authenticator import Answer
 from mailserver.config import Config
 from panel.environment import dovecot_key
 from panel.mailboxes import passwords
@@ -187,7 +188,7 @@ async def test_remembered_login_does_not_wait_behind_wrong_ones(config: Config, 
         assert (await house.ask()).verdict == "ok"
         attacker = house.client()
         wrong = [asyncio.create_task(attacker.ask(f"x{n}@demo.test", f"wrong {n}", IP)) for n in range(30)]
-        await until(lambda: len(hasher.asked) == 1 + authd.HASHES_AT_ONCE)
+        await until(lambda: len(hasher.asked) == 1 + hashing.HASHES_AT_ONCE)
         assert (await attacker.ask("shop@demo.test", world.PASSWORD, IP)).verdict == "ok"
         assert not any(task.done() for task in wrong), "a wrong one was answered first"
         hasher.opened.set()
@@ -198,13 +199,13 @@ async def test_attacked_account_does_not_make_the_others_wait(
     config: Config, hasher: Hasher, monkeypatch: pytest.MonkeyPatch
 ):
     queued: list[str] = []
-    queue = authd._Hashing.verify
+    queue = hashing.Hashing.verify
 
-    def noted(self: authd._Hashing, name: str, password: str, stored: str) -> Awaitable[bool]:
+    def noted(self: hashing.Hashing, name: str, password: str, stored: str) -> Awaitable[bool]:
         queued.append(name)
         return queue(self, name, password, stored)
 
-    monkeypatch.setattr(authd._Hashing, "verify", noted)
+    monkeypatch.setattr(hashing.Hashing, "verify", noted)
     async with running(config) as house:
         attacker = house.client()
         answers: list[str] = []
@@ -213,7 +214,7 @@ async def test_attacked_account_does_not_make_the_others_wait(
             answers.append((await attacker.ask("office@demo.test", f"wrong {number}", IP)).verdict)
 
         attacks = [asyncio.create_task(attack(number)) for number in range(30)]
-        waiting = authd.HASHES_AT_ONCE + authd.MOST_WAITING_OF_ONE
+        waiting = hashing.HASHES_AT_ONCE + hashing.MOST_WAITING_OF_ONE
         # What is more than a few of one login name is told to come again, and never that it is wrong.
         await until(lambda: len(answers) == 30 - waiting)
         assert set(answers) == {"unavailable"}
@@ -222,7 +223,7 @@ async def test_attacked_account_does_not_make_the_others_wait(
         hasher.opened.set()
         assert (await good).verdict == "ok"
         await asyncio.gather(*attacks)
-        assert hasher.asked.index(world.PASSWORD) <= authd.HASHES_AT_ONCE + 1, "it waited for its turn only"
+        assert hasher.asked.index(world.PASSWORD) <= hashing.HASHES_AT_ONCE + 1, "it waited for its turn only"
 
 
 # Faults
@@ -241,7 +242,7 @@ async def test_fault_of_ours_is_unavailable(house: House, monkeypatch: pytest.Mo
     def broken(*args: object, **kwargs: object) -> None:
         raise RuntimeError("text that nobody sees")
 
-    monkeypatch.setattr(authd.policy, "login_refused", broken)
+    monkeypatch.setattr(authenticator.policy, "login_refused", broken)
     assert await house.ask() == Answer("unavailable", None, "shop@demo.test")
 
 
@@ -467,7 +468,7 @@ async def test_dovecot_hears_of_a_fault_of_ours_as_a_failure(dovecot: Dovecot, m
     def broken(*args: object, **kwargs: object) -> None:
         raise RuntimeError("text that nobody sees")
 
-    monkeypatch.setattr(authd.policy, "login_refused", broken)
+    monkeypatch.setattr(authenticator.policy, "login_refused", broken)
     assert await dovecot.login() == b"Finternal error\n"
 
 
@@ -479,7 +480,7 @@ async def test_dovecot_never_waits_longer_than_the_deadline_and_good_logins_neve
         dovecot = Dovecot(house)
         assert await dovecot.login() == YES
         wrong = [asyncio.create_task(dovecot.login(f"x{n}@demo.test", f"wrong {n}")) for n in range(20)]
-        await until(lambda: len(hasher.asked) == 1 + authd.HASHES_AT_ONCE)
+        await until(lambda: len(hasher.asked) == 1 + hashing.HASHES_AT_ONCE)
         assert await dovecot.login() == YES
         assert not any(task.done() for task in wrong)
         assert {answer[:1] for answer in await asyncio.gather(*wrong)} == {b"F"}

@@ -9,7 +9,7 @@ import pytest
 from django.utils import timezone
 
 from mailserver import lockout, login_events
-from mailserver.authd import Authenticator
+from mailserver.authenticator import Authenticator
 from mailserver.clock import Clock
 from mailserver.config import Config
 from mailserver.directory import DirectoryUnavailable, LoginFact

@@ -15,7 +15,8 @@ import pytest
 from django.db import connection, connections
 
 from mailserver import authd
-from mailserver.authd import AuthClient, Authenticator
+from mailserver.authd import AuthClient
+from mailserver.authenticator import Authenticator
 from mailserver.config import Config
 from mailserver.directory import Directory
 from panel import environment
