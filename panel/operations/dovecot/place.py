@@ -1,0 +1,79 @@
+"""Where Dovecot's files lie and whose its processes are, the same for every version of it."""
+
+import grp
+import hashlib
+import os
+import pwd
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from panel import system_users
+from panel.environment import DOVECOT_SOCKET, SOCKET_PATH_BYTES, Environment
+
+LONGEST_SOCKET = "run/token-login/imap-urlauth"
+_PLAIN_PATH = re.compile(r"[\w./+@:,=-]+", re.ASCII)
+
+
+class NoConfiguration(Exception):
+    """Why there can be none: a sentence for the operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owners:
+    """Names of the users and groups that Dovecot's processes run as."""
+
+    mail: str
+    mail_group: str
+    internal: str
+    internal_group: str
+    login: str
+    service: str  # whom the LMTP socket is for
+
+    @property
+    def are_one(self) -> bool:
+        return self.mail == self.internal
+
+    @property
+    def mail_uid(self) -> int:
+        return pwd.getpwnam(self.mail).pw_uid
+
+
+def owners() -> Owners:
+    """Under root posthouse's, vmail's and Dovecot's own; else this user for everything. Raises NoConfiguration."""
+    if os.getuid() == 0:
+        users = system_users.find()
+        if users is None:
+            raise NoConfiguration("the users posthouse and vmail are missing; `deploy/run` as root makes them.")
+        group = grp.getgrgid(users.mail_gid).gr_name
+        return Owners(system_users.MAIL, group, "dovecot", "dovecot", "dovenull", system_users.SERVICE)
+    try:
+        name, group = pwd.getpwuid(os.getuid()).pw_name, grp.getgrgid(os.getgid()).gr_name
+    except KeyError:
+        raise NoConfiguration("Dovecot needs a user and a group that have names, and this one's have none.") from None
+    return Owners(name, group, name, group, name, name)
+
+
+def folder(environment: Environment) -> Path:
+    """Where Dovecot keeps its configuration, state and sockets.
+
+    Root's are not in the data folder: that is posthouse's, and whoever takes over the panel
+    must not be able to tell root's Dovecot what to run.
+    """
+    if os.getuid() == 0:
+        name = hashlib.blake2b(os.fsencode(environment.data), digest_size=8).hexdigest()
+        return Path("/run/posthouse") / name
+    return environment.data / "dovecot"
+
+
+def check(environment: Environment) -> None:
+    """Raises NoConfiguration: a path that Dovecot can't have."""
+    for path in (environment.data, environment.tls_cert, environment.tls_key):
+        if not _PLAIN_PATH.fullmatch(str(path)):
+            raise NoConfiguration(f"Dovecot's configuration can't hold the path {str(path)!r}; use letters and digits.")
+    longest = max(len(str(path)) for path in (environment.data / DOVECOT_SOCKET, folder(environment) / LONGEST_SOCKET))
+    if longest > SOCKET_PATH_BYTES:
+        raise NoConfiguration(
+            f"the path {environment.data} is too long for Dovecot's sockets; set POSTHOUSE_DATA to one of at most "
+            f"{len(str(environment.data)) - longest + SOCKET_PATH_BYTES} characters."
+        )
