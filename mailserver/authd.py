@@ -8,6 +8,7 @@ is "locked": after too many wrong ones nothing is looked at (mailserver/lockout)
 
 Workers ask over a Unix socket, a JSON object a line, many at once, answers out of order:
 {"id", "login", "password", "ip", "protocol"} → {"id", "verdict", "credential_id", "login", "fingerprint"}.
+The panel asks there about its own sign-ins (panel/rules/sign_in).
 Dovecot asks over another one, in its dict protocol (dict_protocol.py), one look-up at a
 time on each of its connections.
 """
@@ -21,12 +22,11 @@ import signal
 import socket
 import stat
 import struct
-import tempfile
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, cast
@@ -43,10 +43,11 @@ from mailserver.dict_protocol import BadLine, PasswordLookup, UserLookup
 from mailserver.directory import Candidates, Directory, DirectoryUnavailable, LoginFact, Use
 from mailserver.lockout import Lockout
 from mailserver.login_events import LoginEvents
+from mailserver.panel_sign_ins import PanelSignIns
 from mailserver.recent import Recent
-from panel.environment import SOCKET_PATH_BYTES, dovecot_key
+from panel.environment import SOCKET_PATH_BYTES, authd_socket, dovecot_key
 from panel.mailboxes import passwords
-from panel.rules import policy, reply
+from panel.rules import policy, reply, sign_in
 from panel.rules.addresses import BadAddress, parse_address
 from panel.rules.facts import Login
 
@@ -84,12 +85,8 @@ class AlreadyRunning(Exception):
 
 
 def socket_path(config: Config) -> Path:
-    """Where authd listens: in the run folder, or a private one when that path is too long for a socket."""
-    path = config.run / "authd.sock"
-    if len(os.fsencode(path)) <= SOCKET_PATH_BYTES:
-        return path
-    name = hashlib.blake2b(os.fsencode(config.data), digest_size=8).hexdigest()
-    return Path(tempfile.gettempdir()) / f"posthouse-{os.geteuid()}-{name}" / "authd.sock"
+    """Where authd listens for workers and the panel."""
+    return authd_socket(config.data)
 
 
 # Hashing
@@ -195,6 +192,7 @@ class Authenticator:
         self._owners: Recent[tuple[int, int]] = Recent(MOST_REMEMBERED)
         self._lockout = Lockout(directory, clock, self._digest)
         self._events = LoginEvents(directory)
+        self.panel = PanelSignIns(self._lockout, self._note)
 
     async def check(self, login: str, password: str, ip: str, protocol: str) -> Answer:
         """Whether this password opens this login for `protocol` from `ip`. Never raises for bad input."""
@@ -409,6 +407,11 @@ class _Server(_Lines):
         try:
             question = json.loads(line)
             number = int(question["id"])
+            if question["protocol"] == sign_in.PROTOCOL:
+                asked = sign_in.Question.of(question)
+                answer = self._authenticator.panel.answer(replace(asked, login=_canonical(asked.login)))
+                self.send(_frame({"id": number, **answer.fact()}))
+                return
             login, password, ip, protocol = (
                 str(question[key]) for key in ("login", "password", "ip", "protocol")
             )
