@@ -5,21 +5,21 @@ answer is, is decided in authenticator.py.
 
 Workers ask over a Unix socket, a JSON object a line, many at once, answers out of order:
 {"id", "login", "password", "ip", "protocol"} → {"id", "verdict", "credential_id", "login", "fingerprint"}.
+The panel asks there about its own sign-ins (panel/rules/sign_in).
 Dovecot asks over another one, in its dict protocol (dict_protocol.py), one look-up at a
 time on each of its connections.
 """
 
 import asyncio
-import hashlib
 import json
 import os
 import signal
 import socket
 import stat
 import struct
-import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -29,12 +29,13 @@ from django.apps import apps
 from django.conf import settings
 
 from mailserver import dict_protocol, hashing, log
-from mailserver.authenticator import Answer, Authenticator
+from mailserver.authenticator import Answer, Authenticator, canonical
 from mailserver.clock import Clock
 from mailserver.config import Config
 from mailserver.dict_protocol import BadLine, PasswordLookup, UserLookup
 from mailserver.directory import Directory, DirectoryUnavailable
-from panel.environment import SOCKET_PATH_BYTES, dovecot_key
+from panel.environment import SOCKET_PATH_BYTES, authd_socket, dovecot_key
+from panel.rules import sign_in
 from panel.rules.addresses import BadAddress, parse_address
 
 FRAME_BYTES = 16 * 1024  # a question: an AUTH line is at most 12288 (RFC 4954 §4)
@@ -49,12 +50,8 @@ class AlreadyRunning(Exception):
 
 
 def socket_path(config: Config) -> Path:
-    """Where authd listens: in the run folder, or a private one when that path is too long for a socket."""
-    path = config.run / "authd.sock"
-    if len(os.fsencode(path)) <= SOCKET_PATH_BYTES:
-        return path
-    name = hashlib.blake2b(os.fsencode(config.data), digest_size=8).hexdigest()
-    return Path(tempfile.gettempdir()) / f"posthouse-{os.geteuid()}-{name}" / "authd.sock"
+    """Where authd listens for workers and the panel."""
+    return authd_socket(config.data)
 
 
 # The wire, both sides
@@ -116,6 +113,11 @@ class _Server(_Lines):
         try:
             question = json.loads(line)
             number = int(question["id"])
+            if question["protocol"] == sign_in.PROTOCOL:
+                asked = sign_in.Question.of(question)
+                answer = self._authenticator.panel.answer(replace(asked, login=canonical(asked.login)))
+                self.send(_frame({"id": number, **answer.fact()}))
+                return
             login, password, ip, protocol = (
                 str(question[key]) for key in ("login", "password", "ip", "protocol")
             )

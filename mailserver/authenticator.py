@@ -22,6 +22,7 @@ from mailserver.directory import Candidates, Directory, DirectoryUnavailable, Lo
 from mailserver.hashing import Busy, Hashing
 from mailserver.lockout import Lockout
 from mailserver.login_events import LoginEvents
+from mailserver.panel_sign_ins import PanelSignIns
 from mailserver.recent import Recent
 from panel.mailboxes import passwords
 from panel.rules import policy, reply
@@ -87,10 +88,11 @@ class Authenticator:
         self._owners: Recent[tuple[int, int]] = Recent(MOST_REMEMBERED)
         self._lockout = Lockout(directory, clock, self._digest)
         self._events = LoginEvents(directory)
+        self.panel = PanelSignIns(self._lockout, self._note)
 
     async def check(self, login: str, password: str, ip: str, protocol: str) -> Answer:
         """Whether this password opens this login for `protocol` from `ip`. Never raises for bad input."""
-        name = _canonical(login)
+        name = canonical(login)
         try:
             if await self._lockout.holds(name, ip):
                 self._note("locked", name, ip, protocol)
@@ -157,7 +159,7 @@ class Authenticator:
 
     async def _right_one(self, login: str, password: str) -> _Right | None:
         """The credential that this password opens, or None. Raises DirectoryUnavailable and Busy."""
-        name = _canonical(login)
+        name = canonical(login)
         digest = self._digest(name, password)
         right = self._right.get(digest)
         if right is not None:
@@ -225,7 +227,7 @@ def _verdict(refused: reply.Reply) -> AuthVerdict:
     return "scope" if refused.text == reply.AUTH_NOT_FOR_SENDING.text else "wrong"
 
 
-def _canonical(login: str) -> str:
+def canonical(login: str) -> str:
     """The login name as it is compared; what is no address stays as it is, and is nobody's."""
     try:
         return str(parse_address(login).canonical)

@@ -11,6 +11,7 @@ import os
 import secrets
 import socket
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -391,6 +392,15 @@ def secret_key(environment: Environment) -> str:
 def dovecot_key(secret: str) -> str:
     """The key under which Dovecot's auth processes send passwords to authd: 64 hex digits, from the secret key."""
     return hashlib.blake2b(secret.encode(), digest_size=32, person=b"dovecot").hexdigest()
+
+
+def authd_socket(data: Path) -> Path:
+    """Where authd answers the workers and the panel: in the run folder, or a private one when that path is too long."""
+    path = data / "run" / "authd.sock"
+    if len(os.fsencode(path)) <= SOCKET_PATH_BYTES:
+        return path
+    name = hashlib.blake2b(os.fsencode(data), digest_size=8).hexdigest()
+    return Path(tempfile.gettempdir()) / f"posthouse-{os.geteuid()}-{name}" / "authd.sock"
 
 
 def _create_secret(path: Path) -> None:

@@ -4,7 +4,11 @@ from django.contrib import admin
 from django.urls import path
 from django.views.generic import RedirectView
 
+from panel.tenants.sign_in.views import SignIn
+
 urlpatterns = [
+    # Before the admin's own, whose names lead here as well.
+    path("admin/login/", SignIn.as_view()),
     path("admin/", admin.site.urls),
     path("", RedirectView.as_view(pattern_name="admin:index")),
 ]

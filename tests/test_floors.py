@@ -15,7 +15,7 @@ MAILSERVER_FLOORS = [
         "recent", "dict_protocol", "hashing",
     },
     {"directory", "spool", "content", "transports", "lanes"},
-    {"intake", "session", "runner", "authd", "authenticator", "lockout", "login_events"},
+    {"intake", "session", "runner", "authd", "authenticator", "lockout", "login_events", "panel_sign_ins"},
     {"worker"},
     {"__main__"},
 ]

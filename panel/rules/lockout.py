@@ -87,6 +87,11 @@ class Guesses:
     def is_full(self, key: bytes, now_s: float) -> bool:
         return len(self._recent(key, now_s)) >= self._limit
 
+    def opens_in_s(self, key: bytes, now_s: float) -> float:
+        """In how many seconds it is no longer full; 0 when it isn't."""
+        recent = self._recent(key, now_s)
+        return (recent[0] & 0xFFFFFFFF) + WINDOW_S - now_s if len(recent) >= self._limit else 0.0
+
     def add(self, key: bytes, guess: bytes, now_s: float) -> bool:
         """Count a wrong guess; whether that made it full. `now_s` never runs back."""
         recent = self._recent(key, now_s)
@@ -134,6 +139,11 @@ class Lockouts:
             if self._counts[lock].is_full(key, now_s):
                 return lock
         return None
+
+    def opens_in_s(self, account: bytes, ip: str, now_s: float) -> float:
+        """In how many seconds no lock holds any more; 0 when none does."""
+        keys = _keys(account, network_of(ip))
+        return max(self._counts[lock].opens_in_s(key, now_s) for lock, key in keys.items())
 
     def failed(self, account: bytes, ip: str, guess: bytes, now_s: float) -> list[Lock]:
         """Count a login that was wrong; the locks that begin with it.

@@ -236,3 +236,17 @@ class DirectoryChange(models.Model):
 
     class Meta:
         ordering = ["pk"]
+
+
+class WrongSignIn(models.Model):
+    """A wrong password of the last minutes, while authd wasn't there to count it. Digests, no names."""
+
+    at = models.DateTimeField(default=timezone.now, db_index=True)
+    account = models.CharField(max_length=32)
+    network = models.CharField(max_length=50)
+    ip = models.GenericIPAddressField(null=True)
+    guess = models.CharField(max_length=32)
+
+    class Meta:
+        ordering = ["pk"]
+        indexes = [models.Index(fields=["account", "at"]), models.Index(fields=["network", "at"])]

@@ -11,7 +11,8 @@ MOST_SHOWN = 100
 
 class Command(base.Command):
     help = (
-        "Logins as the mailserver saw them: when, from where, by which protocol and password, and what came of it. "
+        "Logins as the mailserver saw them, and failed sign-ins to the panel: when, from where, by which protocol "
+        "and password, and what came of it. "
         "Alike ones are counted in one line. After 10 wrong passwords in 15 minutes for an account from one network, "
         "or 30 from one network or for one account, further ones are told to come again later; that ends by itself, "
         "and networks from which an account logged in lately are spared by the last two."

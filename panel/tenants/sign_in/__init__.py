@@ -1,0 +1,1 @@
+"""How a panel account comes in: lockouts, forms and pages of the sign-in."""
