@@ -16,12 +16,10 @@ import os
 import signal
 import socket
 import stat
-import struct
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 import django
 import uvloop
@@ -34,11 +32,11 @@ from mailserver.clock import Clock
 from mailserver.config import Config
 from mailserver.dict_protocol import BadLine, PasswordLookup, UserLookup
 from mailserver.directory import Directory, DirectoryUnavailable
+from mailserver.lines import Asker, Lines, frame
 from panel.environment import SOCKET_PATH_BYTES, authd_socket, dovecot_key
 from panel.rules import sign_in
 from panel.rules.addresses import BadAddress, parse_address
 
-FRAME_BYTES = 16 * 1024  # a question: an AUTH line is at most 12288 (RFC 4954 §4)
 ASK_DEADLINE_S = hashing.DEADLINE_S
 MOST_QUESTIONS = 1000  # under way at once
 LOOK_UP_THREADS = 4
@@ -57,41 +55,7 @@ def socket_path(config: Config) -> Path:
 # The wire, both sides
 
 
-class _Lines(asyncio.Protocol):
-    """Lines of at most FRAME_BYTES; whoever sends a longer one is cut off."""
-
-    def __init__(self) -> None:
-        self.transport: asyncio.Transport | None = None
-        self._buffer = b""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
-
-    def data_received(self, data: bytes) -> None:
-        *lines, self._buffer = (self._buffer + data).split(b"\n")
-        if any(len(line) > FRAME_BYTES for line in (*lines, self._buffer)):
-            self.close()
-            return
-        for line in lines:
-            self.line_received(line)
-
-    def line_received(self, line: bytes) -> None:
-        raise NotImplementedError
-
-    def send(self, line: bytes) -> None:
-        if self.transport is not None and not self.transport.is_closing():
-            self.transport.write(line)
-
-    def close(self) -> None:
-        if self.transport is not None:
-            self.transport.close()
-
-
-def _frame(fact: dict[str, object]) -> bytes:
-    return json.dumps(fact, separators=(",", ":")).encode() + b"\n"
-
-
-class _Server(_Lines):
+class _Server(Lines):
     """One asker's connection."""
 
     def __init__(
@@ -116,7 +80,7 @@ class _Server(_Lines):
             if question["protocol"] == sign_in.PROTOCOL:
                 asked = sign_in.Question.of(question)
                 answer = self._authenticator.panel.answer(replace(asked, login=canonical(asked.login)))
-                self.send(_frame({"id": number, **answer.fact()}))
+                self.send(frame({"id": number, **answer.fact()}))
                 return
             login, password, ip, protocol = (
                 str(question[key]) for key in ("login", "password", "ip", "protocol")
@@ -141,7 +105,7 @@ class _Server(_Lines):
 
     def _answer(self, number: int, answer: Answer) -> None:
         self.send(
-            _frame(
+            frame(
                 {
                     "id": number,
                     "verdict": answer.verdict,
@@ -218,94 +182,26 @@ class _Dovecot:
         return place
 
 
-class _Client(_Lines):
-    """The asking end: the questions that wait for an answer, by their number."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._waiting: dict[int, asyncio.Future[Answer]] = {}
-        self._count = 0
-
-    @property
-    def is_open(self) -> bool:
-        return self.transport is not None and not self.transport.is_closing()
-
-    async def ask(self, question: dict[str, object]) -> Answer:
-        """The answer. Raises ConnectionError when the connection is lost, ValueError when it is too long."""
-        self._count += 1
-        number = self._count
-        line = _frame({"id": number, **question})
-        if len(line) > FRAME_BYTES:
-            raise ValueError("a login longer than any")
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting[number] = future
-        try:
-            self.send(line)
-            return await future
-        finally:
-            del self._waiting[number]
-
-    def line_received(self, line: bytes) -> None:
-        fact = json.loads(line)
-        future = self._waiting.get(fact.pop("id"))
-        if future is not None and not future.done():
-            future.set_result(Answer(**fact))
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        for future in self._waiting.values():
-            if not future.done():
-                future.set_exception(ConnectionResetError("authd closed the connection"))
-
-
 class AuthClient:
-    """Asks authd, over one connection that is made when it is needed and again when it is lost."""
+    """Asks authd about logins."""
 
     def __init__(self, path: Path, deadline_s: float = ASK_DEADLINE_S) -> None:
-        self._path = path
+        self._asker = Asker(path)
         self._deadline_s = deadline_s
-        self._client: _Client | None = None
-        self._connecting = asyncio.Lock()
 
     async def ask(self, login: str, password: str, ip: str, protocol: str = "submission") -> Answer:
         """Whether this password opens this login. "unavailable" when authd is out of reach or late."""
         question: dict[str, object] = {"login": login, "password": password, "ip": ip, "protocol": protocol}
         try:
             async with asyncio.timeout(self._deadline_s):
-                # Twice: authd may have been restarted since the last question.
-                for last in (False, True):
-                    client = await self._connected()
-                    try:
-                        return await client.ask(question)
-                    except ConnectionError:
-                        if last:
-                            raise
+                return Answer(**await self._asker.ask(question))
         except ValueError:
             return Answer("wrong", None, login)
         except (OSError, TimeoutError):
-            pass
-        return Answer("unavailable", None, login)
+            return Answer("unavailable", None, login)
 
     def close(self) -> None:
-        if self._client is not None:
-            self._client.close()
-
-    async def _connected(self) -> _Client:
-        async with self._connecting:
-            if self._client is None or not self._client.is_open:
-                loop = asyncio.get_running_loop()
-                transport, client = await loop.create_unix_connection(_Client, str(self._path))
-                if not _is_own(transport.get_extra_info("socket")):
-                    transport.close()
-                    raise PermissionError(f"{self._path} is another user's")
-                self._client = client
-            return self._client
-
-
-def _is_own(connection: socket.socket) -> bool:
-    """Whether the other end is this user's or root's: a folder under the temp folder could be anybody's."""
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    _, uid, _ = struct.unpack("3i", credentials)
-    return uid in (os.geteuid(), 0)
+        self._asker.close()
 
 
 # The process
