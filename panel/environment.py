@@ -282,6 +282,11 @@ SETTINGS: Mapping[str, Setting] = {
         " cluster. maildir,lmtp:… : LMTP for domains that are set to it. LMTP has no encryption: a trusted network.",
         example="maildir",
     ),
+    "finish_s": Setting(
+        "POSTHOUSE_FINISH_S", "60", _number(0, 3600),
+        "Seconds for which a mailserver that another has taken over from waits for its sessions. Then idle ones are"
+        " ended with 421, and those at a message after it.",
+    ),
     "node": Setting(
         "POSTHOUSE_NODE", "", _text,
         "This machine's name among several that share one database. Empty: the host name.",
@@ -321,6 +326,7 @@ class Environment:
     message_size: int
     separator: str
     store: Store
+    finish_s: int
     node: str
     debug: bool
 

@@ -12,7 +12,7 @@ PANEL_FLOORS = ["tenants", "domains", "mailboxes", "sending", "operations", "aut
 MAILSERVER_FLOORS = [
     {
         "envelope", "config", "clock", "log", "reader", "trace", "dsn", "resolver", "tls", "connection", "commands",
-        "recent", "dict_protocol",
+        "recent", "dict_protocol", "gate", "handover", "kernel", "listeners", "systemd",
     },
     {"directory", "spool", "content", "transports", "lanes"},
     {"intake", "session", "runner", "authd", "lockout", "login_events"},
