@@ -4,13 +4,15 @@
 
 on SQLite; with POSTHOUSE_TEST_DATABASE=postgresql on a PostgreSQL of its own. The suite does
 it a few times. Each message comes on a connection of its own, half of them by STARTTLS and
-AUTH to the submission port, half to the MX port. No connection may be refused, reset or
-ended before its QUIT, and each 250 is in the mailbox exactly once.
+AUTH to the submission port, half to the MX port; beside them others only connect and quit,
+so that at each moment somebody waits in a socket's queue. No connection may be refused,
+reset or ended before its QUIT, and each 250 is in the mailbox exactly once.
 """
 
 import argparse
 import os
 import smtplib
+import socket
 import sys
 import tempfile
 import threading
@@ -23,6 +25,7 @@ from tests.faults.kill_loop import number_of
 from tests.support.installation import PASSWORD, Installation, Template, message, until
 
 SHOP, OFFICE = "shop@demo.test", "office@demo.test"
+KNOCKERS = 4
 BETWEEN = 4  # messages of each sender between two take-overs
 SETTLED_WITHIN_S = 30.0
 
@@ -32,6 +35,7 @@ class Load:
     """What the senders have done so far."""
 
     sent: int = 0
+    knocks: int = 0
     answered: set[int] = field(default_factory=set)
     failures: list[str] = field(default_factory=list)
     slowest_s: float = 0.0
@@ -48,6 +52,7 @@ class Load:
 class Result:
     times: int
     answered: int
+    knocks: int
     failures: list[str]
     lost: list[int]
     repeated: list[int]
@@ -59,8 +64,9 @@ class Result:
 
     def __str__(self) -> str:
         return (
-            f"{self.times} take-overs, {self.answered} connections with a message answered 250, {len(self.failures)} "
-            f"failed {self.failures[:5]}, lost {self.lost}, twice {self.repeated}; the slowest {self.slowest_s:.2f} s"
+            f"{self.times} take-overs, {self.answered} connections with a message answered 250 and {self.knocks} "
+            f"without, {len(self.failures)} failed {self.failures[:5]}, lost {self.lost}, twice {self.repeated}; "
+            f"the slowest {self.slowest_s:.2f} s"
         )
 
 
@@ -97,6 +103,29 @@ class Sender(threading.Thread):
             client.quit()
 
 
+class Knocker(threading.Thread):
+    """A connection that is greeted and quits, as often as it goes."""
+
+    def __init__(self, installation: Installation, load: Load) -> None:
+        super().__init__(name="knocker", daemon=True)
+        self.port = installation.mx
+        self.load = load
+
+    def run(self) -> None:
+        while not self.load.stop.is_set():
+            try:
+                with socket.create_connection(("127.0.0.1", self.port), timeout=30) as connection:
+                    greeting = connection.recv(1000)
+                    connection.sendall(b"QUIT\r\n")
+                    answers = greeting[:4], connection.recv(1000)[:4]
+                if answers != (b"220 ", b"221 "):
+                    raise ConnectionError(f"answered {answers}")
+            except OSError as error:
+                self.load.failures.append(f"knock {error!r}")
+            else:
+                self.load.knocks += 1
+
+
 def prepare(template: Template, data: Path) -> Installation:
     installation = Installation(template, data)
     installation.build_demo()
@@ -109,7 +138,8 @@ def prepare(template: Template, data: Path) -> Installation:
 def run(installation: Installation, *, times: int, senders: int) -> Result:
     """The loop, on an installation that runs; what came of every message."""
     load = Load()
-    threads = [Sender(installation, load, is_mx=number % 2 == 0) for number in range(senders)]
+    threads: list[threading.Thread] = [Knocker(installation, load) for _ in range(KNOCKERS)]
+    threads += [Sender(installation, load, is_mx=number % 2 == 0) for number in range(senders)]
     for thread in threads:
         thread.start()
     try:
@@ -127,6 +157,7 @@ def run(installation: Installation, *, times: int, senders: int) -> Result:
     return Result(
         times=times,
         answered=len(load.answered),
+        knocks=load.knocks,
         failures=load.failures,
         lost=sorted(load.answered - arrived.keys()),
         repeated=sorted(number for number, count in arrived.items() if count > 1),
