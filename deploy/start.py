@@ -3,7 +3,10 @@
 Makes what is missing (under root the users that everything runs as; folders, keys,
 certificate, tables, on the first start the demo), starts the programs, waits until they
 answer, sends a first message the way a mail client does, reads it back, and says `ready`.
-Without Dovecot everything but reading works.
+Without Dovecot everything but reading works. Should it be killed, they end as well.
+
+SIGUSR2 has another mailserver take over and the panel's workers replaced, without a lost
+connection or request; `deploy/run --restart` prepares an update and sends it.
 """
 
 import argparse
@@ -19,6 +22,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -31,6 +35,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "panel.settings")
 
+from mailserver import kernel  # noqa: E402
 from panel import environment, system_users  # noqa: E402
 from panel.environment import BadSetting, Environment, Listen  # noqa: E402
 from panel.operations import dovecot  # noqa: E402
@@ -41,6 +46,7 @@ Programs = dict[str, subprocess.Popen[bytes]]
 ANSWER_WITHIN_S = 60.0
 ARRIVE_WITHIN_S = 30.0
 STOP_WITHIN_S = 45.0
+RESTART = threading.Event()  # set by SIGUSR2
 
 
 class CannotStart(Exception):
@@ -56,15 +62,22 @@ def main() -> int:
         "or in the folder that POSTHOUSE_DATA names.",
     )
     parser.add_argument("--no-demo", action="store_true", help="don't make the demo on a first start")
+    parser.add_argument(
+        "--restart", action="store_true",
+        help="have the running one start its programs anew, as after an update, without a lost connection or request",
+    )
     options = parser.parse_args()
     # SIGINT also where a script's "&" made us ignore it; SIGHUP when the terminal is closed, but not under nohup.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
+    signal.signal(signal.SIGUSR2, lambda *_: RESTART.set())
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signal.signal(signal.SIGHUP, _interrupt)
     try:
         settings = environment.read()
         users = _leave_root(settings)
+        if options.restart:
+            return _have_restarted(settings)
         with _only_one(settings):
             return _run(settings, users, demo=not options.no_demo)
     except (BadSetting, CannotStart, UsersMissing) as error:
@@ -156,6 +169,7 @@ def _run(settings: Environment, users: SystemUsers | None, *, demo: bool) -> int
         for login, password in passwords.items():
             print(f"    {login:20} {password}", flush=True)
     programs: Programs = {}
+    finishing: list[subprocess.Popen[bytes]] = []  # mailservers that were taken over from
     try:
         _start_all(settings, users, programs, reading=reading)
         _wait_until_all_answer(settings, programs)
@@ -164,9 +178,9 @@ def _run(settings: Environment, users: SystemUsers | None, *, demo: bool) -> int
                 _say(_send_first_message(settings, passwords, reading="dovecot" in programs))
             _print_examples(settings, passwords, reading="dovecot" in programs)
         print(f"ready: the panel is at {_panel_url(settings)}, Ctrl-C stops everything", flush=True)
-        return _watch(settings, programs)
+        return _watch(settings, users, programs, finishing)
     finally:
-        _stop(programs)
+        _stop(programs, finishing)
         if users and reading:
             with users.as_root():
                 shutil.rmtree(dovecot.folder(settings), ignore_errors=True)
@@ -196,17 +210,25 @@ def _start_all(settings: Environment, users: SystemUsers | None, programs: Progr
         *python, "gunicorn", "--bind", str(settings.http), "--workers", "2", "--threads", "4",
         "--log-level", "warning", "--no-control-socket", "--forwarded-allow-ips", "127.0.0.1,::1", "panel.wsgi",
     ]
+    programs["mailserver"] = _start_mailserver(users)
     if users is None:
-        programs["mailserver"] = _start([*python, "mailserver"])
         programs["panel"] = _start(panel)
         if reading:
             programs["dovecot"] = _start([str(dovecot.PROGRAM), "-F", "-c", str(_write_dovecot(settings))])
         return
     with users.as_root():
-        programs["mailserver"] = _start([*python, "mailserver", "--drop"], 0, 0)
         programs["panel"] = _start(panel, users.uid, users.gid, users.mail_gid)
         if reading:
             programs["dovecot"] = _start([str(dovecot.PROGRAM), "-F", "-c", str(_write_dovecot(settings))], 0, 0)
+
+
+def _start_mailserver(users: SystemUsers | None, *options: str) -> subprocess.Popen[bytes]:
+    # Told by an option: what the kernel knows of it is lost when the mailserver leaves root.
+    command = [sys.executable, "-m", "mailserver", "--end-with", str(os.getpid()), *options]
+    if users is None:
+        return _start(command)
+    with users.as_root():
+        return _start([*command, "--drop"], 0, 0)
 
 
 def _write_dovecot(settings: Environment) -> Path:
@@ -276,10 +298,18 @@ def _demo_passwords(settings: Environment) -> dict[str, str]:
 
 
 def _start(command: list[str], uid: int | None = None, *gids: int) -> subprocess.Popen[bytes]:
+    us = os.getpid()
+
+    # Run between fork and exec, which is safe in a program with one thread.
+    def end_with_us() -> None:
+        if not kernel.end_with(us):
+            os._exit(1)
+
     # A session of its own: Ctrl-C reaches us alone, and we stop the programs in order.
     return subprocess.Popen(
         command, cwd=ROOT, start_new_session=True, stdin=subprocess.DEVNULL, umask=system_users.UMASK,
         user=uid, group=gids[0] if gids else None, extra_groups=gids or None,
+        preexec_fn=end_with_us,
     )
 
 
@@ -466,17 +496,92 @@ def _named(listen: Listen) -> str:
     return f"server {host}  port {listen.port}"
 
 
-def _watch(settings: Environment, programs: Programs) -> int:
-    """Wait for Ctrl-C (KeyboardInterrupt) or for a program's end, which is a failure."""
+def _watch(
+    settings: Environment, users: SystemUsers | None, programs: Programs, finishing: list[subprocess.Popen[bytes]]
+) -> int:
+    """Wait for Ctrl-C (KeyboardInterrupt) or for a program's end, which is a failure; restart when asked."""
     certificate = _changed_at(settings.tls_cert)
     while True:
         if "dovecot" in programs and certificate != (certificate := _changed_at(settings.tls_cert)):
             programs["dovecot"].send_signal(signal.SIGHUP)  # the mailserver looks by itself
-        for name, program in programs.items():
-            if program.poll() is not None:
-                _say(f"the {name} ended with code {program.returncode}; stopping the rest")
-                return 1
+        for name, program in list(programs.items()):
+            if program.poll() is None:
+                continue
+            if name == "mailserver" and program.returncode == 0 and (pid := _other_mailserver(settings, program.pid)):
+                _say(f"the mailserver was taken over by process {pid}, which isn't stopped with the rest")
+                del programs[name]
+                continue
+            _say(f"the {name} ended with code {program.returncode}; stopping the rest")
+            return 1
+        finishing[:] = [program for program in finishing if program.poll() is None]
+        if RESTART.is_set():
+            RESTART.clear()
+            _restart(settings, users, programs, finishing)
         time.sleep(0.5)
+
+
+def _restart(
+    settings: Environment, users: SystemUsers | None, programs: Programs, finishing: list[subprocess.Popen[bytes]]
+) -> None:
+    """Replace the mailserver by one that takes over, and the panel's workers; what can't start replaces nothing."""
+    new = _start_mailserver(users, "--take-over")
+    deadline = time.monotonic() + ANSWER_WITHIN_S
+    while _mailserver_pid(settings) != new.pid:
+        if new.poll() is not None or time.monotonic() > deadline:
+            new.kill()
+            new.wait()
+            _say("not restarted, everything goes on as before; the lines above say why")
+            return
+        time.sleep(0.1)
+    if "mailserver" in programs:
+        finishing.append(programs["mailserver"])
+    programs["mailserver"] = new
+    programs["panel"].send_signal(signal.SIGHUP)
+    _say("restarted: new processes serve, those before finish what they are at")
+
+
+def _have_restarted(settings: Environment) -> int:
+    """Prepare what an update needs, then have the running one restart. Raises CannotStart."""
+    pid = _running(settings)
+    if not pid:
+        raise CannotStart(f"Posthouse isn't running on {settings.data}; start it with deploy/run.")
+    before = _mailserver_pid(settings)
+    _prepare(settings, demo=False)
+    os.kill(pid, signal.SIGUSR2)
+    deadline = time.monotonic() + ANSWER_WITHIN_S
+    while _mailserver_pid(settings) == before:
+        if time.monotonic() > deadline:
+            raise CannotStart("no new mailserver serves, the one before goes on; the running one's output says why.")
+        time.sleep(0.1)
+    _say("restarted: new processes serve, those before finish what they are at")
+    return 0
+
+
+def _running(settings: Environment) -> int:
+    """The process that holds the start lock; 0: none does."""
+    try:
+        with (settings.data / "run" / "start.lock").open("rb+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(lock.read(20))
+    except (OSError, ValueError):
+        pass
+    return 0
+
+
+def _mailserver_pid(settings: Environment) -> int:
+    """The mailserver that serves on this data, or served last; 0: none ever did."""
+    try:
+        return int((settings.data / "run" / "mailserver.lock").read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+def _other_mailserver(settings: Environment, than: int) -> int:
+    """The mailserver that has taken over from another; 0 if none has."""
+    pid = _mailserver_pid(settings)
+    return pid if pid != than and Path(f"/proc/{pid}").exists() else 0
 
 
 def _changed_at(path: Path) -> float:
@@ -486,16 +591,16 @@ def _changed_at(path: Path) -> float:
         return 0.0
 
 
-def _stop(programs: Programs) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+def _stop(programs: Programs, finishing: list[subprocess.Popen[bytes]]) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
-    running = {name: program for name, program in programs.items() if program.poll() is None}
+    running = [program for program in (*programs.values(), *finishing) if program.poll() is None]
     if running:
         _say("stopping; sessions finish their message first")
-    for program in running.values():
+    for program in running:
         program.terminate()
     deadline = time.monotonic() + STOP_WITHIN_S
-    for program in running.values():
+    for program in running:
         try:
             program.wait(timeout=max(0.1, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:

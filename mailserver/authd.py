@@ -18,7 +18,8 @@ import socket
 import stat
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import django
@@ -32,6 +33,7 @@ from mailserver.clock import Clock
 from mailserver.config import Config
 from mailserver.dict_protocol import BadLine, PasswordLookup, UserLookup
 from mailserver.directory import Directory, DirectoryUnavailable
+from mailserver.gate import Gate
 from mailserver.lines import Asker, Lines, frame
 from panel.environment import SOCKET_PATH_BYTES, authd_socket, dovecot_key
 from panel.rules import sign_in
@@ -249,36 +251,60 @@ def _listen_to_dovecot(config: Config) -> socket.socket | None:
     return _listen(path, 0o660 if is_shared else 0o600)
 
 
-async def serve(config: Config, directory: Directory, ready: Callable[[], None] | None = None) -> None:
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """The sockets on which the workers and Dovecot ask."""
+
+    workers: socket.socket
+    dovecot: socket.socket | None
+
+
+def listen(config: Config) -> Listening:
+    """Raises AlreadyRunning, OSError."""
+    return Listening(_listen(socket_path(config)), _listen_to_dovecot(config))
+
+
+async def serve(
+    config: Config,
+    directory: Directory,
+    ready: Callable[[], None] | None = None,
+    listening: Listening | None = None,
+    handed_over: asyncio.Event | None = None,
+) -> None:
     """Answer on both sockets until cancelled; then give up what is under way, and write the last uses.
 
-    `ready` is called when the sockets listen. Raises AlreadyRunning, OSError.
+    `ready` is called when the sockets listen. Those that are given stay in place at the end,
+    own ones don't. After `handed_over` another authd accepts on them, and this one answers who
+    is connected. Raises AlreadyRunning, OSError.
     """
-    path = socket_path(config)
-    listening = _listen(path)
-    for_dovecot = _listen_to_dovecot(config)
+    on = listening or listen(config)
     authenticator = Authenticator(directory, Clock())
     connections: set[_Server] = set()
     tasks: set[asyncio.Task[None]] = set()
     loop = asyncio.get_running_loop()
-    server = await loop.create_unix_server(lambda: _Server(authenticator, connections, tasks), sock=listening)
+    server = await loop.create_unix_server(lambda: _Server(authenticator, connections, tasks), sock=on.workers)
     servers = [server]
     dovecot = _Dovecot(config, authenticator, directory)
-    if for_dovecot is not None:
+    if on.dovecot is not None:
         limit = dict_protocol.LINE_BYTES
-        servers.append(await asyncio.start_unix_server(dovecot.converse, sock=for_dovecot, limit=limit))
+        servers.append(await asyncio.start_unix_server(dovecot.converse, sock=on.dovecot, limit=limit))
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(directory.follow())
             group.create_task(_flush(authenticator))
             if ready is not None:
                 ready()
+            if handed_over is not None:
+                await handed_over.wait()
+                for each in servers:
+                    each.close()
     finally:
         for each in servers:
             each.close()
-        path.unlink(missing_ok=True)
-        if for_dovecot is not None:
-            config.dovecot_socket.unlink(missing_ok=True)
+        if listening is None:
+            socket_path(config).unlink(missing_ok=True)
+            if on.dovecot is not None:
+                config.dovecot_socket.unlink(missing_ok=True)
         for writer in list(dovecot.connections):
             writer.close()
         for connection in list(connections):
@@ -295,25 +321,36 @@ async def _flush(authenticator: Authenticator) -> None:
         await authenticator.flush()
 
 
-def run(config: Config) -> None:
-    """The process's body, after the fork, until SIGTERM. SIGINT and SIGHUP are for the others."""
+def run(config: Config, listening: Listening | None = None, gate: Gate | None = None) -> None:
+    """The process's body, after the fork, until SIGTERM; with `gate` it begins when that is opened.
+
+    SIGUSR1 says that another authd answers on the sockets. SIGINT and SIGHUP are for the others.
+    """
     if not apps.ready:
         django.setup()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_main(config))
+        runner.run(_main(config, listening, gate))
 
 
-async def _main(config: Config) -> None:
+async def _main(config: Config, listening: Listening | None, gate: Gate | None) -> None:
     loop = asyncio.get_running_loop()
     # Threads, and with them the database connections, are made here: none is shared with the parent.
     executor = ThreadPoolExecutor(LOOK_UP_THREADS, thread_name_prefix="directory")
     directory = Directory(config.separator, config.postmaster, config.hostname, executor)
-    serving = asyncio.ensure_future(serve(config, directory, lambda: log.started("authd", pid=os.getpid())))
-    loop.add_signal_handler(signal.SIGTERM, serving.cancel)
+    handed_over = asyncio.Event()
+
+    async def life() -> None:
+        if gate is None or await gate.passed():
+            ready = partial(log.started, "authd", pid=os.getpid())
+            await serve(config, directory, ready, listening, handed_over)
+
+    living = asyncio.ensure_future(life())
+    loop.add_signal_handler(signal.SIGTERM, living.cancel)
+    loop.add_signal_handler(signal.SIGUSR1, handed_over.set)
     for number in (signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, lambda: None)
     try:
-        await serving
+        await living
     except asyncio.CancelledError:
         log.stopped("authd", pid=os.getpid())
     finally:

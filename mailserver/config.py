@@ -3,7 +3,19 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from panel.environment import DOVECOT_SOCKET, MAILDIRS, Environment, IPNetwork, Listen, Store
+from panel.environment import (
+    DOVECOT_SOCKET,
+    MAILDIRS,
+    Environment,
+    IPNetwork,
+    Listen,
+    Store,
+    socket_path,
+)
+
+
+class CannotStart(Exception):
+    """Why the mailserver can't start: a sentence that says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +54,7 @@ class Config:
     queue_days: float = 5.0  # RFC 5321 §4.5.4.1: 4 to 5
     lease_s: float = 900.0
     stop_s: float = 30.0  # what a stop waits for sessions and deliveries under way
+    finish_s: float = 60.0  # what a mailserver that was taken over waits for its sessions before it stops
 
     @classmethod
     def of(cls, environment: Environment) -> "Config":
@@ -62,6 +75,7 @@ class Config:
             separator=environment.separator,
             postmaster=environment.postmaster,
             store=environment.store,
+            finish_s=environment.finish_s,
         )
 
     @property
@@ -78,6 +92,10 @@ class Config:
     def run(self) -> Path:
         """Sockets and the lock file."""
         return self.data / "run"
+
+    def socket(self, name: str) -> Path:
+        """A Unix socket of ours."""
+        return socket_path(self.data, name)
 
     @property
     def dovecot_socket(self) -> Path:

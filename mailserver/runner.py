@@ -120,6 +120,7 @@ class Runner:
         self._lease_by = f"{name[:40]}-{secrets.token_hex(8)}"
         self._lanes = Lanes()
         self._tasks: dict[asyncio.Task[None], ClaimedMessage] = {}
+        self._returning: set[asyncio.Task[None]] = set()
         self._sessions: dict[int, asyncio.Future[Reply | None]] = {}  # that wait for a message's first try
         self._unsettled: list[tuple[Settlement, asyncio.Future[None]]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -192,7 +193,10 @@ class Runner:
         self._sessions[message.id] = future
         future.add_done_callback(lambda _: self._sessions.pop(message.id, None))
         if self._stopping:
-            future.set_result(None)  # The lease runs out by itself.
+            future.set_result(None)
+            task = asyncio.create_task(self._give_back([message]))  # or nobody had it until the lease runs out
+            self._returning.add(task)
+            task.add_done_callback(self._returning.discard)
         else:
             self._lanes.add(Held(message, lease.at))
             self._start()

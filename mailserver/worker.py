@@ -2,7 +2,8 @@
 
 Puts the parts together and keeps house: reads a changed certificate, says that the
 node is alive, finishes what a crash left staged. SIGTERM stops accepting and lets every
-session finish its message, and the queue its deliveries under way.
+session finish its message, and the queue its deliveries under way. SIGUSR1, when another
+mailserver has taken over, stops accepting and claiming and lets every session go on.
 """
 
 import asyncio
@@ -12,21 +13,24 @@ import os
 import signal
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import uvloop
 
 from mailserver import authd, log, spool, tls
 from mailserver.clock import Clock
-from mailserver.config import Config
+from mailserver.config import CannotStart, Config
 from mailserver.content import ContentStore
 from mailserver.directory import Directory
 from mailserver.envelope import Listener
+from mailserver.gate import Gate
 from mailserver.intake import Intake
+from mailserver.listeners import BACKLOG, Sockets
 from mailserver.resolver import Resolver
 from mailserver.runner import Runner
 from mailserver.session import Services, Session
@@ -36,7 +40,7 @@ HANDSHAKE_TIMEOUT_S = 30.0
 HOUSEKEEPING_S = 5.0
 SWEEP_S = 60.0
 SUSPENDED_S = 900.0  # after which it is asked again whether what is held may go
-TAKE_OVER_S = 1.0  # between two tries to take over what dead workers left
+RECOVER_S = 1.0  # between two tries to go on with what dead workers left
 CLOCK_JUMP_S = 30.0
 _EXECUTOR_THREADS = 8  # each with a database connection of its own
 
@@ -48,17 +52,19 @@ def run(
     *,
     node: int,
     number: int,
-    sockets: list[tuple[Listener, socket.socket]],
+    sockets: Sockets,
+    gate: Gate | None = None,
 ) -> None:
     """The body of a worker process; returns when it was told to stop and has finished.
 
     `clock` is the parent's: a worker that is started again goes on with the others' time.
+    With `gate` it begins when that is opened.
     """
     uvloop.install()
     # What was made before the fork lives as long as the process: not looked at again.
     gc.freeze()
     of_ids = number_for_ids(config.run)
-    asyncio.run(Worker(config, context, clock, node=node, number=number, of_ids=of_ids).serve(sockets))
+    asyncio.run(Worker(config, context, clock, node=node, number=number, of_ids=of_ids).serve(sockets, gate))
 
 
 def number_for_ids(folder: Path) -> int:
@@ -75,7 +81,10 @@ def number_for_ids(folder: Path) -> int:
             return number
         except BlockingIOError:
             os.close(descriptor)
-    raise RuntimeError(f"{WORKERS} processes of this node make ids already")
+    raise CannotStart(
+        f"{WORKERS} worker processes of this node are running, with those that finish their sessions after a "
+        "take-over: wait for their end, or set POSTHOUSE_WORKERS or POSTHOUSE_FINISH_S to less."
+    )
 
 
 class Worker:
@@ -95,6 +104,8 @@ class Worker:
             store=config.store.default,
         )
         self.ids = IdMaker(node, of_ids, self.clock.time_s)
+        # Numbers in ids of live processes, and, before the first look, of any: what they leave is taken back.
+        self._alive = set(range(WORKERS)) - {of_ids}
         self.content = ContentStore(config)
         self.runner = Runner(
             config=config, directory=self.directory, ids=self.ids, clock=self.clock, content=self.content,
@@ -108,32 +119,49 @@ class Worker:
             intake=self.intake, ids=self.ids, clock=self.clock, tls=context, content=self.content,
         )
 
-    async def serve(self, sockets: list[tuple[Listener, socket.socket]]) -> None:
+    async def serve(self, sockets: Sockets, gate: Gate | None = None) -> None:
         loop = asyncio.get_running_loop()
-        stopping = asyncio.Event()
+        stopping, handed_over = asyncio.Event(), asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopping.set)
+        loop.add_signal_handler(signal.SIGUSR1, handed_over.set)
         loop.add_signal_handler(signal.SIGHUP, self.reload_certificate)
+        if gate is not None and not await _passed(gate, stopping):
+            return
         self.intake.start(loop)
         async with asyncio.TaskGroup() as group:
             background = [
                 group.create_task(self.directory.follow()),
                 group.create_task(self.runner.run()),
                 group.create_task(self.every(HOUSEKEEPING_S, self.keep_house)),
-                group.create_task(self.take_over()),
             ]
+            recovering = [group.create_task(self.recover())]
             if self.number == 0:
-                background.append(group.create_task(self.every(SWEEP_S, self.sweep)))
+                recovering.append(group.create_task(self.every(SWEEP_S, self.sweep)))
             servers = [await self.listen(kind, each) for kind, each in sockets]
-            await stopping.wait()
+            # Before they are closed, or uvloop's doesn't wait. Unlike `sessions` it knows of a TLS handshake under way.
+            connections = [group.create_task(server.wait_closed()) for server in servers]
+            await _either(stopping, handed_over)
             for server in servers:
                 server.close()
-            # At the same time: each may take its whole time.
-            await asyncio.gather(self.drain(), self.runner.stop())
-            for task in background:
+            # At the same time as the sessions: each may take its whole time.
+            queue_stops = group.create_task(self.runner.stop())
+            if not stopping.is_set():
+                for task in recovering:
+                    task.cancel()  # another one's from now on
+                await self.finish(connections, stopping)
+            await asyncio.gather(self.drain(), queue_stops)
+            for task in (*background, *recovering, *connections):
                 task.cancel()
         await loop.run_in_executor(None, self.intake.stop)
         self.executor.shutdown(wait=False, cancel_futures=True)
+
+    async def finish(self, connections: Sequence[asyncio.Task[None]], stopping: asyncio.Event) -> None:
+        """Until the last session has ended by itself, or the parent says that it was long enough."""
+        while not (stopping.is_set() or all(task.done() for task in connections)):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await stopping.wait()
 
     async def listen(self, kind: Listener, sock: socket.socket) -> asyncio.Server:
         loop = asyncio.get_running_loop()
@@ -141,6 +169,7 @@ class Worker:
         return await loop.create_server(
             lambda: Session(self.services, kind),
             sock=sock,
+            backlog=BACKLOG,
             ssl=self.context if secure else None,
             ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S if secure else None,
         )
@@ -171,26 +200,26 @@ class Worker:
                 log.fault("housekeeping failed")
             await asyncio.sleep(seconds)
 
-    async def take_over(self) -> None:
+    async def recover(self) -> None:
         """Go on with what dead workers of this node left; tried again while the database is gone."""
         loop = asyncio.get_running_loop()
         while True:
             try:
-                await loop.run_in_executor(self.executor, self.take_back)
+                await loop.run_in_executor(self.executor, partial(self.runner.take_back, f"{self.node}-{self.of_ids}"))
                 await loop.run_in_executor(self.executor, self.sweep)
                 return
             except spool.SpoolUnavailable as error:
                 log.warning("the database can't be reached", error=error.__cause__ or error)
             except Exception:
-                log.fault("what was left can't be taken over")
-            await asyncio.sleep(TAKE_OVER_S)
+                log.fault("what dead workers left can't be recovered")
+            await asyncio.sleep(RECOVER_S)
 
     def take_back(self) -> None:
-        """The leases of those who are surely dead: nobody else holds their number."""
-        self.runner.take_back(f"{self.node}-{self.of_ids}")
-        for number in range(WORKERS):
+        """The leases of those who have died since the last look: nobody else holds their number."""
+        for number in sorted(self._alive):
             path = self.config.run / f"ids-{number}.lock"
-            if number == self.of_ids or not path.exists():
+            if not path.exists():
+                self._alive.discard(number)
                 continue
             # Held meanwhile, or a new worker could take the number, and leases with it.
             with path.open("rb+") as lock:
@@ -199,6 +228,7 @@ class Worker:
                 except BlockingIOError:
                     continue  # it lives, if only to finish what it has in hand
                 self.runner.take_back(f"{self.node}-{number}")
+                self._alive.discard(number)
 
     def keep_house(self) -> None:
         self.reload_certificate()
@@ -212,6 +242,7 @@ class Worker:
     _warned_of_jump = False
 
     def sweep(self) -> None:
+        self.take_back()
         self.intake.sweep()
         now = self.clock.now()
         spool.try_suspended(now, held_before=now - timedelta(seconds=SUSPENDED_S))
@@ -220,3 +251,24 @@ class Worker:
     def reload_certificate(self) -> None:
         with suppress(OSError, ssl.SSLError):
             tls.reload_if_changed(self.context, self.config.tls_cert, self.config.tls_key)
+
+
+async def _passed(gate: Gate, stopping: asyncio.Event) -> bool:
+    """Whether the gate opened before the stop."""
+    passed = asyncio.ensure_future(gate.passed())
+    stopped = asyncio.ensure_future(stopping.wait())
+    done, pending = await asyncio.wait({passed, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    for task in pending:
+        task.cancel()
+    await asyncio.gather(*pending, return_exceptions=True)
+    return passed in done and passed.result()
+
+
+async def _either(*events: asyncio.Event) -> None:
+    """Wait until one of them is set."""
+    waiting = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for each in waiting:
+            each.cancel()

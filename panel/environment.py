@@ -283,6 +283,11 @@ SETTINGS: Mapping[str, Setting] = {
         " cluster. maildir,lmtp:… : LMTP for domains that are set to it. LMTP has no encryption: a trusted network.",
         example="maildir",
     ),
+    "finish_s": Setting(
+        "POSTHOUSE_FINISH_S", "60", _number(0, 3600),
+        "Seconds for which a mailserver that another has taken over from waits for its sessions. Then idle ones are"
+        " ended with 421, and those at a message after it.",
+    ),
     "node": Setting(
         "POSTHOUSE_NODE", "", _text,
         "This machine's name among several that share one database. Empty: the host name.",
@@ -322,6 +327,7 @@ class Environment:
     message_size: int
     separator: str
     store: Store
+    finish_s: int
     node: str
     debug: bool
 
@@ -394,13 +400,18 @@ def dovecot_key(secret: str) -> str:
     return hashlib.blake2b(secret.encode(), digest_size=32, person=b"dovecot").hexdigest()
 
 
-def authd_socket(data: Path) -> Path:
-    """Where authd answers the workers and the panel: in the run folder, or a private one when that path is too long."""
-    path = data / "run" / "authd.sock"
+def socket_path(data: Path, name: str) -> Path:
+    """A Unix socket of the mailserver's: in the run folder, or a private one when that path is too long."""
+    path = data / "run" / name
     if len(os.fsencode(path)) <= SOCKET_PATH_BYTES:
         return path
-    name = hashlib.blake2b(os.fsencode(data), digest_size=8).hexdigest()
-    return Path(tempfile.gettempdir()) / f"posthouse-{os.geteuid()}-{name}" / "authd.sock"
+    folder = hashlib.blake2b(os.fsencode(data), digest_size=8).hexdigest()
+    return Path(tempfile.gettempdir()) / f"posthouse-{os.geteuid()}-{folder}" / name
+
+
+def authd_socket(data: Path) -> Path:
+    """Where authd answers the workers and the panel."""
+    return socket_path(data, "authd.sock")
 
 
 def _create_secret(path: Path) -> None:

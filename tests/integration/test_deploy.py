@@ -1,5 +1,6 @@
 """deploy/run: from nothing to `ready`, its sentences when it can't, and its end."""
 
+import http.client
 import os
 import pwd
 import signal
@@ -8,6 +9,7 @@ import socket
 import ssl
 import stat
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -141,6 +143,90 @@ def test_closing_the_terminal_leaves_nothing_behind(start, settings):
     run.wait_until_ready()
     assert run.interrupt(signal.SIGHUP) == 0
     for name in ("POSTHOUSE_HTTP", "POSTHOUSE_SUBMISSION"):
+        with socket.socket() as probe:
+            assert probe.connect_ex(("127.0.0.1", port_of(settings, name))) != 0, f"{name} is still open"
+
+
+def children_of(pid: int) -> set[int]:
+    return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+
+
+def named(run: Run, *words: str) -> int:
+    """The program of deploy/run whose command line holds the words."""
+    for pid in children_of(run.process.pid):
+        if all(word in Path(f"/proc/{pid}/cmdline").read_text().split("\0") for word in words):
+            return pid
+    raise AssertionError(f"no program {words}")
+
+
+class Visitor(threading.Thread):
+    """Asks for the panel's log-in page without a pause, on a connection a request or on one that is kept."""
+
+    def __init__(self, port: int, stop: threading.Event, *, is_kept: bool) -> None:
+        super().__init__(daemon=True)
+        self.port, self.stop, self.is_kept = port, stop, is_kept
+        self.answered = 0
+        self.failures: list[str] = []
+
+    def run(self) -> None:
+        connection = None
+        while not self.stop.is_set():
+            try:
+                connection = connection or http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+                connection.request("GET", "/admin/login/", headers={} if self.is_kept else {"Connection": "close"})
+                answer = connection.getresponse()
+                answer.read()
+                assert answer.status == 200, answer.status
+                self.answered += 1
+                if answer.will_close:
+                    connection = None
+            except Exception as error:
+                self.failures.append(repr(error))
+                connection = None
+
+
+def test_restart_loses_no_request_and_no_session(start, settings):
+    run = start()
+    run.wait_until_ready()
+    panel, mailserver = named(run, "gunicorn"), named(run, "mailserver")
+    workers = children_of(panel)
+    stop = threading.Event()
+    visitors = [Visitor(port_of(settings, "POSTHOUSE_HTTP"), stop, is_kept=kept) for kept in (True, True, False, False)]
+    for visitor in visitors:
+        visitor.start()
+    with smtplib.SMTP("127.0.0.1", port_of(settings, "POSTHOUSE_SUBMISSION"), timeout=60) as session:
+        done = subprocess.run(
+            ["deploy/run", "--restart"], cwd=ROOT, env=settings, capture_output=True, text=True, timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        until(lambda: len(now := children_of(panel)) == 2 and not now & workers, within_s=60, what="the new workers")
+        answered = [visitor.answered for visitor in visitors]
+        until(
+            lambda: all(each.answered > before for each, before in zip(visitors, answered, strict=True)), within_s=60,
+            what="an answer of the new workers",
+        )
+        assert session.noop()[0] == 250
+    stop.set()
+    for visitor in visitors:
+        visitor.join(60)
+    assert [visitor.failures for visitor in visitors] == [[]] * 4
+    until(lambda: not Path(f"/proc/{mailserver}").exists(), within_s=60, what="the end of the mailserver before")
+    assert named(run, "mailserver") != mailserver
+    assert run.process.poll() is None
+    assert any("restarted" in line for line in run.lines())
+
+    # What can't start replaces nothing; and a kill leaves nothing behind.
+    (Path(settings["POSTHOUSE_DATA"]) / "tls" / "key.pem").write_text("no key")
+    mailserver = named(run, "mailserver")
+    run.process.send_signal(signal.SIGUSR2)
+    until(lambda: any("not restarted" in line for line in run.lines()), within_s=60, what="the refusal")
+    assert named(run, "mailserver") == mailserver
+    programs = children_of(run.process.pid)
+    run.process.kill()
+    run.process.wait(10)
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in programs), within_s=60, what="the programs' end")
+    for name in ("POSTHOUSE_HTTP", "POSTHOUSE_SUBMISSION", "POSTHOUSE_IMAPS"):
         with socket.socket() as probe:
             assert probe.connect_ex(("127.0.0.1", port_of(settings, name))) != 0, f"{name} is still open"
 

@@ -14,7 +14,10 @@ from mailserver import __main__ as parent
 from mailserver import worker as module
 from mailserver.clock import Clock
 from mailserver.envelope import Listener
+from mailserver.gate import Gate
+from mailserver.listeners import bound
 from mailserver.worker import Worker, number_for_ids
+from panel.environment import Listen
 from tests.support import letters
 
 FOREVER_S = 3600.0
@@ -41,7 +44,7 @@ def test_worker_goes_on_with_the_parents_clock(config, monkeypatch):
     monkeypatch.setattr(module, "run", lambda config, context, clock, **_: clocks.append(clock))
     made = parent.Parent(config)
     for number in (0, 0, 1):
-        made.worker_body(os.open(os.devnull, os.O_RDONLY), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), 1, number)
+        made.worker_body(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), 1, number, Gate())
     assert clocks == [made.clock] * 3
     assert Worker(config, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), made.clock, node=1, number=0, of_ids=5).clock is (
         made.clock
@@ -124,10 +127,11 @@ async def test_session_that_begins_during_the_stop_ends_as_well(config):
 def test_who_connects_during_the_stop_is_refused_at_once(config, monkeypatch):
     """The parent's sockets would let it wait for a greeting until the last session ends."""
     made = parent.Parent(config)
-    free = parent._bound(config.mx[0].__class__("127.0.0.1", 0), "POSTHOUSE_MX", shared=True)
+    free = bound(Listen("127.0.0.1", 0), "POSTHOUSE_MX", shared=True)
     port = free.getsockname()[1]
-    made.sockets = [[(Listener.MX, free)]]
-    made.children = [parent.Child("authd", lambda: None)]
+    made.listeners.of_worker = [[(Listener.MX, free)]]
+    made.listeners.listen()
+    made.children = [parent.Child("authd", lambda gate: None)]
     answers = []
 
     def end(children, within_s) -> None:

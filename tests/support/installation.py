@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -95,6 +95,7 @@ class Installation:
         }
         self.environment |= {f"POSTHOUSE_{name.upper()}": str(value) for name, value in settings.items()}
         self.server: subprocess.Popen[bytes] | None = None
+        self.finishing: list[subprocess.Popen[bytes]] = []  # that were taken over from
         self.log = data / "mailserver.log"
 
     # --- the database ------------------------------------------------------------------
@@ -158,6 +159,27 @@ class Installation:
         for port in (self.mx, self.submission):
             until(lambda port=port: self._greets(port), within_s=READY_WITHIN_S, what="the mailserver's greeting")
 
+    def begin_take_over(self, **settings: object) -> subprocess.Popen[bytes]:
+        """Start another one with --take-over; it isn't waited for."""
+        environment = self.environment | {f"POSTHOUSE_{name.upper()}": str(value) for name, value in settings.items()}
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "mailserver", "--take-over"], cwd=ROOT, env=environment, stdout=log, stderr=log,
+                stdin=subprocess.DEVNULL, start_new_session=True,
+            )
+
+    def take_over(self, **settings: object) -> None:
+        """Have another one take over; returns when it serves, while the one before may still finish its sessions."""
+        new = self.begin_take_over(**settings)
+        until(lambda: self._is_in_charge(new), within_s=READY_WITHIN_S, what="the take-over")
+        if self.server:
+            self.finishing.append(self.server)
+        self.server = new
+
+    def _is_in_charge(self, server: subprocess.Popen[bytes]) -> bool:
+        assert server.poll() is None, self.log.read_text()
+        return (self.data / "run" / "mailserver.lock").read_text() == f"{server.pid}\n"
+
     def _greets(self, port: int) -> bool:
         assert self.server is not None
         assert self.server.poll() is None, self.log.read_text()
@@ -174,13 +196,18 @@ class Installation:
                 self.server.terminate()
             self.server.wait(timeout=STOP_WITHIN_S)
             self.server = None
+        for server in self.finishing:
+            server.wait(timeout=STOP_WITHIN_S)
+        self.finishing.clear()
 
     def kill(self) -> None:
         """kill -9 of the parent and each of its processes at once (they are a group of their own)."""
-        if self.server is not None:
-            os.killpg(self.server.pid, signal.SIGKILL)
-            self.server.wait(timeout=10)
-            self.server = None
+        for server in (*self.finishing, *([self.server] if self.server is not None else [])):
+            with suppress(ProcessLookupError):
+                os.killpg(server.pid, signal.SIGKILL)
+            server.wait(timeout=10)
+        self.finishing.clear()
+        self.server = None
 
     def workers(self) -> list[int]:
         """The process ids of authd and the workers."""
