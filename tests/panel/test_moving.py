@@ -4,6 +4,7 @@ import dataclasses
 import io
 import os
 import stat
+import sys
 from pathlib import Path
 
 import pytest
@@ -266,6 +267,71 @@ def test_dovecot_here_shows_folders_flags_and_arrival(old_host, mailbox, move, s
         reader.discard()
 
 
+# --- an mbsync that goes wrong -----------------------------------------------------------------
+
+
+@pytest.fixture
+def pull(tmp_path, mailbox, monkeypatch):
+    """Pulls with a shell script in mbsync's place, which is given the account's folder; what is complained of."""
+    account = Account(1, mailbox, Host("localhost", 993), "ann", PASSWORD)
+    folder = tmp_path / "account"
+
+    def pull(script: str) -> str:
+        spy = tmp_path / "mbsync"
+        spy.write_text(f"#!/bin/sh\nfolder={folder}\n{script}\n")
+        spy.chmod(0o755)
+        monkeypatch.setattr(mbsync, "program", lambda: str(spy))
+        with mbsync.opened(folder) as lock:
+            return mbsync.pull(
+                account, folder, lock, plain=False, authority=None, without=(), progress=lambda waiting: None
+            )
+
+    pull.folder = folder
+    return pull
+
+
+def test_complaints_without_end_are_cut(pull):
+    with pytest.raises(mbsync.PullError) as refused:
+        pull("yes complaint | head -c 3000000 >&2; yes listed | head -c 3000000; exit 1")
+    assert 1000 < len(str(refused.value)) <= mbsync.MOST_OUTPUT
+
+
+def test_what_mbsync_keeps_in_memory_has_a_bound(pull, monkeypatch):
+    monkeypatch.setattr(mbsync, "MOST_MEMORY", 256 * 1024**2)
+    with pytest.raises(mbsync.PullError, match="MemoryError"):
+        pull(f"exec {sys.executable} -c 'import time\ntime.sleep(0.2)\nbytearray(400 * 1024**2)'")
+
+
+def test_far_side_that_gets_nowhere_is_given_up(pull, monkeypatch):
+    monkeypatch.setattr(mbsync, "PROGRESS_EVERY_S", 0.01)
+    monkeypatch.setattr(mbsync, "STALLED_S", 0.1)
+    with pytest.raises(mbsync.PullError, match="nothing new came from localhost:993"):
+        pull("exec sleep 600")
+
+
+def test_work_that_was_left_undone_is_told_whatever_the_exit_code(pull):
+    # With the disk full mbsync 1.4 ends with 0.
+    assert "cannot write" in pull('echo "cannot write" >&2; : >$folder/state/INBOX.journal')
+    assert pull("rm $folder/state/INBOX.journal") == ""
+
+
+def test_mbsync_that_outlives_the_command_keeps_the_account_locked(pull, monkeypatch, tmp_path):
+    def die(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mbsync, "_wait", die)  # as kill -9 would: nobody stops mbsync
+        patch.setattr(mbsync, "_stop", lambda process: left.append(process))
+        left: list = []
+        with pytest.raises(KeyboardInterrupt):
+            pull("exec sleep 600")
+    with pytest.raises(mbsync.PullError, match="another `mailbox migrate`"):
+        pull("exit 0")
+    left[0].kill()
+    left[0].wait()
+    assert pull("exit 0") == ""
+
+
 # --- publishing --------------------------------------------------------------------------------
 
 
@@ -332,6 +398,19 @@ def test_subscriptions_of_either_version_are_added_to(pulled):
     publish.publish(folder, home, publish.Published())
     assert (home / "subscriptions").read_text() == "V\t2\n\nSent\nINBOX\nWork\tBills\n"
     assert not (home / "subscriptions.lock").exists()
+
+
+def test_folder_within_a_folder_may_have_any_name(pulled):
+    folder, home = pulled
+    for name in ("Work", "Work/new", "Work/new/cur", "tmp"):
+        for part in ("cur", "new", "tmp"):
+            (folder / "folders" / name / part).mkdir(parents=True, exist_ok=True)
+        (folder / "folders" / name / "new" / f"1700000009.{name.count('/')}{len(name)}.host").write_bytes(letter(9))
+    publish.publish(folder, home, publish.Published())
+    assert {path.name: len(files(path)) for path in home.glob(".*")} == {
+        ".Work": 1, ".Work.new": 1, ".Work.new.cur": 1, ".tmp": 1,
+    }
+    assert not list(mbsync.pulled_files(folder))
 
 
 def test_files_are_the_maildirs_owners(pulled):
