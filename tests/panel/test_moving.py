@@ -413,6 +413,16 @@ def test_folder_within_a_folder_may_have_any_name(pulled):
     assert not list(mbsync.pulled_files(folder))
 
 
+@pytest.mark.parametrize(("there", "here"), [
+    (b"Entw\xc3\xbcrfe", b"Entw\xc3\xbcrfe"), (b"Entw\xfcrfe", b"Entw_rfe"), (b"a\x01b/c.d", b"a_b.c_d"),
+    (b"x" * 199 + b"\xc3\xbc", b"x" * 199), (b"x" * 199 + b"/yy", b"x" * 199),
+])
+def test_folder_gets_a_name_that_dovecot_shows(there, here):
+    found = publish.Published()
+    assert os.fsencode(publish._box(os.fsdecode(there), found)) == here
+    assert bool(found.renamed) == (there != here)
+
+
 def test_files_are_the_maildirs_owners(pulled):
     if os.geteuid() != 0:
         pytest.skip("only root can give files away")
