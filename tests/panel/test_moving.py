@@ -11,6 +11,7 @@ import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
 
+from panel import environment
 from panel.operations.moving import mbsync, publish
 from panel.operations.moving.accounts import Account, Host, parse_host, read_accounts
 from panel.tenants.changes import ServiceError
@@ -461,7 +462,7 @@ def test_list_is_read_with_titles_comments_quotes_and_own_hosts(tmp_path, mailbo
     ("shop@demo.test;ann;x\n", "line 1: it has 1 column: write address"),
     ("\nshop@demo.test,ann\n", "line 2: it has 2 columns"),
     ("shop@demo.test,ann,a,b,c\n", "line 1: it has 5 columns"),
-    ("shop@demo.test,ann,pass,word\x01\n", "line 1: 'word\\x01' is no mail host"),
+    ("shop@demo.test,ann,pass,word\x01\n", "line 1: its fourth column is no mail host"),
     ("nobody@demo.test,ann,x\n", "line 1: There is no mailbox nobody@demo.test"),
     ("no address,ann,x\n", "line 1: The address has no @"),
     ("shop@demo.test,ann,\n", "line 1: the remote password is empty"),
@@ -470,7 +471,7 @@ def test_list_is_read_with_titles_comments_quotes_and_own_hosts(tmp_path, mailbo
     ("shop@demo.test," + "u" * 500 + ",x\n", "line 1: the remote user"),
     ("shop@demo.test,ann,x\n\nshop@demo.test,ann,y\n", "line 3: shop@demo.test is pulled from ann in line 1 already"),
     ('shop@demo.test,ann,"x\n', "unexpected end of data"),
-    ("shop@demo.test,ann,x,old.test:99999\n", "line 1: 'old.test:99999' is no mail host"),
+    ("shop@demo.test,ann,x,old.test:99999\n", "line 1: its fourth column is no mail host"),
     ("# nothing\n", "holds no account"),
     (b"shop@demo.test,ann,x\n\xff\n", "line 2: it is not UTF-8"),
     ("a\nb\n", "line 2"),
@@ -479,6 +480,42 @@ def test_a_mistake_is_told_with_its_line_and_nothing_is_pulled(tmp_path, mailbox
     with pytest.raises(ServiceError) as refused:
         read(tmp_path, text)
     assert words in str(refused.value)
+    assert "word\x01" not in str(refused.value), "it may be the end of a password"
+
+
+
+@pytest.mark.parametrize(("store", "goes"), [
+    ("lmtp:192.0.2.9:24", False), ("maildir,lmtp:192.0.2.9:24", True), ("lmtp:127.0.0.1:24", True),
+    ("lmtp:/run/socket", True),
+])
+def test_mailbox_that_another_machine_stores_is_refused(tmp_path, mailbox, settings, store, goes):
+    settings.ENVIRONMENT = dataclasses.replace(settings.ENVIRONMENT, store=read_store(store))
+    if goes:
+        assert len(read(tmp_path, "shop@demo.test,ann,x\n")) == 1
+        return
+    with pytest.raises(ServiceError, match=r"line 1: shop@demo\.test is stored by LMTP at 192\.0\.2\.9:24"):
+        read(tmp_path, "shop@demo.test,ann,x\n")
+
+
+def read_store(text: str) -> environment.Store:
+    return environment.read({"POSTHOUSE_STORE": text}).store
+
+
+def test_under_root_the_state_is_the_mailservers_user(data, mailbox, move, monkeypatch):
+    became = []
+
+    class Users:
+        uid = data.stat().st_uid
+
+        def become(self) -> None:
+            became.append(list(data.iterdir()))
+            raise ServiceError("enough")
+
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setattr("panel.system_users.find", Users)
+    with pytest.raises(CommandError, match="enough"):
+        move(f"shop@demo.test,ann,{QUOTED}")
+    assert became == [[]], "before anything is kept"
 
 
 def test_a_line_needs_a_host_and_a_closed_mailbox_is_refused(tmp_path, mailbox):
