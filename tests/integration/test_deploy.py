@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from panel import environment
+from panel.operations import dovecot
 from tests.support.installation import ROOT, message, until
 from tests.support.postgres import free_port
 
@@ -53,11 +55,11 @@ class Run:
 
 @pytest.fixture
 def settings(open_folder: Path) -> dict[str, str]:
-    environment = {
+    inherited = {
         name: value for name, value in os.environ.items()
         if not name.startswith(("POSTHOUSE_", "DATABASE_URL", "DJANGO_SETTINGS_MODULE"))
     }
-    return environment | {
+    return inherited | {
         "POSTHOUSE_DATA": str(open_folder / "data"),
         "POSTHOUSE_HTTP": f"127.0.0.1:{free_port()}",
         "POSTHOUSE_MX": f"127.0.0.1:{free_port()}",
@@ -233,8 +235,10 @@ def test_restart_loses_no_request_and_no_session(start, settings):
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root changes users")
 def test_under_root_no_program_but_dovecots_own_stays_root_and_the_state_is_posthouses(start, settings):
-    run = start()
-    run.wait_until_ready()
+    # Stored by Dovecot, which is then vmail, and read back.
+    run = start(POSTHOUSE_STORE=f"lmtp:{dovecot.lmtp_socket(environment.read(settings))}")
+    lines = run.wait_until_ready()
+    assert not Path("/usr/lib/dovecot/lmtp").exists() or any("was read back over IMAP" in line for line in lines)
     owners = {}
     for child in Path(f"/proc/{run.process.pid}/task/{run.process.pid}/children").read_text().split():
         command = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")

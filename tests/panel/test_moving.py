@@ -4,12 +4,14 @@ import dataclasses
 import io
 import os
 import stat
+import sys
 from pathlib import Path
 
 import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
 
+from panel import environment
 from panel.operations.moving import mbsync, publish
 from panel.operations.moving.accounts import Account, Host, parse_host, read_accounts
 from panel.tenants.changes import ServiceError
@@ -266,6 +268,71 @@ def test_dovecot_here_shows_folders_flags_and_arrival(old_host, mailbox, move, s
         reader.discard()
 
 
+# --- an mbsync that goes wrong -----------------------------------------------------------------
+
+
+@pytest.fixture
+def pull(tmp_path, mailbox, monkeypatch):
+    """Pulls with a shell script in mbsync's place, which is given the account's folder; what is complained of."""
+    account = Account(1, mailbox, Host("localhost", 993), "ann", PASSWORD)
+    folder = tmp_path / "account"
+
+    def pull(script: str) -> str:
+        spy = tmp_path / "mbsync"
+        spy.write_text(f"#!/bin/sh\nfolder={folder}\n{script}\n")
+        spy.chmod(0o755)
+        monkeypatch.setattr(mbsync, "program", lambda: str(spy))
+        with mbsync.opened(folder) as lock:
+            return mbsync.pull(
+                account, folder, lock, plain=False, authority=None, without=(), progress=lambda waiting: None
+            )
+
+    pull.folder = folder
+    return pull
+
+
+def test_complaints_without_end_are_cut(pull):
+    with pytest.raises(mbsync.PullError) as refused:
+        pull("yes complaint | head -c 3000000 >&2; yes listed | head -c 3000000; exit 1")
+    assert 1000 < len(str(refused.value)) <= mbsync.MOST_OUTPUT
+
+
+def test_what_mbsync_keeps_in_memory_has_a_bound(pull, monkeypatch):
+    monkeypatch.setattr(mbsync, "MOST_MEMORY", 256 * 1024**2)
+    with pytest.raises(mbsync.PullError, match="MemoryError"):
+        pull(f"exec {sys.executable} -c 'import time\ntime.sleep(0.2)\nbytearray(400 * 1024**2)'")
+
+
+def test_far_side_that_gets_nowhere_is_given_up(pull, monkeypatch):
+    monkeypatch.setattr(mbsync, "PROGRESS_EVERY_S", 0.01)
+    monkeypatch.setattr(mbsync, "STALLED_S", 0.1)
+    with pytest.raises(mbsync.PullError, match="nothing new came from localhost:993"):
+        pull("exec sleep 600")
+
+
+def test_work_that_was_left_undone_is_told_whatever_the_exit_code(pull):
+    # With the disk full mbsync 1.4 ends with 0.
+    assert "cannot write" in pull('echo "cannot write" >&2; : >$folder/state/INBOX.journal')
+    assert pull("rm $folder/state/INBOX.journal") == ""
+
+
+def test_mbsync_that_outlives_the_command_keeps_the_account_locked(pull, monkeypatch, tmp_path):
+    def die(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mbsync, "_wait", die)  # as kill -9 would: nobody stops mbsync
+        patch.setattr(mbsync, "_stop", lambda process: left.append(process))
+        left: list = []
+        with pytest.raises(KeyboardInterrupt):
+            pull("exec sleep 600")
+    with pytest.raises(mbsync.PullError, match="another `mailbox migrate`"):
+        pull("exit 0")
+    left[0].kill()
+    left[0].wait()
+    assert pull("exit 0") == ""
+
+
 # --- publishing --------------------------------------------------------------------------------
 
 
@@ -334,6 +401,29 @@ def test_subscriptions_of_either_version_are_added_to(pulled):
     assert not (home / "subscriptions.lock").exists()
 
 
+def test_folder_within_a_folder_may_have_any_name(pulled):
+    folder, home = pulled
+    for name in ("Work", "Work/new", "Work/new/cur", "tmp"):
+        for part in ("cur", "new", "tmp"):
+            (folder / "folders" / name / part).mkdir(parents=True, exist_ok=True)
+        (folder / "folders" / name / "new" / f"1700000009.{name.count('/')}{len(name)}.host").write_bytes(letter(9))
+    publish.publish(folder, home, publish.Published())
+    assert {path.name: len(files(path)) for path in home.glob(".*")} == {
+        ".Work": 1, ".Work.new": 1, ".Work.new.cur": 1, ".tmp": 1,
+    }
+    assert not list(mbsync.pulled_files(folder))
+
+
+@pytest.mark.parametrize(("there", "here"), [
+    (b"Entw\xc3\xbcrfe", b"Entw\xc3\xbcrfe"), (b"Entw\xfcrfe", b"Entw_rfe"), (b"a\x01b/c.d", b"a_b.c_d"),
+    (b"x" * 199 + b"\xc3\xbc", b"x" * 199), (b"x" * 199 + b"/yy", b"x" * 199),
+])
+def test_folder_gets_a_name_that_dovecot_shows(there, here):
+    found = publish.Published()
+    assert os.fsencode(publish._box(os.fsdecode(there), found)) == here
+    assert bool(found.renamed) == (there != here)
+
+
 def test_files_are_the_maildirs_owners(pulled):
     if os.geteuid() != 0:
         pytest.skip("only root can give files away")
@@ -372,7 +462,7 @@ def test_list_is_read_with_titles_comments_quotes_and_own_hosts(tmp_path, mailbo
     ("shop@demo.test;ann;x\n", "line 1: it has 1 column: write address"),
     ("\nshop@demo.test,ann\n", "line 2: it has 2 columns"),
     ("shop@demo.test,ann,a,b,c\n", "line 1: it has 5 columns"),
-    ("shop@demo.test,ann,pass,word\x01\n", "line 1: 'word\\x01' is no mail host"),
+    ("shop@demo.test,ann,pass,word\x01\n", "line 1: its fourth column is no mail host"),
     ("nobody@demo.test,ann,x\n", "line 1: There is no mailbox nobody@demo.test"),
     ("no address,ann,x\n", "line 1: The address has no @"),
     ("shop@demo.test,ann,\n", "line 1: the remote password is empty"),
@@ -381,7 +471,7 @@ def test_list_is_read_with_titles_comments_quotes_and_own_hosts(tmp_path, mailbo
     ("shop@demo.test," + "u" * 500 + ",x\n", "line 1: the remote user"),
     ("shop@demo.test,ann,x\n\nshop@demo.test,ann,y\n", "line 3: shop@demo.test is pulled from ann in line 1 already"),
     ('shop@demo.test,ann,"x\n', "unexpected end of data"),
-    ("shop@demo.test,ann,x,old.test:99999\n", "line 1: 'old.test:99999' is no mail host"),
+    ("shop@demo.test,ann,x,old.test:99999\n", "line 1: its fourth column is no mail host"),
     ("# nothing\n", "holds no account"),
     (b"shop@demo.test,ann,x\n\xff\n", "line 2: it is not UTF-8"),
     ("a\nb\n", "line 2"),
@@ -390,6 +480,42 @@ def test_a_mistake_is_told_with_its_line_and_nothing_is_pulled(tmp_path, mailbox
     with pytest.raises(ServiceError) as refused:
         read(tmp_path, text)
     assert words in str(refused.value)
+    assert "word\x01" not in str(refused.value), "it may be the end of a password"
+
+
+
+@pytest.mark.parametrize(("store", "goes"), [
+    ("lmtp:192.0.2.9:24", False), ("maildir,lmtp:192.0.2.9:24", True), ("lmtp:127.0.0.1:24", True),
+    ("lmtp:/run/socket", True),
+])
+def test_mailbox_that_another_machine_stores_is_refused(tmp_path, mailbox, settings, store, goes):
+    settings.ENVIRONMENT = dataclasses.replace(settings.ENVIRONMENT, store=read_store(store))
+    if goes:
+        assert len(read(tmp_path, "shop@demo.test,ann,x\n")) == 1
+        return
+    with pytest.raises(ServiceError, match=r"line 1: shop@demo\.test is stored by LMTP at 192\.0\.2\.9:24"):
+        read(tmp_path, "shop@demo.test,ann,x\n")
+
+
+def read_store(text: str) -> environment.Store:
+    return environment.read({"POSTHOUSE_STORE": text}).store
+
+
+def test_under_root_the_state_is_the_mailservers_user(data, mailbox, move, monkeypatch):
+    became = []
+
+    class Users:
+        uid = data.stat().st_uid
+
+        def become(self) -> None:
+            became.append(list(data.iterdir()))
+            raise ServiceError("enough")
+
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setattr("panel.system_users.find", Users)
+    with pytest.raises(CommandError, match="enough"):
+        move(f"shop@demo.test,ann,{QUOTED}")
+    assert became == [[]], "before anything is kept"
 
 
 def test_a_line_needs_a_host_and_a_closed_mailbox_is_refused(tmp_path, mailbox):

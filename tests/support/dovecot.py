@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from panel import system_users
+from panel import environment, system_users
+from panel.operations import dovecot
 from tests.support.installation import PASSWORD, ROOT, Installation, until
 
 PROGRAM = "/usr/sbin/dovecot"
@@ -46,6 +47,10 @@ class Dovecot:
         self.log = installation.data.parent / "dovecot.log"
         self.process: subprocess.Popen[bytes] | None = None
         self.folder: Path | None = None
+
+    @property
+    def lmtp_socket(self) -> Path:
+        return dovecot.lmtp_socket(environment.read(self.installation.environment))
 
     def start(self) -> None:
         """Write its configuration, start it and wait for its greeting."""

@@ -47,10 +47,14 @@ def posthouse(installation: Installation) -> Installation:
 
 @pytest.fixture
 def reading(template: Template, open_folder: Path) -> Iterator[Dovecot]:
-    """The demo's tenant on a running mailserver, and a Dovecot that lets its people read."""
+    """The demo's tenant on a running mailserver, and a Dovecot that lets its people read.
+
+    It stores as well, by LMTP, for the domains that say so.
+    """
     installation = Installation(template, open_folder / "data")
     installation.build_demo()
     made = Dovecot(installation)
+    installation.environment["POSTHOUSE_STORE"] = f"maildir,lmtp:{made.lmtp_socket}"
     try:
         installation.start(module=prepare(installation))
         made.start()

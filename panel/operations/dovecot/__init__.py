@@ -14,9 +14,11 @@ from pathlib import Path
 
 from panel.environment import Environment
 from panel.operations.dovecot import version_2_3
-from panel.operations.dovecot.place import NoConfiguration, Owners, check, folder, owners
+from panel.operations.dovecot.place import NoConfiguration, Owners, check, folder, lmtp_socket, owners
 
-__all__ = ["NoConfiguration", "Owners", "authd_configuration", "configuration", "folder", "owners", "write"]
+__all__ = [
+    "NoConfiguration", "Owners", "authd_configuration", "configuration", "folder", "lmtp_socket", "owners", "write",
+]
 
 PROGRAM = Path("/usr/sbin/dovecot")
 PACKAGES = "dovecot-imapd dovecot-pop3d dovecot-lmtpd dovecot-sieve dovecot-managesieved"

@@ -11,6 +11,7 @@ from pathlib import Path
 from panel import system_users
 from panel.environment import DOVECOT_SOCKET, SOCKET_PATH_BYTES, Environment
 
+LMTP_SOCKET = "posthouse-lmtp"
 LONGEST_SOCKET = "run/token-login/imap-urlauth"
 _PLAIN_PATH = re.compile(r"[\w./+@:,=-]+", re.ASCII)
 
@@ -64,6 +65,11 @@ def folder(environment: Environment) -> Path:
         name = hashlib.blake2b(os.fsencode(environment.data), digest_size=8).hexdigest()
         return Path("/run/posthouse") / name
     return environment.data / "dovecot"
+
+
+def lmtp_socket(environment: Environment) -> Path:
+    """Where Dovecot takes mail by LMTP: what POSTHOUSE_STORE names, if this Dovecot is to store it."""
+    return folder(environment) / "run" / LMTP_SOCKET
 
 
 def check(environment: Environment) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from panel.environment import DOVECOT_SOCKET, Environment, Listen, dovecot_key, secret_key
-from panel.operations.dovecot.place import Owners
+from panel.operations.dovecot.place import LMTP_SOCKET, Owners
 
 VERSION = "2.3"
 AUTHD_PART = "authd.conf.ext"
@@ -23,7 +23,7 @@ def configuration(environment: Environment, owners: Owners, place: Path) -> str:
             _users(owners),
             _tls(environment),
             _listeners(environment, owners),
-            _logins(place),
+            _logins(owners, place),
             _mail(environment),
             _quota(),
             _sieve(),
@@ -122,7 +122,7 @@ service managesieve-login {{
 }}
 service lmtp {{
   user = {owners.mail}
-  unix_listener posthouse-lmtp {{
+  unix_listener {LMTP_SOCKET} {{
     mode = 0600
     user = {owners.service}
   }}
@@ -143,7 +143,7 @@ def _inet_listeners(name: str, listens: Sequence[Listen], *, ssl: bool) -> str:
     return "\n".join(lines)
 
 
-def _logins(place: Path) -> str:
+def _logins(owners: Owners, place: Path) -> str:
     return f"""# --- logins: authd decides ----------------------------------------------------------------
 auth_mechanisms = plain login
 # Empty: every character; else +, ' and UTF-8 would be refused before authd is asked.
@@ -170,6 +170,8 @@ passdb {{
 userdb {{
   driver = dict
   args = {place / AUTHD_PART}
+  # LMTP's process, which is this user's, may ask about mailboxes of its own user alone.
+  default_fields = uid={owners.mail} gid={owners.mail_group}
 }}
 """
 

@@ -10,7 +10,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from panel.environment import STANDARD_PORTS
+from django.conf import settings
+
+from panel.environment import STANDARD_PORTS, Listen
 from panel.mailboxes.models import Mailbox
 from panel.mailboxes.services import find_mailbox
 from panel.rules.addresses import BadAddress, canonical_domain
@@ -136,13 +138,36 @@ def _account(line: int, row: list[str], host: Host | None) -> Account:
     for name, text in (("remote user", user), ("remote password", password)):
         if not text or len(text.encode(errors="replace")) > MOST_TEXT or _CONTROLS.search(text):
             raise ServiceError(f"the {name} is empty, too long, or holds a control character.")
-    where = parse_host(others[0]) if others and others[0].strip() else host
+    where = _own_host(others[0]) if others and others[0].strip() else host
     if where is None:
         raise ServiceError("it names no host: write one in the fourth column, or --from HOST.")
     mailbox = find_mailbox(address)
     if mailbox.status == Status.CLOSED:
         raise ServiceError(f"{mailbox} is closed.")
+    if _is_stored_elsewhere(mailbox):
+        raise ServiceError(
+            f"{mailbox} is stored by LMTP at {settings.ENVIRONMENT.store.lmtp}, and nobody would read what comes "
+            "here: pull it where its Dovecot is."
+        )
     return Account(line, mailbox, where, user, password)
+
+
+def _own_host(text: str) -> Host:
+    try:
+        return parse_host(text)
+    except ServiceError:
+        # Not shown: it may be the end of a password.
+        raise ServiceError(
+            "its fourth column is no mail host: write HOST or HOST:PORT; a password with a comma goes in double quotes."
+        ) from None
+
+
+def _is_stored_elsewhere(mailbox: Mailbox) -> bool:
+    """Whether another machine has its mail. A Unix socket and loopback lead to a Dovecot on our Maildirs."""
+    store = settings.ENVIRONMENT.store
+    if (mailbox.address.domain.store or store.default) != "lmtp":
+        return False
+    return isinstance(store.lmtp, Listen) and not store.lmtp.is_loopback
 
 
 def hosts_beyond_loopback(accounts: Iterable[Account]) -> list[str]:

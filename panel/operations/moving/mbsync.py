@@ -18,17 +18,25 @@ import fcntl
 import hashlib
 import os
 import re
+import resource
 import shutil
 import subprocess
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 from panel.operations.moving.accounts import Account, Host
 
 TIMEOUT_S = 60  # of the connection and of each wait for the far side
 PROGRESS_EVERY_S = 10.0
 STOP_WITHIN_S = 15.0
-MOST_OUTPUT = 4000  # characters kept of what mbsync says
+STALLED_S = 1800.0  # nothing new for so long; mbsync's own bound starts anew with every byte
+# A far side that lists folders, or complains, without end must not take this machine with it.
+MOST_MEMORY = 1024**3
+MOST_OUTPUT = 4000  # bytes kept of what mbsync says
+MOST_LISTED = 256 * 1024  # bytes of far folders' names
 FOLDERS = ("inbox", "folders", "state", "ready")
 
 
@@ -48,8 +56,8 @@ def folder_of(data: Path, account: Account) -> Path:
 
 
 @contextlib.contextmanager
-def opened(folder: Path) -> Iterator[None]:
-    """Make the account's folder and hold its lock. Raises PullError when another command holds it."""
+def opened(folder: Path) -> Iterator[int]:
+    """Make the account's folder and hold its lock; the lock's descriptor. Raises PullError when another holds it."""
     for each in (folder.parent, folder, *(folder / name for name in FOLDERS)):
         each.mkdir(mode=0o700, parents=True, exist_ok=True)
         # A setgid bit above would be inherited, with the group that it is for.
@@ -61,27 +69,36 @@ def opened(folder: Path) -> Iterator[None]:
         os.close(lock)
         raise PullError("another `mailbox migrate` works on it; wait for its end.") from None
     try:
-        yield
+        yield lock
     finally:
         os.close(lock)
 
 
 def pull(
-    account: Account, folder: Path, *, plain: bool, authority: Path | None, without: Sequence[str],
+    account: Account, folder: Path, lock: int, *, plain: bool, authority: Path | None, without: Sequence[str],
     progress: Callable[[int], None],
 ) -> str:
     """Pull what is new. What mbsync complained of, empty when all went well.
 
+    `lock` is `opened`'s: mbsync holds it as well, for it may outlive this process.
     `progress` is told every ten seconds how many messages wait to be published. Raises
     PullError when it never got as far as the messages (no connection, wrong password), or was
     killed: what it had written by then must wait until its next run has found it again.
     """
     config = configuration(account, folder, plain=plain, authority=authority, without=without)
-    code, said = _run(["-q", "all"], config, account, lambda: progress(_pulled(folder)))
-    if not code:
+    def look() -> int:
+        count = _pulled(folder)
+        progress(count)
+        return count + sum(entry.stat().st_size for entry in os.scandir(folder / "state"))
+
+    code, said = _run(["-q", "all"], config, account, look, also=[lock])
+    if not code and not any(path.suffix == ".journal" for path in (folder / "state").iterdir()):
         return ""
+    if not code:
+        # With the disk full it ends like that.
+        return f"mbsync left its work undone, as when the disk is full: {said}"
     if code < 0:
-        raise PullError(f"mbsync was killed by signal {-code}.")
+        raise PullError(f"mbsync was killed by signal {-code}: {said}")
     if not _pulled(folder) and not any((folder / "state").iterdir()):
         raise PullError(said)
     return said
@@ -94,7 +111,7 @@ def list_folders(
     for name in FOLDERS:
         (scratch / name).mkdir()
     config = configuration(account, scratch, plain=plain, authority=authority, without=without)
-    code, said = _run(["-q", "-l", "all"], config, account, lambda: None, both=True)
+    code, said = _run(["-q", "-l", "all"], config, account, lambda: 0, both=True)
     if code:
         raise PullError(said)
     return sorted(said.splitlines())
@@ -147,9 +164,14 @@ def _quoted(text: str) -> str:
 
 
 def _run(
-    arguments: list[str], config: str, account: Account, waiting: Callable[[], None], *, both: bool = False
+    arguments: list[str], config: str, account: Account, look: Callable[[], int], *, both: bool = False,
+    also: Sequence[int] = (),
 ) -> tuple[int, str]:
-    """mbsync's exit code and what it said on standard error (`both`: or on standard output, if it ended well)."""
+    """mbsync's exit code and what it said on standard error (`both`: or on standard output, if it ended well).
+
+    `look` is called now and then; while its answers change, mbsync gets on. Raises PullError when it doesn't.
+    `also`: descriptors that it gets.
+    """
     path = program()
     if path is None:
         raise PullError("mbsync isn't installed.")
@@ -158,35 +180,68 @@ def _run(
         os.write(descriptor, config.encode())
         os.lseek(descriptor, 0, os.SEEK_SET)
         process = subprocess.Popen(  # noqa: S603 (no shell; the arguments are ours)
-            [path, "-c", f"/dev/fd/{descriptor}", *arguments], pass_fds=[descriptor], stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", umask=0o077,
+            [path, "-c", f"/dev/fd/{descriptor}", *arguments], pass_fds=[descriptor, *also], stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, umask=0o077,
             env={"PATH": os.environ.get("PATH", ""), "HOME": "/nonexistent", "LC_ALL": "C"},
         )
     finally:
         os.close(descriptor)
     try:
-        while True:
-            try:
-                out, err = process.communicate(timeout=PROGRESS_EVERY_S)
-                break
-            except subprocess.TimeoutExpired:
-                waiting()
+        with contextlib.suppress(ProcessLookupError):  # it has ended already
+            resource.prlimit(process.pid, resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
+        out, err = _Kept(process.stdout, MOST_LISTED), _Kept(process.stderr, MOST_OUTPUT)
+        _wait(process, account, look)
     except BaseException:
         _stop(process)
         raise
-    said = out if both and not process.returncode else err
-    said = said.replace(account.password, "…").strip()[:MOST_OUTPUT]
+    said = out.text() if both and not process.returncode else err.text()
+    said = said.replace(account.password, "…").strip()
     return process.returncode, said or f"mbsync ended with {process.returncode}"
 
 
-def _stop(process: "subprocess.Popen[str]") -> None:
+class _Kept:
+    """Reads a pipe to its end in a thread, and keeps the first bytes."""
+
+    def __init__(self, pipe: IO[bytes] | None, most: int) -> None:
+        assert pipe is not None
+        self._pipe, self._most, self._kept = pipe, most, b""
+        self._thread = threading.Thread(target=self._read, name="mbsync-output", daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        with self._pipe:
+            while block := os.read(self._pipe.fileno(), 65536):
+                self._kept += block[: self._most - len(self._kept)]
+
+    def text(self) -> str:
+        """What was kept; the writer must have ended."""
+        self._thread.join(STOP_WITHIN_S)
+        return self._kept.decode(errors="replace")
+
+
+def _wait(process: "subprocess.Popen[bytes]", account: Account, look: Callable[[], int]) -> None:
+    """Until it ends. Raises PullError when nothing changes any more."""
+    last, changed_s = None, time.monotonic()
+    while True:
+        try:
+            process.wait(PROGRESS_EVERY_S)
+            return
+        except subprocess.TimeoutExpired:
+            found, now_s = look(), time.monotonic()
+        if found != last:
+            last, changed_s = found, now_s
+        elif now_s - changed_s > STALLED_S:
+            raise PullError(f"nothing new came from {account.host} for {STALLED_S / 60:.0f} minutes.")
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> None:
     """Its journal lets the next run take up where this one ended."""
     process.terminate()
     try:
-        process.communicate(timeout=STOP_WITHIN_S)
+        process.wait(STOP_WITHIN_S)
     except subprocess.TimeoutExpired:
         process.kill()
-        process.communicate()
+        process.wait()
 
 
 def _pulled(folder: Path) -> int:
@@ -210,12 +265,11 @@ def pulled_folders(folder: Path) -> Iterator[tuple[Path, str]]:
 
 def _maildirs(root: Path, name: str) -> Iterator[tuple[Path, str]]:
     names = {entry.name for entry in os.scandir(root) if entry.is_dir(follow_symlinks=False)}
-    is_maildir = bool(name) and names >= {"cur", "new", "tmp"}
-    if is_maildir:
+    if name and names >= {"cur", "new", "tmp"}:
         yield root, name
+    # Into cur, new and tmp as well: a folder may be called Work/new, and lies within Work's then.
     for each in sorted(names):
-        if not (is_maildir and each in ("cur", "new", "tmp")):
-            yield from _maildirs(root / each, f"{name}/{each}" if name else each)
+        yield from _maildirs(root / each, f"{name}/{each}" if name else each)
 
 
 def forget(folder: Path) -> None:

@@ -29,7 +29,8 @@ LOCK_STALE_S = 120.0  # Dovecot's own bound for a dotlock of subscriptions
 MOST_NAME = 200  # bytes of a folder's name; a file system's bound is 255
 INBOX = "INBOX"
 _BASE = re.compile(r"[^:]*")
-_UNFIT = re.compile(r"[.\x00-\x1f\x7f]")
+# Surrogates: bytes that are no UTF-8. Dovecot shows a folder of such a name to nobody.
+_UNFIT = re.compile(r"[.\x00-\x1f\x7f\ud800-\udfff]")
 _MBSYNC_UID = re.compile(r",U=\d+")
 _TUID = re.compile(rb"^X-TUID: [^\r\n]*\n", re.MULTILINE | re.IGNORECASE)
 
@@ -82,7 +83,7 @@ def _box(name: str, found: Published) -> str:
         return INBOX
     here = ".".join(_UNFIT.sub("_", level) or "_" for level in name.split("/"))
     if len(os.fsencode(here)) > MOST_NAME:
-        here = os.fsdecode(os.fsencode(here)[:MOST_NAME]).rstrip(".")
+        here = os.fsencode(here)[:MOST_NAME].decode(errors="ignore").rstrip(".")
     if here != name.replace("/", "."):
         found.renamed[name] = here.replace(".", "/")
     return here

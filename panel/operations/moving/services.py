@@ -70,11 +70,11 @@ def _migrate_one(account: Account, options: Options, *, progress: Callable[[int]
     began_s = time.monotonic()
     folder = mbsync.folder_of(options.data, account)
     try:
-        with mbsync.opened(folder):
+        with mbsync.opened(folder) as lock:
             # Published is only after an mbsync that ended by itself: one that was cut short must
             # first find again what it had written, in the next run.
             result.error = mbsync.pull(
-                account, folder, plain=options.plain, authority=options.authority, without=options.without,
+                account, folder, lock, plain=options.plain, authority=options.authority, without=options.without,
                 progress=progress,
             )
             maildir = options.data / "mail" / account.mailbox.opaque_id[:2] / account.mailbox.opaque_id / "Maildir"

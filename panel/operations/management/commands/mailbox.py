@@ -1,11 +1,13 @@
 """Mailboxes on the command line."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from django.conf import settings
 from django.core.management.base import CommandError
 
+from panel import system_users
 from panel.mailboxes.models import Mailbox
 from panel.mailboxes.services import create_mailbox, find_mailbox, set_password
 from panel.operations.management import base
@@ -147,6 +149,7 @@ class Command(base.Command):
             raise ServiceError(f"Passwords don't go to {outside[0]} without TLS: --plain is for loopback.")
         if path.stat().st_mode & 0o077:
             self.say(f"{path} holds passwords, and others than its owner may read it: chmod 600 {path}")
+        self._leave_root(settings.ENVIRONMENT.data)
         options = Options(settings.ENVIRONMENT.data, plain, authority, tuple(without), last)
         if dry_run:
             results = rehearse(found, options, say=self.say)
@@ -154,6 +157,12 @@ class Command(base.Command):
             results = migrate(found, options, say=self.say, actor=None)
             self.say("")
         self._report(results, dry_run)
+
+    def _leave_root(self, data: Path) -> None:
+        """What comes from another host is no work for root, and what is kept of it is the mailserver's."""
+        users = system_users.find() if os.geteuid() == 0 else None
+        if users and data.stat().st_uid == users.uid:
+            users.become()
 
     def _report(self, results: Sequence[Result], dry_run: bool) -> None:
         failed = [result for result in results if result.error]
