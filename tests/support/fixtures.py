@@ -48,7 +48,8 @@ def posthouse(installation: Installation) -> Installation:
 @pytest.fixture
 def reading(template: Template, open_folder: Path) -> Iterator[Dovecot]:
     """The demo's tenant on a running mailserver, and a Dovecot that lets its people read."""
-    installation = Installation(template, open_folder / "data")
+    # A name that a configuration must quote.
+    installation = Installation(template, open_folder / "shop's data")
     installation.build_demo()
     made = Dovecot(installation)
     try:
