@@ -191,14 +191,14 @@ def _may_read(settings: Environment) -> bool:
     if not dovecot.PROGRAM.exists():
         _say(f"without reading by IMAP and POP3: Dovecot is missing (apt-get install {dovecot.PACKAGES})")
         return False
-    version = dovecot.installed_version()
-    if not version.startswith(f"{dovecot.VERSION}."):
-        _say(f"without reading by IMAP and POP3: this is Dovecot {version}, and {dovecot.VERSION} is needed")
-        return False
     try:
-        dovecot.configuration(settings, dovecot.owners())
+        version = dovecot.rendered_version()
+        dovecot.configuration(settings, dovecot.owners(), version)
     except dovecot.NoConfiguration as error:
         _say(f"without reading by IMAP and POP3: {error}")
+        return False
+    if missing := dovecot.missing_packages(version):
+        _say(f"without reading by IMAP and POP3: Dovecot {version} needs more here (apt-get install {missing})")
         return False
     return True
 

@@ -6,8 +6,8 @@ answer is, is decided in authenticator.py.
 Workers ask over a Unix socket, a JSON object a line, many at once, answers out of order:
 {"id", "login", "password", "ip", "protocol"} → {"id", "verdict", "credential_id", "login", "fingerprint"}.
 The panel asks there about its own sign-ins (panel/rules/sign_in).
-Dovecot asks over another one, in its dict protocol (dict_protocol.py), one look-up at a
-time on each of its connections.
+Dovecot asks over another one, 2.3 in its dict protocol (dict_protocol.py), 2.4 by our Lua
+script (lua_protocol.py), one look-up at a time on each of its connections.
 """
 
 import asyncio
@@ -21,13 +21,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import django
 import uvloop
 from django.apps import apps
 from django.conf import settings
 
-from mailserver import dict_protocol, hashing, log
+from mailserver import dict_protocol, hashing, log, lua_protocol
 from mailserver.authenticator import Answer, Authenticator, canonical
 from mailserver.clock import Clock
 from mailserver.config import Config
@@ -119,6 +120,14 @@ class _Server(Lines):
         )
 
 
+class _Wire(Protocol):
+    """How one version of Dovecot is answered."""
+
+    def found(self, facts: Mapping[str, str]) -> bytes: ...
+    def failed(self, because: str) -> bytes: ...
+    def quota(self, size_bytes: int) -> Mapping[str, str]: ...
+
+
 class _Dovecot:
     """What Dovecot asks: the same logins as the workers', and where a mailbox lies."""
 
@@ -150,28 +159,30 @@ class _Dovecot:
 
     async def _answer(self, line: bytes) -> bytes:
         """The answer, within the deadline: one that comes late blocks a process of Dovecot's. Raises BadLine."""
-        lookup = dict_protocol.parse(line, self._key)
+        by_lua = line.startswith(lua_protocol.QUESTIONS)
+        lookup = lua_protocol.parse(line) if by_lua else dict_protocol.parse(line, self._key)
+        wire: _Wire = lua_protocol if by_lua else dict_protocol
         try:
             async with asyncio.timeout(ASK_DEADLINE_S):
-                facts = await self._facts(lookup)
+                facts = await self._facts(lookup, wire)
         except (DirectoryUnavailable, TimeoutError):
-            return dict_protocol.failed("can't be checked just now")
+            return wire.failed("can't be checked just now")
         except Exception:
             log.fault("a login could not be checked", login=lookup.login)
-            return dict_protocol.failed("internal error")
-        return dict_protocol.found(facts) if facts else dict_protocol.NOT_FOUND
+            return wire.failed("internal error")
+        return wire.found(facts) if facts else dict_protocol.NOT_FOUND
 
-    async def _facts(self, lookup: PasswordLookup | UserLookup) -> Mapping[str, str]:
+    async def _facts(self, lookup: PasswordLookup | UserLookup, wire: _Wire) -> Mapping[str, str]:
         """The fields of the answer; none for no. Raises DirectoryUnavailable."""
         if isinstance(lookup, UserLookup):
-            return await self._place(lookup.login)
+            return await self._place(lookup.login, wire)
         answer = await self._authenticator.check(lookup.login, lookup.password, lookup.ip, lookup.protocol)
         if answer.verdict in ("unavailable", "locked"):
             raise DirectoryUnavailable
         # "nopassword": the password has been compared here, and Dovecot need not know what with.
         return {"user": answer.login, "nopassword": "y"} if answer.verdict == "ok" else {}
 
-    async def _place(self, login: str) -> Mapping[str, str]:
+    async def _place(self, login: str, wire: _Wire) -> Mapping[str, str]:
         try:
             box = await self._directory.mailbox(parse_address(login).canonical)
         except BadAddress:
@@ -180,7 +191,7 @@ class _Dovecot:
             return {}
         place = {"user": str(box.address), "home": str(self._config.maildir(box.opaque_id).parent)}
         if box.quota_bytes is not None:
-            place["quota_rule"] = f"*:bytes={box.quota_bytes}"
+            place |= wire.quota(box.quota_bytes)
         return place
 
 

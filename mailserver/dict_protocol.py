@@ -65,8 +65,8 @@ def parse(line: bytes, key: bytes) -> PasswordLookup | UserLookup:
     if not line.startswith(LOOK_UP):
         raise BadLine("no look-up")
     path, tab, user = line[1:].partition(b"\t")
-    login = _text(user.partition(b"\t")[0])
-    shared, _, rest = _text(path).partition("/")
+    login = text(user.partition(b"\t")[0])
+    shared, _, rest = text(path).partition("/")
     kind, _, rest = rest.partition("/")
     if not tab or shared != "shared":
         raise BadLine("a look-up in shared/, with the user behind a tab")
@@ -79,17 +79,22 @@ def parse(line: bytes, key: bytes) -> PasswordLookup | UserLookup:
     user_again, _, sealed = rest.rpartition("/")  # a login may hold a slash
     if user_again != login:
         raise BadLine("the key is another user's")
-    return PasswordLookup(protocol, _address(ip), login, _open(sealed, key))
+    return PasswordLookup(protocol, client_address(ip), login, _open(sealed, key))
 
 
 def found(facts: Mapping[str, str]) -> bytes:
     """The answer with these fields."""
-    return b"O" + _escape(json.dumps(facts, separators=(",", ":")).encode()) + b"\n"
+    return b"O" + escape(json.dumps(facts, separators=(",", ":")).encode()) + b"\n"
+
+
+def quota(size_bytes: int) -> Mapping[str, str]:
+    """The field that says how much a mailbox may hold."""
+    return {"quota_rule": f"*:bytes={size_bytes}"}
 
 
 def failed(because: str) -> bytes:
     """The answer that makes Dovecot say "temporary failure"; `because` goes to its log."""
-    return b"F" + _escape(because.encode()) + b"\n"
+    return b"F" + escape(because.encode()) + b"\n"
 
 
 def _open(sealed: str, key: bytes) -> str:
@@ -105,14 +110,16 @@ def _open(sealed: str, key: bytes) -> str:
         raise BadLine("the password is sealed with another key") from None
 
 
-def _address(text: str) -> str:
+def client_address(value: str) -> str:
+    """The canonical form of an address. Raises BadLine."""
     try:
-        return str(ipaddress.ip_address(text))
+        return str(ipaddress.ip_address(value))
     except ValueError:
         raise BadLine("no client's address") from None
 
 
-def _text(value: bytes) -> str:
+def text(value: bytes) -> str:
+    """A field that Dovecot escaped. Raises BadLine."""
     return _ESCAPED.sub(_unescaped, value).decode("utf-8", "surrogateescape")
 
 
@@ -123,7 +130,8 @@ def _unescaped(match: re.Match[bytes]) -> bytes:
         raise BadLine("an escape that there is not") from None
 
 
-def _escape(value: bytes) -> bytes:
+def escape(value: bytes) -> bytes:
+    """A field as Dovecot escapes it: without NUL, tab, CR and LF."""
     for meant, letter in ((b"\x01", b"1"), (b"\0", b"0"), (b"\t", b"t"), (b"\r", b"r"), (b"\n", b"n")):
         value = value.replace(meant, b"\x01" + letter)
     return value

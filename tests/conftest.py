@@ -29,6 +29,7 @@ NEEDS = {
         "/usr/sbin/dovecot", "/usr/lib/dovecot/imap", "/usr/lib/dovecot/pop3", "/usr/lib/dovecot/managesieve",
         "/usr/lib/dovecot/lmtp",
     ),
+    "lua": ("lua5.4", "/usr/share/lua/5.4/socket.lua"),
     "clients": ("swaks", "curl", "msmtp"),
     "browser": ("/usr/bin/chromium",),
     "mbsync": ("/usr/sbin/dovecot", "mbsync"),
@@ -82,12 +83,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             # transactional test's own clearing would make rows that collide with it.
             item.add_marker(pytest.mark.django_db(transaction=True, serialized_rollback=True), append=False)
     for mark, wanted in NEEDS.items():
-        missing = [program for program in wanted if not (programs() if program == "initdb" else shutil.which(program))]
+        missing = [program for program in wanted if not _is_there(program)]
         if missing:
             skip = pytest.mark.skip(reason=f"{', '.join(missing)} not installed")
             for item in items:
                 if item.get_closest_marker(mark):
                     item.add_marker(skip)
+
+
+def _is_there(program: str) -> bool:
+    if program == "initdb":
+        return programs() is not None
+    return shutil.which(program) is not None or Path(program).is_file()
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,8 @@ PANEL_FLOORS = ["tenants", "domains", "mailboxes", "sending", "operations", "aut
 MAILSERVER_FLOORS = [
     {
         "envelope", "config", "clock", "log", "reader", "trace", "dsn", "resolver", "tls", "connection", "commands",
-        "recent", "dict_protocol", "hashing", "lines", "gate", "handover", "kernel", "listeners", "systemd",
+        "recent", "dict_protocol", "lua_protocol", "hashing", "lines", "gate", "handover", "kernel",
+        "listeners", "systemd",
     },
     {"directory", "spool", "content", "transports", "lanes"},
     {"intake", "session", "runner", "authd", "authenticator", "lockout", "login_events", "panel_sign_ins"},

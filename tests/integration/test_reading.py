@@ -245,7 +245,7 @@ def test_mbsync_syncs_both_ways_with_flags(reading, tmp_path):
     config = tmp_path / "mbsyncrc"
     config.write_text(
         f"IMAPAccount office\nHost localhost\nPort {reading.installation.imaps}\nUser {OFFICE}\nPass \"{PASSWORD}\"\n"
-        f"SSLType IMAPS\nCertificateFile {reading.installation.certificate}\n\n"
+        f'SSLType IMAPS\nCertificateFile "{reading.installation.certificate}"\n\n'
         f"IMAPStore far\nAccount office\n\nMaildirStore near\nPath {local}/\nInbox {local}/INBOX\n\n"
         "Channel office\nFar :far:\nNear :near:\nPatterns INBOX Sent\nCreate Both\nExpunge Both\nSyncState *\n"
     )

@@ -17,7 +17,7 @@ from django.conf import settings
 from django.db import connection
 from django.utils import timezone
 
-from mailserver import authd, authenticator, hashing
+from mailserver import authd, authenticator, hashing, lua_protocol
 from mailserver.authd import AuthClient
 from mailserver.authenticator import Answer
 from mailserver.config import Config
@@ -452,6 +452,35 @@ async def test_a_suspended_mailbox_has_a_place_and_a_closed_one_has_none(dovecot
 
     world.changed("demo.test")
     await until(gone)
+
+
+# Dovecot 2.4's questions, on the same socket
+
+
+async def test_dovecot_2_4_hears_the_same(dovecot: Dovecot, house: House, demo: Mailbox):
+    Mailbox.objects.update(quota_bytes=1_000_000)
+    _, pop3 = world.app_password(demo, scopes=("pop3",), networks=["192.0.2.0/29"])
+    yes = lua_protocol.found({"user": "shop@demo.test", "nopassword": "y"})
+    home = str(house.config.maildir(demo.opaque_id).parent)
+    place = lua_protocol.found({"user": "shop@demo.test", "home": home, "quota_storage_size": "1000000B"})
+    questions = {
+        f"P\timap\t192.0.2.7\tshop@demo.test\t{world.PASSWORD}": yes,
+        "P\timap\t192.0.2.7\tshop@demo.test\twrong": NO,
+        f"P\tpop3\t192.0.2.7\tshop@demo.test\t{pop3}": yes,
+        f"P\timap\t192.0.2.7\tshop@demo.test\t{pop3}": NO,
+        f"P\tpop3\t192.0.2.8\tshop@demo.test\t{pop3}": NO,
+        "U\tshop@demo.test": place,
+        "U\tnobody@demo.test": NO,
+    }
+    assert await dovecot.send(*(each.encode() for each in questions)) == list(questions.values())
+
+
+async def test_dovecot_2_4_hears_of_a_lost_database_as_a_failure(
+    dovecot: Dovecot, cluster: Postgres | None, monkeypatch: pytest.MonkeyPatch
+):
+    with database_gone(cluster, monkeypatch):
+        for question in (b"P\timap\t192.0.2.7\tshop@demo.test\tright or wrong", b"U\tshop@demo.test"):
+            assert await dovecot.send(question) == [b"F\tcan't be checked just now\n"]
 
 
 async def test_dovecot_hears_of_a_lost_database_as_a_failure_and_never_as_no(

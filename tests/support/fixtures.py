@@ -51,7 +51,8 @@ def reading(template: Template, open_folder: Path) -> Iterator[Dovecot]:
 
     It stores as well, by LMTP, for the domains that say so.
     """
-    installation = Installation(template, open_folder / "data")
+    # A name that a configuration must quote.
+    installation = Installation(template, open_folder / "shop's data")
     installation.build_demo()
     made = Dovecot(installation)
     installation.environment["POSTHOUSE_STORE"] = f"maildir,lmtp:{made.lmtp_socket}"

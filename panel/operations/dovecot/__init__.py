@@ -1,11 +1,9 @@
 """Dovecot's configuration, from our settings.
 
 Decides who asks whom and where mail lies. Who may log in is decided by authd for each
-login, over its dict socket (mailserver/dict_protocol.py); so Dovecot keeps no passwords and
-no cache of them, and adds no delays of its own for good ones.
-
-For Dovecot 2.3 (Debian 12). 2.4 (Debian 13) has another syntax and no dict passdb any more:
-there authd must be asked in another way.
+login; so Dovecot keeps no passwords and no cache of them, and adds no delays of its own for
+good ones. Each version that is understood has a module with its text: 2.3 (Debian 12) asks
+authd by the dict protocol, 2.4 (Debian 13) by a Lua script.
 """
 
 import os
@@ -13,20 +11,21 @@ import subprocess
 from pathlib import Path
 
 from panel.environment import Environment
-from panel.operations.dovecot import version_2_3
+from panel.operations.dovecot import version_2_3, version_2_4
 from panel.operations.dovecot.place import NoConfiguration, Owners, check, folder, lmtp_socket, owners
 
 __all__ = [
-    "NoConfiguration", "Owners", "authd_configuration", "configuration", "folder", "lmtp_socket", "owners", "write",
+    "PACKAGES", "VERSIONS", "NoConfiguration", "Owners", "authd_configuration", "configuration", "folder",
+    "installed_version", "lmtp_socket", "missing_packages", "owners", "rendered_version", "write",
 ]
 
 PROGRAM = Path("/usr/sbin/dovecot")
+VERSIONS = {module.VERSION: module for module in (version_2_3, version_2_4)}
 PACKAGES = "dovecot-imapd dovecot-pop3d dovecot-lmtpd dovecot-sieve dovecot-managesieved"
-VERSION = version_2_3.VERSION
 
 
 def installed_version() -> str:
-    """The installed Dovecot's, such as 2.3.19.1; empty without one."""
+    """The installed Dovecot's, such as 2.3.19.1 or 2.4.1-4; empty without one."""
     try:
         done = subprocess.run([PROGRAM, "--version"], capture_output=True, text=True, timeout=10, check=False)  # noqa: S603
     except OSError:
@@ -34,27 +33,47 @@ def installed_version() -> str:
     return done.stdout.partition(" ")[0].strip()
 
 
-def configuration(environment: Environment, owners: Owners) -> str:
+def rendered_version() -> str:
+    """The one of VERSIONS that fits the installed Dovecot; without one the first. Raises NoConfiguration."""
+    installed = installed_version()
+    if not installed:
+        return next(iter(VERSIONS))
+    for version in VERSIONS:
+        if installed.startswith(f"{version}."):
+            return version
+    raise NoConfiguration(f"this is Dovecot {installed}, and {' or '.join(VERSIONS)} is needed")
+
+
+def missing_packages(version: str) -> str:
+    """Which of Debian's packages this version needs besides PACKAGES and this machine doesn't have."""
+    return " ".join(package for path, package in VERSIONS[version].NEEDED.items() if not path.exists())
+
+
+def configuration(environment: Environment, owners: Owners, version: str) -> str:
     """The text of dovecot.conf. Raises NoConfiguration: a path that Dovecot can't have."""
     check(environment)
-    return version_2_3.configuration(environment, owners, folder(environment))
+    return VERSIONS[version].configuration(environment, owners, folder(environment))
 
 
-def authd_configuration(environment: Environment) -> str:
-    """The text of the file by which passdb and userdb ask authd. Holds a secret. Raises BadSetting."""
-    return version_2_3.authd_part(environment)
+def authd_configuration(environment: Environment, version: str) -> str:
+    """The text of the file by which passdb and userdb ask authd. 2.3's holds a secret. Raises BadSetting."""
+    return VERSIONS[version].authd_part(environment)
 
 
 def write(environment: Environment, owners: Owners) -> Path:
-    """Write both files; dovecot.conf's path. Raises NoConfiguration, BadSetting, OSError."""
+    """Write both files for the installed Dovecot; dovecot.conf's path.
+
+    Raises NoConfiguration, BadSetting, OSError.
+    """
+    version = rendered_version()
     place = folder(environment)
-    text = configuration(environment, owners)
+    text = configuration(environment, owners, version)
     (place / "state").mkdir(mode=0o755, parents=True, exist_ok=True)
-    secret = place / version_2_3.AUTHD_PART
-    secret.unlink(missing_ok=True)
-    descriptor = os.open(secret, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    part = place / VERSIONS[version].AUTHD_PART
+    part.unlink(missing_ok=True)
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "w") as file:
-        file.write(authd_configuration(environment))
+        file.write(authd_configuration(environment, version))
     (place / "dovecot.conf").write_text(text)
     # Whatever the umask: Dovecot's processes pass through.
     for path in (place.parent, place, place / "state") if os.getuid() == 0 else ():

@@ -12,8 +12,10 @@ from panel import system_users
 from panel.environment import DOVECOT_SOCKET, SOCKET_PATH_BYTES, Environment
 
 LMTP_SOCKET = "posthouse-lmtp"
+SPECIAL_FOLDERS = ("Drafts", "Sent", "Junk", "Trash", "Archive")  # RFC 6154, made with each mailbox
 LONGEST_SOCKET = "run/token-login/imap-urlauth"
-_PLAIN_PATH = re.compile(r"[\w./+@:,=-]+", re.ASCII)
+# Nothing ends a line, is a variable or a comment, or ends the path in 2.3's `uri = proxy:PATH:auth`.
+_NOT_IN_A_PATH = re.compile(r"[\x00-\x1f\x7f:#$%\\]")
 
 
 class NoConfiguration(Exception):
@@ -72,14 +74,20 @@ def lmtp_socket(environment: Environment) -> Path:
     return folder(environment) / "run" / LMTP_SOCKET
 
 
+def quoted(path: Path) -> str:
+    """A path as a value of dovecot.conf; spaces and quotes may be in it."""
+    return '"' + str(path).replace('"', '\\"') + '"'
+
+
 def check(environment: Environment) -> None:
     """Raises NoConfiguration: a path that Dovecot can't have."""
     for path in (environment.data, environment.tls_cert, environment.tls_key):
-        if not _PLAIN_PATH.fullmatch(str(path)):
+        if _NOT_IN_A_PATH.search(str(path)):
             raise NoConfiguration(f"Dovecot's configuration can't hold the path {str(path)!r}; use letters and digits.")
-    longest = max(len(str(path)) for path in (environment.data / DOVECOT_SOCKET, folder(environment) / LONGEST_SOCKET))
+    sockets = (environment.data / DOVECOT_SOCKET, folder(environment) / LONGEST_SOCKET)
+    longest = max(len(os.fsencode(path)) for path in sockets)
     if longest > SOCKET_PATH_BYTES:
         raise NoConfiguration(
             f"the path {environment.data} is too long for Dovecot's sockets; set POSTHOUSE_DATA to one of at most "
-            f"{len(str(environment.data)) - longest + SOCKET_PATH_BYTES} characters."
+            f"{len(os.fsencode(environment.data)) - longest + SOCKET_PATH_BYTES} characters."
         )

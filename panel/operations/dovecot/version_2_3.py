@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from panel.environment import DOVECOT_SOCKET, Environment, Listen, dovecot_key, secret_key
-from panel.operations.dovecot.place import LMTP_SOCKET, Owners
+from panel.operations.dovecot.place import LMTP_SOCKET, SPECIAL_FOLDERS, Owners, quoted
 
 VERSION = "2.3"
 AUTHD_PART = "authd.conf.ext"
-SPECIAL_FOLDERS = ("Drafts", "Sent", "Junk", "Trash", "Archive")
+NEEDED: dict[Path, str] = {}  # files and the packages that bring them, besides Dovecot's own
 
 
 def configuration(environment: Environment, owners: Owners, place: Path) -> str:
@@ -58,8 +58,8 @@ def _head(place: Path) -> str:
 # its authd for each login. Written by `manage.py dovecot config` from Posthouse's settings, and
 # anew by each `deploy/run`: change the settings, not this file.
 
-base_dir = {place}/run
-state_dir = {place}/state
+base_dir = {quoted(place / "run")}
+state_dir = {quoted(place / "state")}
 log_path = /dev/stderr
 instance_name = posthouse
 protocols = imap pop3 sieve lmtp
@@ -89,6 +89,7 @@ last_valid_uid = {owners.mail_uid}
 def _tls(environment: Environment) -> str:
     return f"""# --- TLS ------------------------------------------------------------------------------
 # Nothing is offered without it. `doveadm -c THIS-FILE reload` reads a new certificate.
+# What follows `<` is a path up to the line's end, without quotes.
 ssl = required
 ssl_min_protocol = TLSv1.2
 ssl_cert = <{environment.tls_cert}
@@ -165,11 +166,11 @@ service anvil {{
 }}
 passdb {{
   driver = dict
-  args = {place / AUTHD_PART}
+  args = {quoted(place / AUTHD_PART)}
 }}
 userdb {{
   driver = dict
-  args = {place / AUTHD_PART}
+  args = {quoted(place / AUTHD_PART)}
   # LMTP's process, which is this user's, may ask about mailboxes of its own user alone.
   default_fields = uid={owners.mail} gid={owners.mail_group}
 }}

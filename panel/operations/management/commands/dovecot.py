@@ -20,24 +20,30 @@ class Command(base.Command):
 
     def add_acts(self, acts: base.Acts) -> None:
         config = acts.add(
-            "config", self.config, help="Print the configuration of Dovecot 2.3, made from Posthouse's settings.",
+            "config", self.config, help="Print Dovecot's configuration, made from Posthouse's settings.",
             examples="""
                 dovecot config >/etc/dovecot/dovecot.conf
+                dovecot config --dovecot 2.4
                 dovecot config --part authd >/var/lib/posthouse/data/dovecot/authd.conf.ext
             """,
         )
         config.add_argument(
             "--part", choices=("main", "authd"), default="main",
-            help="authd: the file that dovecot.conf names for passdb and userdb; it holds a secret",
+            help="authd: the file that dovecot.conf names for passdb and userdb; 2.3's holds a secret",
+        )
+        config.add_argument(
+            "--dovecot", choices=tuple(dovecot.VERSIONS), dest="version",
+            help="the version of Dovecot (default: the installed one; without one the first of these)",
         )
 
-    def config(self, *, part: str) -> None:
+    def config(self, *, part: str, version: str | None) -> None:
         environment = settings.ENVIRONMENT
         try:
+            version = version or dovecot.rendered_version()
             if part == "authd":
-                text = dovecot.authd_configuration(environment)
+                text = dovecot.authd_configuration(environment, version)
             else:
-                text = dovecot.configuration(environment, dovecot.owners())
+                text = dovecot.configuration(environment, dovecot.owners(), version)
         except (dovecot.NoConfiguration, BadSetting) as error:
             raise ServiceError(f"There is no configuration: {error}") from None
         self.stdout.write(text, ending="")
