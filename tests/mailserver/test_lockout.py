@@ -8,7 +8,7 @@ from itertools import count
 import pytest
 from django.utils import timezone
 
-from mailserver import lockout, login_events
+from mailserver import hashing, lockout, login_events
 from mailserver.authenticator import Authenticator
 from mailserver.clock import Clock
 from mailserver.config import Config
@@ -122,6 +122,18 @@ async def test_network_that_tries_many_accounts_is_locked_for_all(quick: House):
     assert await guess(quick, "office@demo.test") == ["locked"]
     assert (await quick.ask(ip=ATTACKER)).verdict == "locked"
     assert (await quick.ask(ip=IP)).verdict == "ok"
+
+
+async def test_guesses_sent_at_once_are_no_more_than_guesses_sent_in_turn(config: Config, hasher: Hasher):
+    """Those that wait when the lock begins are not looked at any more."""
+    async with running(config) as house:
+        attacker = house.client()
+        burst = [asyncio.create_task(attacker.ask(f"x{n}@demo.test", f"burst {n}", ATTACKER)) for n in range(200)]
+        await until(lambda: any(task.done() for task in burst))
+        hasher.opened.set()
+        assert {(await task).verdict for task in burst} <= {"wrong", "locked", "unavailable"}
+        await guess(house, "y@demo.test", times=MOST_GUESSES[Lock.NETWORK])
+        assert len(hasher.asked) <= MOST_GUESSES[Lock.NETWORK] + 2 * hashing.AT_ONCE
 
 
 async def test_account_that_logged_in_from_a_locked_network_still_does(quick: House):
