@@ -40,6 +40,9 @@ from panel.rules.addresses import BadAddress, parse_address
 FRAME_BYTES = 16 * 1024  # a question: an AUTH line is at most 12288 (RFC 4954 §4)
 ASK_DEADLINE_S = hashing.DEADLINE_S
 MOST_QUESTIONS = 1000  # under way at once
+# Of Dovecot's, that wait for a hash or the database. Below its auth_worker_max_count (panel/operations/dovecot.py),
+# so that it always has a process with which to ask for a password that was right before.
+MOST_HELD = 100
 LOOK_UP_THREADS = 4
 FLUSH_S = 5.0
 
@@ -122,7 +125,7 @@ class _Server(_Lines):
         except (ValueError, TypeError, KeyError):
             self.close()
             return
-        if len(self._tasks) >= MOST_QUESTIONS:
+        if len(self._tasks) >= MOST_QUESTIONS and not self._authenticator.remembers(login, password):
             self._answer(number, Answer("unavailable", None, login))
             return
         task = asyncio.ensure_future(self._decide(number, login, password, ip, protocol))
@@ -160,6 +163,7 @@ class _Dovecot:
         self._directory = directory
         self._key = bytes.fromhex(dovecot_key(settings.SECRET_KEY))
         self.connections: set[asyncio.StreamWriter] = set()
+        self._held = 0
 
     async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one connection's look-ups in order, until it ends or sends what Dovecot doesn't send."""
@@ -197,7 +201,13 @@ class _Dovecot:
         """The fields of the answer; none for no. Raises DirectoryUnavailable."""
         if isinstance(lookup, UserLookup):
             return await self._place(lookup.login)
-        answer = await self._authenticator.check(lookup.login, lookup.password, lookup.ip, lookup.protocol)
+        if self._held >= MOST_HELD and not self._authenticator.remembers(lookup.login, lookup.password):
+            raise DirectoryUnavailable
+        self._held += 1
+        try:
+            answer = await self._authenticator.check(lookup.login, lookup.password, lookup.ip, lookup.protocol)
+        finally:
+            self._held -= 1
         if answer.verdict in ("unavailable", "locked"):
             raise DirectoryUnavailable
         # "nopassword": the password has been compared here, and Dovecot need not know what with.
@@ -394,7 +404,10 @@ async def serve(config: Config, directory: Directory, ready: Callable[[], None] 
 async def _flush(authenticator: Authenticator) -> None:
     while True:
         await asyncio.sleep(FLUSH_S)
-        await authenticator.flush()
+        try:
+            await authenticator.flush()
+        except Exception:
+            log.fault("logins could not be recorded")  # who logs in is answered all the same
 
 
 def run(config: Config) -> None:

@@ -582,7 +582,7 @@ def record_use(uses: Sequence[Use]) -> None:
         # In order of id, as everybody who locks several rows.
         for use in sorted(uses, key=lambda use: use.credential_id):
             mailboxes.Credential.objects.filter(pk=use.credential_id).update(
-                last_used_at=use.at, last_used_ip=use.ip
+                last_used_at=use.at, last_used_ip=_ip(use.ip)
             )
 
 

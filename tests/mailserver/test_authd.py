@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import stat
+import threading
 from collections.abc import Awaitable
 from dataclasses import replace
 from datetime import timedelta
@@ -17,10 +18,11 @@ from django.conf import settings
 from django.db import connection
 from django.utils import timezone
 
-from mailserver import authd, authenticator, hashing
+from mailserver import authd, authenticator, directory, hashing
 from mailserver.authd import AuthClient
 from mailserver.authenticator import Answer
 from mailserver.config import Config
+from mailserver.directory import rows
 from panel.environment import dovecot_key
 from panel.mailboxes import passwords
 from panel.mailboxes.models import Credential, Mailbox
@@ -193,6 +195,16 @@ async def test_last_use_is_written(config: Config, demo: Mailbox):
     assert timezone.now() - main.last_used_at < timedelta(minutes=1)
 
 
+@pytest.mark.parametrize("ip", ["fe80::1%eth0", "nowhere", ""])
+async def test_last_use_from_a_client_without_a_plain_address_is_written(config: Config, demo: Mailbox, ip: str):
+    """A client on the same link has an address with a zone (RFC 4007 §11)."""
+    async with running(config) as house:
+        assert (await house.ask(ip=ip)).verdict == "ok"
+    main = demo.credentials.get(kind="main")
+    assert main.last_used_at is not None
+    assert main.last_used_ip == ("fe80::1" if "fe80" in ip else None)
+
+
 # Who waits for whom
 
 
@@ -283,6 +295,27 @@ async def test_lost_database_is_unavailable_and_never_wrong(
         assert (await house.ask()).verdict == "unavailable"
         assert (await house.ask(password="wrong")).verdict == "unavailable"
     assert (await house.ask()).verdict == "ok"
+
+
+async def test_stuck_database_piles_up_no_questions(house: House, monkeypatch: pytest.MonkeyPatch):
+    assert (await house.ask()).verdict == "ok"
+    answers = threading.Event()
+
+    def stuck(address: object) -> None:
+        answers.wait(30)
+
+    monkeypatch.setattr(rows, "candidates", stuck)
+    monkeypatch.setattr(directory, "DEADLINE_S", 0.05)
+    monkeypatch.setattr(directory, "MOST_LOOK_UPS", 10, raising=False)
+    try:
+        client = house.client()
+        for _ in range(5):
+            asked = await asyncio.gather(*(client.ask(f"x{n}@demo.test", "?", IP) for n in range(20)))
+            assert {answer.verdict for answer in asked} == {"unavailable"}
+        assert (await house.ask()).verdict == "ok", "who was right before needs no database"
+        assert house.directory._executor._work_queue.qsize() <= 10
+    finally:
+        answers.set()
 
 
 async def test_fault_of_ours_is_unavailable(house: House, monkeypatch: pytest.MonkeyPatch):
@@ -532,6 +565,22 @@ async def test_dovecot_never_waits_longer_than_the_deadline_and_good_logins_neve
         assert not any(task.done() for task in wrong)
         assert {answer[:1] for answer in await asyncio.gather(*wrong)} == {b"F"}
         hasher.opened.set()
+
+
+async def test_dovecot_always_has_a_process_free_for_a_password_that_was_right_before(
+    config: Config, hasher: Hasher, monkeypatch: pytest.MonkeyPatch
+):
+    """Each of its processes asks one question at a time; those that wait here are fewer than it has."""
+    monkeypatch.setattr(authd, "MOST_HELD", 3, raising=False)
+    async with running(config) as house:
+        dovecot = Dovecot(house)
+        assert await dovecot.login() == YES
+        wrong = [asyncio.create_task(dovecot.login(f"x{n}@demo.test", f"wrong {n}")) for n in range(10)]
+        await until(lambda: sum(task.done() for task in wrong) == 7)
+        assert {task.result()[:1] for task in wrong if task.done()} == {b"F"}
+        assert await dovecot.login() == YES
+        hasher.opened.set()
+        assert sorted(answer[:1] for answer in await asyncio.gather(*wrong)) == [b"F"] * 7 + [b"N"] * 3
 
 
 @pytest.mark.parametrize("sent", [b"no look-up\n", b"Lshared/passdb/imap/x\tx\n", b"x" * 200_000, b"L\xff\xfe\n"])
