@@ -45,6 +45,7 @@ MOST_QUESTIONS = 1000  # under way at once
 MOST_HELD = 100
 LOOK_UP_THREADS = 4
 FLUSH_S = 5.0
+LAST_FLUSH_S = 5.0
 
 
 class AlreadyRunning(Exception):
@@ -398,7 +399,11 @@ async def serve(config: Config, directory: Directory, ready: Callable[[], None] 
         for task in tasks:
             task.cancel()
         authenticator.close()
-        await authenticator.flush(everything=True)
+        try:
+            async with asyncio.timeout(LAST_FLUSH_S):
+                await authenticator.flush(everything=True)
+        except TimeoutError:
+            log.warning("the last logins were not recorded, the database doesn't answer")
 
 
 async def _flush(authenticator: Authenticator) -> None:

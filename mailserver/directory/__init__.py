@@ -149,11 +149,11 @@ class Directory:
 
     async def record_use(self, uses: Sequence[Use]) -> None:
         """Write when credentials were last used, in one transaction."""
-        await self._bounded(self._on_thread(rows.record_use, uses))
+        await self._written(self._on_thread(rows.record_use, uses))
 
     async def record_logins(self, facts: Sequence[LoginFact]) -> None:
         """Write LoginEvents, in one transaction."""
-        await self._bounded(self._on_thread(rows.record_logins, facts))
+        await self._written(self._on_thread(rows.record_logins, facts))
 
     async def known_networks(self, mailbox_id: int) -> frozenset[str]:
         """The networks from which a mailbox logged in within KNOWN_DAYS, as rules/lockout counts them."""
@@ -256,6 +256,10 @@ class Directory:
 
     def _off_thread(self, future: "asyncio.Future[Any]") -> None:
         self._on_threads -= 1
+
+    async def _written(self, future: "asyncio.Future[None]") -> None:
+        # As long as it takes: a thread can't be cancelled, and who gave up would write the same again.
+        await asyncio.shield(future)
 
     async def _bounded(self, future: "asyncio.Future[T]") -> T:
         # Shielded: others may wait for the same answer, and a thread can't be cancelled.
