@@ -42,8 +42,12 @@ from panel.rules.addresses import BadAddress, parse_address
 
 ASK_DEADLINE_S = hashing.DEADLINE_S
 MOST_QUESTIONS = 1000  # under way at once
+# Of Dovecot's, that wait for a hash or the database. Below its auth_worker_max_count (panel/operations/dovecot),
+# so that it always has a process with which to ask for a password that was right before.
+MOST_HELD = 100
 LOOK_UP_THREADS = 4
 FLUSH_S = 5.0
+LAST_FLUSH_S = 5.0
 
 
 class AlreadyRunning(Exception):
@@ -91,7 +95,7 @@ class _Server(Lines):
         except (ValueError, TypeError, KeyError):
             self.close()
             return
-        if len(self._tasks) >= MOST_QUESTIONS:
+        if len(self._tasks) >= MOST_QUESTIONS and not self._authenticator.remembers(login, password):
             self._answer(number, Answer("unavailable", None, login))
             return
         task = asyncio.ensure_future(self._decide(number, login, password, ip, protocol))
@@ -137,6 +141,7 @@ class _Dovecot:
         self._directory = directory
         self._key = bytes.fromhex(dovecot_key(settings.SECRET_KEY))
         self.connections: set[asyncio.StreamWriter] = set()
+        self._held = 0
 
     async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one connection's look-ups in order, until it ends or sends what Dovecot doesn't send."""
@@ -176,7 +181,13 @@ class _Dovecot:
         """The fields of the answer; none for no. Raises DirectoryUnavailable."""
         if isinstance(lookup, UserLookup):
             return await self._place(lookup.login, wire)
-        answer = await self._authenticator.check(lookup.login, lookup.password, lookup.ip, lookup.protocol)
+        if self._held >= MOST_HELD and not self._authenticator.remembers(lookup.login, lookup.password):
+            raise DirectoryUnavailable
+        self._held += 1
+        try:
+            answer = await self._authenticator.check(lookup.login, lookup.password, lookup.ip, lookup.protocol)
+        finally:
+            self._held -= 1
         if answer.verdict in ("unavailable", "locked"):
             raise DirectoryUnavailable
         # "nopassword": the password has been compared here, and Dovecot need not know what with.
@@ -323,13 +334,20 @@ async def serve(
         for task in tasks:
             task.cancel()
         authenticator.close()
-        await authenticator.flush(everything=True)
+        try:
+            async with asyncio.timeout(LAST_FLUSH_S):
+                await authenticator.flush(everything=True)
+        except TimeoutError:
+            log.warning("the last logins were not recorded, the database doesn't answer")
 
 
 async def _flush(authenticator: Authenticator) -> None:
     while True:
         await asyncio.sleep(FLUSH_S)
-        await authenticator.flush()
+        try:
+            await authenticator.flush()
+        except Exception:
+            log.fault("logins could not be recorded")  # who logs in is answered all the same
 
 
 def run(config: Config, listening: Listening | None = None, gate: Gate | None = None) -> None:

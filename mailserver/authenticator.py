@@ -19,7 +19,7 @@ from typing import Literal
 from mailserver import log
 from mailserver.clock import Clock
 from mailserver.directory import Candidates, Directory, DirectoryUnavailable, LoginFact, Use
-from mailserver.hashing import Busy, Hashing
+from mailserver.hashing import Busy, Hashing, Locked, Question
 from mailserver.lockout import Lockout
 from mailserver.login_events import LoginEvents
 from mailserver.panel_sign_ins import PanelSignIns
@@ -28,6 +28,7 @@ from panel.mailboxes import passwords
 from panel.rules import policy, reply
 from panel.rules.addresses import BadAddress, parse_address
 from panel.rules.facts import Login
+from panel.rules.lockout import network_of
 
 MOST_REMEMBERED = 50_000
 MOST_WRONG = 10_000
@@ -97,13 +98,16 @@ class Authenticator:
             if await self._lockout.holds(name, ip):
                 self._note("locked", name, ip, protocol)
                 return Answer("locked", None, login)
-            right = await self._right_one(login, password)
+            right = await self._right_one(name, password, ip)
             if right is None:
                 log.login_failed(login, ip, "unknown login or wrong password")
                 self._lockout.failed(name, password, ip)
                 self._note("wrong", name, ip, protocol)
                 return Answer("wrong", None, login)
             known = await self._directory.login(right.credential_id)
+        except Locked:
+            self._note("locked", name, ip, protocol)
+            return Answer("locked", None, login)
         except (DirectoryUnavailable, Busy) as error:
             log.login_failed(login, ip, "too much to hash" if isinstance(error, Busy) else "database gone")
             return Answer("unavailable", None, login)
@@ -157,19 +161,21 @@ class Authenticator:
     def close(self) -> None:
         self._hashing.close()
 
-    async def _right_one(self, login: str, password: str) -> _Right | None:
-        """The credential that this password opens, or None. Raises DirectoryUnavailable and Busy."""
-        name = canonical(login)
+    def remembers(self, login: str, password: str) -> bool:
+        """Whether `check` needs neither the database nor a hash to tell that this password is right."""
+        right = self._right.get(self._digest(canonical(login), password))
+        return right is not None and self._directory.is_current(right.version, right.domains)
+
+    async def _right_one(self, name: str, password: str, ip: str) -> _Right | None:
+        """The credential that this password opens, or None. Raises DirectoryUnavailable, Busy and Locked."""
         digest = self._digest(name, password)
         right = self._right.get(digest)
-        if right is not None:
-            if self._directory.is_current(right.version, right.domains):
-                return right
-            self._right.remove(digest)
+        if right is not None and self._directory.is_current(right.version, right.domains):
+            return right
         # A mail client opens several connections at once: one look-up and one hash for all.
         under_way = self._under_way.get(digest)
         if under_way is None:
-            under_way = asyncio.ensure_future(self._compare(name, password, digest))
+            under_way = asyncio.ensure_future(self._compare(name, password, ip, digest))
             self._under_way[digest] = under_way
             under_way.add_done_callback(partial(self._compared, digest))
         return await asyncio.shield(under_way)
@@ -179,15 +185,16 @@ class Authenticator:
         if not task.cancelled():
             task.exception()  # seen, also when all who asked have gone
 
-    async def _compare(self, name: str, password: str, digest: bytes) -> _Right | None:
+    async def _compare(self, name: str, password: str, ip: str, digest: bytes) -> _Right | None:
         version = self._directory.version
         found = await self._directory.candidates(name)
         if found is None:
             self._owners.remove(self._digest(name, ""))
         else:
             self._owners.put(self._digest(name, ""), (found.mailbox_id, found.tenant_id))
-        matching = await self._match(found, name, password, digest)
+        matching = await self._match(found, name, password, ip, digest)
         if matching is None or found is None:
+            self._right.remove(digest)
             return None
         credential_id, stored = matching
         domains = (found.address.domain, name.rpartition("@")[2])
@@ -196,7 +203,7 @@ class Authenticator:
         return right
 
     async def _match(
-        self, found: Candidates | None, name: str, password: str, digest: bytes
+        self, found: Candidates | None, name: str, password: str, ip: str, digest: bytes
     ) -> tuple[int, str] | None:
         """The candidate, with its stored form, that this is the password of."""
         if not _is_text(password):
@@ -207,10 +214,18 @@ class Authenticator:
             apps = found.apps if found else ()
             return next((each for each in apps if secrets.compare_digest(each[1], hashed)), None)
         stored = found.main[1] if found and found.main else self._nobodys
+        right = self._right.get(digest)
+        if right is not None and found and right.fingerprint == passwords.fingerprint(stored):
+            # It was right, and something else in its domain changed: in a large one somebody always does.
+            return found.main
         wrong = self._wrong.get(digest)
         if wrong is not None and wrong.stored == stored and time.monotonic() < wrong.until_s:
             return None
-        if await self._hashing.verify(name, password, stored) and found and found.main:
+        network = network_of(ip)
+        known = network in found.used_from if found else False
+        known = known or self._lockout.has_seen(name, network)
+        question = Question(name, network, password, stored, partial(self._lockout.forbids, name, ip, known=known))
+        if await self._hashing.verify(question, known=known) and found and found.main:
             return found.main
         self._wrong.put(digest, _Wrong(stored, time.monotonic() + WRONG_S))
         return None

@@ -44,6 +44,16 @@ class Lockout:
             return False
         return not lock.spares_known or not await self._knows(login, account, network_of(ip))
 
+    def forbids(self, login: str, ip: str, *, known: bool) -> bool:
+        """The same, when it is known already whether the account knows the network."""
+        lock = self._lockouts.locked(self._digest(login, ""), ip, self._clock.time_s())
+        return lock is not None and not (lock.spares_known and known)
+
+    def has_seen(self, login: str, network: str) -> bool:
+        """Whether this account is known to log in from this network, without asking the database."""
+        account = self._digest(login, "")
+        return bool(self._known.get(account + network.encode())) or network in (self._fresh(account) or ())
+
     def standing(self, login: str, ip: str) -> Answer:
         """What the panel is told; unlike `holds` from memory alone, as it knows its accounts' networks itself."""
         account = self._digest(login, "")

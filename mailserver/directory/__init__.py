@@ -29,6 +29,7 @@ POLL_S = 0.25
 FRESH_S = 30.0  # how long kept answers serve while the changes can't be followed
 KNOWN_DAYS = 30  # how long a network counts as one that a mailbox logs in from
 DEADLINE_S = 10.0  # of one look-up, a wait for a free thread included
+MOST_LOOK_UPS = 1000  # that wait for a thread: a stuck database must not pile them up
 
 T = TypeVar("T")
 
@@ -66,6 +67,7 @@ class Directory:
         self._clock = clock or Clock()
         self._cache = Cache()
         self._flights: dict[Hashable, _Flight] = {}
+        self._on_threads = 0
         self._seen: str | None = None
         self._heard_at_s: float | None = None  # monotonic
 
@@ -147,11 +149,11 @@ class Directory:
 
     async def record_use(self, uses: Sequence[Use]) -> None:
         """Write when credentials were last used, in one transaction."""
-        await self._bounded(self._on_thread(rows.record_use, uses))
+        await self._written(self._on_thread(rows.record_use, uses))
 
     async def record_logins(self, facts: Sequence[LoginFact]) -> None:
         """Write LoginEvents, in one transaction."""
-        await self._bounded(self._on_thread(rows.record_logins, facts))
+        await self._written(self._on_thread(rows.record_logins, facts))
 
     async def known_networks(self, mailbox_id: int) -> frozenset[str]:
         """The networks from which a mailbox logged in within KNOWN_DAYS, as rules/lockout counts them."""
@@ -245,8 +247,19 @@ class Directory:
         self._cache.keep(key, found, flight.version, weight)
 
     def _on_thread(self, look_up: Callable[..., T], *args: Any) -> "asyncio.Future[T]":
-        loop = asyncio.get_running_loop()
-        return loop.run_in_executor(self._executor, rows.on_connection, look_up, *args)
+        if self._on_threads >= MOST_LOOK_UPS:
+            raise DirectoryUnavailable(f"{MOST_LOOK_UPS} look-ups wait for the database")
+        future = asyncio.get_running_loop().run_in_executor(self._executor, rows.on_connection, look_up, *args)
+        self._on_threads += 1
+        future.add_done_callback(self._off_thread)
+        return future
+
+    def _off_thread(self, future: "asyncio.Future[Any]") -> None:
+        self._on_threads -= 1
+
+    async def _written(self, future: "asyncio.Future[None]") -> None:
+        # As long as it takes: a thread can't be cancelled, and who gave up would write the same again.
+        await asyncio.shield(future)
 
     async def _bounded(self, future: "asyncio.Future[T]") -> T:
         # Shielded: others may wait for the same answer, and a thread can't be cancelled.

@@ -538,6 +538,7 @@ class Candidates:
     tenant_id: int
     main: tuple[int, str] | None  # credential id, Django's argon2 hash
     apps: tuple[tuple[int, str], ...]  # credential id, SHA-256 hex
+    used_from: frozenset[str]  # the networks from which these were last used, as rules/lockout counts them
 
     def __repr__(self) -> str:
         return f"Candidates({self.address})"
@@ -560,8 +561,9 @@ def candidates(address: Address) -> Candidates | None:
     mains = [(row.pk, row.secret) for row in found if row.kind == row.Kind.MAIN]
     apps = tuple((row.pk, row.secret) for row in found if row.kind == row.Kind.APP)
     box = found[0].mailbox
+    used_from = frozenset(network_of(row.last_used_ip) for row in found if row.last_used_ip)
     return Candidates(
-        Address(address.local_part, name), box.pk, box.address.tenant_id, mains[0] if mains else None, apps
+        Address(address.local_part, name), box.pk, box.address.tenant_id, mains[0] if mains else None, apps, used_from
     )
 
 
@@ -580,7 +582,7 @@ def record_use(uses: Sequence[Use]) -> None:
         # In order of id, as everybody who locks several rows.
         for use in sorted(uses, key=lambda use: use.credential_id):
             mailboxes.Credential.objects.filter(pk=use.credential_id).update(
-                last_used_at=use.at, last_used_ip=use.ip
+                last_used_at=use.at, last_used_ip=_ip(use.ip)
             )
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import stat
+import threading
 from collections.abc import Awaitable
 from dataclasses import replace
 from datetime import timedelta
@@ -17,10 +18,11 @@ from django.conf import settings
 from django.db import connection
 from django.utils import timezone
 
-from mailserver import authd, authenticator, hashing, lua_protocol
+from mailserver import authd, authenticator, directory, hashing, lua_protocol
 from mailserver.authd import AuthClient
 from mailserver.authenticator import Answer
 from mailserver.config import Config
+from mailserver.directory import rows
 from panel.environment import dovecot_key
 from panel.mailboxes import passwords
 from panel.mailboxes.models import Credential, Mailbox
@@ -140,6 +142,19 @@ async def test_right_password_is_hashed_once(config: Config, hasher: Hasher):
         assert hasher.asked == [world.PASSWORD]
 
 
+async def test_change_in_the_domain_makes_nobody_hash_again(config: Config, hasher: Hasher):
+    """In a large domain something changes all the time: its logins must stay remembered."""
+    async with running(config) as house:
+        assert (await house.ask()).verdict == "ok"
+        version = house.directory.version
+        world.mailbox("office@demo.test")
+        world.changed("demo.test")
+        await until(lambda: house.directory.version > version)
+        for _ in range(2):
+            assert (await house.ask()).verdict == "ok"
+        assert hasher.asked == [world.PASSWORD]
+
+
 async def test_connections_at_once_share_one_hash(config: Config, hasher: Hasher):
     hasher.opened.set()
     async with running(config) as house:
@@ -180,6 +195,16 @@ async def test_last_use_is_written(config: Config, demo: Mailbox):
     assert timezone.now() - main.last_used_at < timedelta(minutes=1)
 
 
+@pytest.mark.parametrize("ip", ["fe80::1%eth0", "nowhere", ""])
+async def test_last_use_from_a_client_without_a_plain_address_is_written(config: Config, demo: Mailbox, ip: str):
+    """A client on the same link has an address with a zone (RFC 4007 §11)."""
+    async with running(config) as house:
+        assert (await house.ask(ip=ip)).verdict == "ok"
+    main = demo.credentials.get(kind="main")
+    assert main.last_used_at is not None
+    assert main.last_used_ip == ("fe80::1" if "fe80" in ip else None)
+
+
 # Who waits for whom
 
 
@@ -188,7 +213,7 @@ async def test_remembered_login_does_not_wait_behind_wrong_ones(config: Config, 
         assert (await house.ask()).verdict == "ok"
         attacker = house.client()
         wrong = [asyncio.create_task(attacker.ask(f"x{n}@demo.test", f"wrong {n}", IP)) for n in range(30)]
-        await until(lambda: len(hasher.asked) == 1 + hashing.HASHES_AT_ONCE)
+        await until(lambda: len(hasher.asked) == 1 + hashing.AT_ONCE)
         assert (await attacker.ask("shop@demo.test", world.PASSWORD, IP)).verdict == "ok"
         assert not any(task.done() for task in wrong), "a wrong one was answered first"
         hasher.opened.set()
@@ -201,9 +226,9 @@ async def test_attacked_account_does_not_make_the_others_wait(
     queued: list[str] = []
     queue = hashing.Hashing.verify
 
-    def noted(self: hashing.Hashing, name: str, password: str, stored: str) -> Awaitable[bool]:
-        queued.append(name)
-        return queue(self, name, password, stored)
+    def noted(self: hashing.Hashing, question: hashing.Question, *, known: bool) -> Awaitable[bool]:
+        queued.append(question.name)
+        return queue(self, question, known=known)
 
     monkeypatch.setattr(hashing.Hashing, "verify", noted)
     async with running(config) as house:
@@ -214,7 +239,7 @@ async def test_attacked_account_does_not_make_the_others_wait(
             answers.append((await attacker.ask("office@demo.test", f"wrong {number}", IP)).verdict)
 
         attacks = [asyncio.create_task(attack(number)) for number in range(30)]
-        waiting = hashing.HASHES_AT_ONCE + hashing.MOST_WAITING_OF_ONE
+        waiting = hashing.AT_ONCE + hashing.MOST_WAITING_OF_ONE
         # What is more than a few of one login name is told to come again, and never that it is wrong.
         await until(lambda: len(answers) == 30 - waiting)
         assert set(answers) == {"unavailable"}
@@ -223,7 +248,41 @@ async def test_attacked_account_does_not_make_the_others_wait(
         hasher.opened.set()
         assert (await good).verdict == "ok"
         await asyncio.gather(*attacks)
-        assert hasher.asked.index(world.PASSWORD) <= hashing.HASHES_AT_ONCE + 1, "it waited for its turn only"
+        assert hasher.asked.index(world.PASSWORD) <= hashing.AT_ONCE + 1, "it waited for its turn only"
+
+
+async def test_login_from_its_usual_network_does_not_wait_behind_guesses_from_everywhere(
+    config: Config, hasher: Hasher, demo: Mailbox
+):
+    """Right after a restart: nothing is remembered, and a botnet guesses at many names at once."""
+    demo.credentials.update(last_used_at=timezone.now(), last_used_ip=IP)
+    async with running(config) as house:
+        attacker = house.client()
+        wrong = [
+            asyncio.create_task(attacker.ask(f"x{n}@demo.test", f"wrong {n}", f"198.51.100.{n}")) for n in range(100)
+        ]
+        await until(lambda: sum(task.done() for task in wrong) == 100 - hashing.AT_ONCE - hashing.MOST_NEW)
+        assert (await house.ask()).verdict == "ok"
+        hasher.opened.set()
+        verdicts = [(await task).verdict for task in wrong]
+        assert verdicts.count("wrong") == hashing.AT_ONCE + hashing.MOST_NEW
+        assert verdicts.count("unavailable") == 100 - hashing.AT_ONCE - hashing.MOST_NEW, "never that it is wrong"
+
+
+async def test_login_from_a_new_network_overtakes_the_flood_of_another_one(config: Config, hasher: Hasher):
+    async with running(config) as house:
+        attacker = house.client()
+        wrong = [
+            asyncio.create_task(attacker.ask(f"x{n}@demo.test", f"wrong {n}", "203.0.113.66")) for n in range(100)
+        ]
+        await until(lambda: sum(task.done() for task in wrong) == 100 - hashing.AT_ONCE - hashing.MOST_NEW)
+        good = asyncio.create_task(house.ask())
+        # The queue is full: the latest of the flood makes room.
+        await until(lambda: sum(task.done() for task in wrong) == 100 - hashing.AT_ONCE - hashing.MOST_NEW + 1)
+        hasher.opened.set()
+        assert (await good).verdict == "ok"
+        await asyncio.gather(*wrong)
+        assert hasher.asked.index(world.PASSWORD) <= 2 * hashing.AT_ONCE, "behind those only whose turn it was already"
 
 
 # Faults
@@ -236,6 +295,27 @@ async def test_lost_database_is_unavailable_and_never_wrong(
         assert (await house.ask()).verdict == "unavailable"
         assert (await house.ask(password="wrong")).verdict == "unavailable"
     assert (await house.ask()).verdict == "ok"
+
+
+async def test_stuck_database_piles_up_no_questions(house: House, monkeypatch: pytest.MonkeyPatch):
+    assert (await house.ask()).verdict == "ok"
+    answers = threading.Event()
+
+    def stuck(address: object) -> None:
+        answers.wait(30)
+
+    monkeypatch.setattr(rows, "candidates", stuck)
+    monkeypatch.setattr(directory, "DEADLINE_S", 0.05)
+    monkeypatch.setattr(directory, "MOST_LOOK_UPS", 10, raising=False)
+    try:
+        client = house.client()
+        for _ in range(5):
+            asked = await asyncio.gather(*(client.ask(f"x{n}@demo.test", "?", IP) for n in range(20)))
+            assert {answer.verdict for answer in asked} == {"unavailable"}
+        assert (await house.ask()).verdict == "ok", "who was right before needs no database"
+        assert house.directory._executor._work_queue.qsize() <= 10
+    finally:
+        answers.set()
 
 
 async def test_fault_of_ours_is_unavailable(house: House, monkeypatch: pytest.MonkeyPatch):
@@ -509,11 +589,27 @@ async def test_dovecot_never_waits_longer_than_the_deadline_and_good_logins_neve
         dovecot = Dovecot(house)
         assert await dovecot.login() == YES
         wrong = [asyncio.create_task(dovecot.login(f"x{n}@demo.test", f"wrong {n}")) for n in range(20)]
-        await until(lambda: len(hasher.asked) == 1 + hashing.HASHES_AT_ONCE)
+        await until(lambda: len(hasher.asked) == 1 + hashing.AT_ONCE)
         assert await dovecot.login() == YES
         assert not any(task.done() for task in wrong)
         assert {answer[:1] for answer in await asyncio.gather(*wrong)} == {b"F"}
         hasher.opened.set()
+
+
+async def test_dovecot_always_has_a_process_free_for_a_password_that_was_right_before(
+    config: Config, hasher: Hasher, monkeypatch: pytest.MonkeyPatch
+):
+    """Each of its processes asks one question at a time; those that wait here are fewer than it has."""
+    monkeypatch.setattr(authd, "MOST_HELD", 3, raising=False)
+    async with running(config) as house:
+        dovecot = Dovecot(house)
+        assert await dovecot.login() == YES
+        wrong = [asyncio.create_task(dovecot.login(f"x{n}@demo.test", f"wrong {n}")) for n in range(10)]
+        await until(lambda: sum(task.done() for task in wrong) == 7)
+        assert {task.result()[:1] for task in wrong if task.done()} == {b"F"}
+        assert await dovecot.login() == YES
+        hasher.opened.set()
+        assert sorted(answer[:1] for answer in await asyncio.gather(*wrong)) == [b"F"] * 7 + [b"N"] * 3
 
 
 @pytest.mark.parametrize("sent", [b"no look-up\n", b"Lshared/passdb/imap/x\tx\n", b"x" * 200_000, b"L\xff\xfe\n"])

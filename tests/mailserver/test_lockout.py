@@ -1,6 +1,7 @@
 """Lockouts and login events, through authd's real socket and on both databases: who is stopped, who isn't."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from itertools import count
@@ -8,11 +9,11 @@ from itertools import count
 import pytest
 from django.utils import timezone
 
-from mailserver import lockout, login_events
+from mailserver import directory, hashing, lockout, login_events
 from mailserver.authenticator import Authenticator
 from mailserver.clock import Clock
 from mailserver.config import Config
-from mailserver.directory import DirectoryUnavailable, LoginFact
+from mailserver.directory import DirectoryUnavailable, LoginFact, rows
 from mailserver.login_events import LoginEvents
 from panel.mailboxes.models import LoginEvent, Mailbox
 from panel.rules.lockout import MOST_GUESSES, Lock
@@ -122,6 +123,18 @@ async def test_network_that_tries_many_accounts_is_locked_for_all(quick: House):
     assert await guess(quick, "office@demo.test") == ["locked"]
     assert (await quick.ask(ip=ATTACKER)).verdict == "locked"
     assert (await quick.ask(ip=IP)).verdict == "ok"
+
+
+async def test_guesses_sent_at_once_are_no_more_than_guesses_sent_in_turn(config: Config, hasher: Hasher):
+    """Those that wait when the lock begins are not looked at any more."""
+    async with running(config) as house:
+        attacker = house.client()
+        burst = [asyncio.create_task(attacker.ask(f"x{n}@demo.test", f"burst {n}", ATTACKER)) for n in range(200)]
+        await until(lambda: any(task.done() for task in burst))
+        hasher.opened.set()
+        assert {(await task).verdict for task in burst} <= {"wrong", "locked", "unavailable"}
+        await guess(house, "y@demo.test", times=MOST_GUESSES[Lock.NETWORK])
+        assert len(hasher.asked) <= MOST_GUESSES[Lock.NETWORK] + 2 * hashing.AT_ONCE
 
 
 async def test_account_that_logged_in_from_a_locked_network_still_does(quick: House):
@@ -298,6 +311,34 @@ async def test_lost_database_delays_events_and_loses_none(
         await authenticator.flush()
         assert [row.ip for row in written()] == [IP, "192.0.2.8"]
     finally:
+        authenticator.close()
+
+
+async def test_slow_database_gets_each_event_once(house: House, monkeypatch: pytest.MonkeyPatch):
+    """A thread that writes can't be cancelled: what is late isn't written a second time."""
+    written_at_last = threading.Event()
+    write = rows.record_logins
+
+    def slow(facts: list[LoginFact]) -> None:
+        written_at_last.wait(30)
+        write(facts)
+
+    monkeypatch.setattr(rows, "record_logins", slow)
+    authenticator = Authenticator(house.directory, Clock())
+    try:
+        await authenticator.check(SHOP, world.PASSWORD, IP, "submission")
+        monkeypatch.setattr(directory, "DEADLINE_S", 0.05)
+        flushing = asyncio.ensure_future(authenticator.flush())
+        done, _ = await asyncio.wait({flushing}, timeout=0.5)
+        if done:  # it gave up: the next one comes
+            flushing = asyncio.ensure_future(authenticator.flush())
+            await asyncio.wait({flushing}, timeout=0.5)
+        written_at_last.set()
+        await flushing
+        await authenticator.flush(everything=True)
+        assert [row.ip for row in written()] == [IP]
+    finally:
+        written_at_last.set()
         authenticator.close()
 
 

@@ -121,6 +121,11 @@ service managesieve-login {{
 {_inet_listeners("sieve", environment.sieve, ssl=False)}
   service_count = 0
 }}
+# A process of its own a session, but not a new one: to start it costs more than the login.
+service imap {{
+  service_count = 256
+  process_min_avail = 4
+}}
 service lmtp {{
   user = {owners.mail}
   unix_listener {LMTP_SOCKET} {{
@@ -149,11 +154,13 @@ def _logins(owners: Owners, place: Path) -> str:
 auth_mechanisms = plain login
 # Empty: every character; else +, ' and UTF-8 would be refused before authd is asked.
 auth_username_chars =
-# Each question waits in a process of its own; with few of them wrong passwords would hold up good ones.
-auth_worker_max_count = 400
+# Each question waits in a process of its own. authd lets at most 100 wait (MOST_HELD) and answers
+# the others at once, so that of these processes some are always free for good passwords; more of
+# them would only have to be started when many log in at once.
+auth_worker_max_count = 120
 service auth-worker {{
   user = $default_internal_user
-  process_limit = 400
+  process_limit = 150
   # Some at hand before the first burst, and those that a burst made kept for the next.
   process_min_avail = 20
   idle_kill = 10 mins
