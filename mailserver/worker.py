@@ -35,6 +35,7 @@ from panel.database.ids import WORKERS, IdMaker
 HANDSHAKE_TIMEOUT_S = 30.0
 HOUSEKEEPING_S = 5.0
 SWEEP_S = 60.0
+GRACE_S = 60.0  # between two steps for what was closed
 SUSPENDED_S = 900.0  # after which it is asked again whether what is held may go
 TAKE_OVER_S = 1.0  # between two tries to take over what dead workers left
 CLOCK_JUMP_S = 30.0
@@ -124,6 +125,7 @@ class Worker:
             ]
             if self.number == 0:
                 background.append(group.create_task(self.every(SWEEP_S, self.sweep)))
+                background.append(group.create_task(self.every(GRACE_S, self.end_grace)))
             servers = [await self.listen(kind, each) for kind, each in sockets]
             await stopping.wait()
             for server in servers:
@@ -216,6 +218,11 @@ class Worker:
         now = self.clock.now()
         spool.try_suspended(now, held_before=now - timedelta(seconds=SUSPENDED_S))
         self.runner.wake()
+
+    def end_grace(self) -> None:
+        """Apart from the sweep: removing a large mailbox takes its time."""
+        if spool.end_grace(self.clock.now(), self.config.data / "mail"):
+            self.runner.wake()
 
     def reload_certificate(self) -> None:
         with suppress(OSError, ssl.SSLError):

@@ -134,6 +134,16 @@ class Directory:
         look_up = partial(rows.may_go, separator=self._separator)
         return await self._ask(("may_go", tenant_id, sender), look_up, tenant_id, sender)
 
+    async def is_over(self, tenant_id: int | None, sender: Address | None, credential_id: int | None) -> bool:
+        """Whether what may not go is to bounce: the grace period of its mailbox, domain or tenant has ended.
+
+        Never kept: asked only of what waits, and time alone changes the answer.
+        """
+        if tenant_id is None:
+            return False
+        look_up = partial(rows.is_over, now=self._clock.now())
+        return await self._bounded(self._on_thread(look_up, tenant_id, sender, credential_id))
+
     async def candidates(self, login: str) -> Candidates | None:
         """What a password for this login name is compared with; None for an unknown name.
 

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from django.db import DatabaseError, InterfaceError, connection, transaction
+from django.db.models import Q
 
 from panel.domains import models as domains
 from panel.mailboxes import models as mailboxes
@@ -676,6 +677,26 @@ def _may_go(tenant_id: int, sender: Address | None, separator: str) -> bool:
         # Another tenant's sender came in through an alias: its suspension is not this tenant's.
         return row.tenant_id != tenant_id or policy.may_go(_address_status(row), hosted.proof)
     return hosted.row.tenant_id != tenant_id or policy.may_go(_domain_status(hosted.row), hosted.proof)
+
+
+def is_over(tenant_id: int, sender: Address | None, credential_id: int | None, *, now: datetime) -> bool:
+    """Whether the grace period of the tenant, or of the mailbox or domain that sent it, has ended."""
+
+    def over(path: str = "") -> Q:
+        return Q(**{f"{path}status": Status.CLOSED, f"{path}grace_ends_at__lte": now})
+
+    if Tenant.objects.filter(over(), pk=tenant_id).exists():
+        return True
+    of_box = over("mailbox__") | over("mailbox__address__domain__")
+    if credential_id is not None and mailboxes.Credential.objects.filter(of_box, pk=credential_id).exists():
+        return True
+    if sender is None:
+        return False
+    sender = sender.canonical
+    here = mailboxes.Address.objects.filter(domain__name=sender.domain, tenant=tenant_id)
+    if here.filter(over("mailbox__") | over("domain__"), local_part=sender.local_part).exists():
+        return True
+    return domains.Domain.objects.filter(over(), name=sender.domain, tenant=tenant_id).exists()
 
 
 # Following the changes

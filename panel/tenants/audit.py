@@ -23,16 +23,17 @@ def record(
     after: Mapping[str, Any] | None = None,
     reason: str = "",
     ip: str | None = None,
+    by: str = COMMAND_LINE,
 ) -> AuditEntry:
     """Write one entry, which `tenant` may read (None: only the provider).
 
-    Without an actor it was the command line. `subject` is a row, or words for what is
+    Without an actor it was the command line, or what `by` names. `subject` is a row, or words for what is
     none ("the queue"). `before` and `after` hold the fields that changed, never a secret.
     """
     row = subject if isinstance(subject, models.Model) else None
     return AuditEntry.objects.create(
         actor=actor,
-        actor_name=str(actor) if actor else COMMAND_LINE,
+        actor_name=str(actor) if actor else by,
         action=action,
         tenant=tenant,
         subject_type=row._meta.model_name or "" if row else "",

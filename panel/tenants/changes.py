@@ -41,8 +41,16 @@ class Taken(ServiceError):
     """A name or an address that somebody has already."""
 
 
-class Gone(ServiceError):
+class NotFound(ServiceError):
+    """There is nothing of that name."""
+
+
+class Gone(NotFound):
     """The row was deleted in the meantime."""
+
+
+class AlreadySo(ServiceError):
+    """There is nothing to do: it is so already."""
 
 
 @dataclass(frozen=True, slots=True)
