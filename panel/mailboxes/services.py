@@ -23,7 +23,9 @@ from panel.rules.addresses import BadAddress
 from panel.rules.status import Status
 from panel.tenants import audit
 from panel.tenants.changes import (
+    AlreadySo,
     HashedPassword,
+    NotFound,
     ServiceError,
     Taken,
     alone,
@@ -244,7 +246,7 @@ def freeze_credential(credential: Credential, *, reason: str, actor: User | None
     thawed = Credential.objects.filter(pk=credential.pk, frozen_at=None)
     credential.frozen_at, credential.frozen_reason = timezone.now(), reason
     if not thawed.update(frozen_at=credential.frozen_at, frozen_reason=reason):
-        raise ServiceError(f"The {credential} of {credential.mailbox} is frozen already.", "frozen")
+        raise AlreadySo(f"The {credential} of {credential.mailbox} is frozen already.", "frozen")
     _tell(credential, "frozen", actor, ip, reason=reason)
 
 
@@ -256,7 +258,7 @@ def unfreeze_credential(
     reason = one_line(reason, "reason", most=audit.MOST_REASON)
     frozen = Credential.objects.filter(pk=credential.pk, frozen_at__isnull=False)
     if not frozen.update(frozen_at=None, frozen_reason=""):
-        raise ServiceError(f"The {credential} of {credential.mailbox} is not frozen.", "frozen")
+        raise AlreadySo(f"The {credential} of {credential.mailbox} is not frozen.", "frozen")
     credential.frozen_at, credential.frozen_reason = None, ""
     _tell(credential, "unfrozen", actor, ip, reason=reason)
 
@@ -271,22 +273,22 @@ def revoke_credential(credential: Credential, *, actor: User | None, ip: str | N
 
 
 def find_mailbox(address: str) -> Mailbox:
-    """The mailbox of this address. Raises ServiceError."""
+    """The mailbox of this address. Raises NotFound, and ServiceError for what is no address."""
     parsed = _parse(address, "address")
     mailboxes = Mailbox.objects.select_related("address__domain", "address__tenant")
     mailbox = mailboxes.filter(address__local_part=parsed.local_part, address__domain__name=parsed.domain).first()
     if mailbox is None:
-        raise ServiceError(f"There is no mailbox {parsed}.", "address")
+        raise NotFound(f"There is no mailbox {parsed}.", "address")
     return mailbox
 
 
 def find_alias(address: str) -> Alias:
-    """The alias of this address. Raises ServiceError."""
+    """The alias of this address. Raises NotFound, and ServiceError for what is no address."""
     parsed = _parse_alias(address)
     aliases = Alias.objects.select_related("address__domain", "address__tenant")
     alias = aliases.filter(address__local_part=parsed.local_part, address__domain__name=parsed.domain).first()
     if alias is None:
-        raise ServiceError(f"There is no alias {_name(parsed)}.", "address")
+        raise NotFound(f"There is no alias {_name(parsed)}.", "address")
     return alias
 
 

@@ -2,24 +2,25 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from django.conf import settings
 from django.core.management.base import CommandError
 
 from panel.mailboxes.models import Mailbox
-from panel.mailboxes.services import create_mailbox, find_mailbox, set_password
-from panel.operations.management import base
+from panel.mailboxes.services import change_mailbox, create_mailbox, find_mailbox, set_password
+from panel.operations.management import base, rows, stops
 from panel.operations.moving import mbsync
 from panel.operations.moving.accounts import hosts_beyond_loopback, parse_host, read_accounts
 from panel.operations.moving.services import Options, Result, migrate, rehearse
-from panel.operations.services import resume, suspend
-from panel.rules.status import Status
 from panel.tenants.changes import ServiceError
+from panel.tenants.shown import read_size
 
 MOST_FOLDER = 200  # characters of a folder's name
 
 
-class Command(base.Command):
+class Command(stops.Command):
+    noun = "mailbox"
     help = "Mailboxes: each has an address, a person and a main password. Suspending takes hold within a second."
     examples = """
         mailbox create ann@acme.example
@@ -40,23 +41,27 @@ class Command(base.Command):
         create.add_argument("address", metavar="ADDRESS")
         create.add_argument("--tenant", metavar="TENANT", help="whose it is; needed in a shared domain, and only there")
         create.add_argument("--name", default="", help="the person's name")
+        create.add_argument("--quota", metavar="SIZE", help="how much it may hold: 5GB; no bound when left out")
         base.add_password_stdin(create)
-        listing = acts.add_list(self.list, help="Show mailboxes.")
+        listing = acts.add_list(self.list, help="Show mailboxes.", examples="mailbox list --domain acme.example")
         listing.add_argument("--tenant", metavar="TENANT", help="only this tenant's")
         listing.add_argument("--domain", metavar="DOMAIN", help="only in this domain")
-        password = acts.add("password", self.set_password, help="Give a mailbox another main password.")
+        show = acts.add("show", self.show, help="Show a mailbox.", examples="mailbox show ann@acme.example")
+        show.add_argument("address", metavar="ADDRESS")
+        change = acts.add(
+            "set", self.set, help="Give a mailbox another name or quota.",
+            examples='mailbox set ann@acme.example --quota 5GB --name "Ann Archer"',
+        )
+        change.add_argument("address", metavar="ADDRESS")
+        change.add_argument("--name", help="the person's name")
+        change.add_argument("--quota", metavar="SIZE", help="how much it may hold: 5GB, or unlimited")
+        password = acts.add(
+            "password", self.set_password, help="Give a mailbox another main password.",
+            examples="mailbox password ann@acme.example --password-stdin <file",
+        )
         password.add_argument("address", metavar="ADDRESS")
         base.add_password_stdin(password)
-        stop = acts.add(
-            "suspend", self.suspend, help="Stop a mailbox's logins and sending; its mail still comes in.",
-            examples='mailbox suspend ann@acme.example --reason "password found in a leak"',
-        )
-        stop.add_argument("address", metavar="ADDRESS")
-        base.add_reason(stop, required=True)
-        stop.add_argument("--sending-only", action="store_true", help="stop only the sending, not the logins")
-        start = acts.add("resume", self.resume, help="Make a suspended mailbox active again, and what waits of it due.")
-        start.add_argument("address", metavar="ADDRESS")
-        base.add_reason(start, required=False)
+        self.add_stops(acts, "ann@acme.example", "ADDRESS")
 
         move = acts.add(
             "migrate", self.migrate,
@@ -88,14 +93,23 @@ class Command(base.Command):
         move.add_argument("--ca", metavar="FILE", help="trust the certificates in this file as well (PEM)")
         move.add_argument("--plain", action="store_true", help="without TLS; only from a host on loopback")
 
-    def create(self, *, address: str, tenant: str | None, name: str, from_stdin: bool) -> None:
+    def find(self, name: str) -> Mailbox:
+        return find_mailbox(name)
+
+    def row_of(self, subject: Mailbox) -> base.Row:
+        return rows.of_mailbox(subject)
+
+    def create(self, *, address: str, tenant: str | None, name: str, quota: str | None, from_stdin: bool) -> None:
         holder = base.find_tenant(tenant) if tenant is not None else None
+        quota_bytes = _quota(quota) if quota is not None else None
         password, made = self.password(address, from_stdin=from_stdin)
-        mailbox = create_mailbox(address=address, password=password, tenant=holder, name=name, actor=None)
-        self.say(f"The mailbox {mailbox} is made.")
+        mailbox = create_mailbox(
+            address=address, password=password, tenant=holder, name=name, quota_bytes=quota_bytes, actor=None
+        )
+        self.done(f"The mailbox {mailbox} is made.", rows.of_mailbox(mailbox))
         self.show_password(str(mailbox), password, made)
 
-    def list(self, *, tenant: str | None, domain: str | None, as_json: bool) -> None:
+    def list(self, *, tenant: str | None, domain: str | None) -> None:
         mailboxes = Mailbox.objects.select_related("address__domain", "address__tenant").order_by(
             "address__domain__name", "address__local_part"
         )
@@ -103,31 +117,34 @@ class Command(base.Command):
             mailboxes = mailboxes.filter(address__tenant=base.find_tenant(tenant))
         if domain is not None:
             mailboxes = mailboxes.filter(address__domain=base.find_domain(domain))
-        rows = [
-            (one, one.name, one.address.tenant, Status(one.status).words, one.opaque_id, one.status_reason)
-            for one in mailboxes
-        ]
-        self.table(
-            ("ADDRESS", "NAME", "TENANT", "STATUS", "FOLDER", "REASON"), rows, as_json=as_json,
+        self.rows(
+            map(rows.of_mailbox, mailboxes), ("address", "name", "tenant", "status", "folder", "reason"),
             empty="There is no such mailbox: `manage.py mailbox create ADDRESS` makes one.",
         )
+
+    def show(self, *, address: str) -> None:
+        self.show_row(rows.of_mailbox(find_mailbox(address)))
+
+    def set(self, *, address: str, name: str | None, quota: str | None) -> None:
+        values: dict[str, Any] = {}
+        if name is not None:
+            values["name"] = name
+        if quota is not None:
+            values["quota_bytes"] = _quota(quota)
+        if not values:
+            raise base.Usage("Say what to change: --name or --quota.")
+        mailbox = find_mailbox(address)
+        before = rows.of_mailbox(mailbox)
+        change_mailbox(mailbox, actor=None, **values)
+        self.unchanged(before, rows.of_mailbox(mailbox), f"the mailbox {mailbox}")
+        self.done(f"The mailbox {mailbox} is changed.", rows.of_mailbox(mailbox))
 
     def set_password(self, *, address: str, from_stdin: bool) -> None:
         mailbox = find_mailbox(address)
         password, made = self.password(address, from_stdin=from_stdin)
         set_password(mailbox, password, actor=None)
-        self.say(f"The password of {mailbox} is set.")
+        self.done(f"The password of {mailbox} is set.", rows.of_mailbox(mailbox))
         self.show_password(str(mailbox), password, made)
-
-    def suspend(self, *, address: str, reason: str, sending_only: bool) -> None:
-        mailbox = find_mailbox(address)
-        suspend(mailbox, reason=reason, sending_only=sending_only, actor=None)
-        self.say(f"The mailbox {mailbox} is {Status(mailbox.status).words}.")
-
-    def resume(self, *, address: str, reason: str) -> None:
-        mailbox = find_mailbox(address)
-        resume(mailbox, reason=reason, actor=None)
-        self.say(f"The mailbox {mailbox} is active.")
 
     def migrate(
         self, *, accounts: str, host: str | None, dry_run: bool, without: Sequence[str], last: bool, ca: str | None,
@@ -158,14 +175,23 @@ class Command(base.Command):
     def _report(self, results: Sequence[Result], dry_run: bool) -> None:
         failed = [result for result in results if result.error]
         if not dry_run:
-            rows = [
+            results_of = [
                 (one.account.line, one.account.mailbox, one.published.messages, f"{one.published.size_bytes / 1e6:.1f}",
                  f"{one.took_s:.0f}", one.error.partition("\n")[0] or "all here")
                 for one in results
             ]
-            self.table(("LINE", "ADDRESS", "NEW", "MB", "SECONDS", "RESULT"), rows, as_json=False, empty="")
+            self.table(("LINE", "ADDRESS", "NEW", "MB", "SECONDS", "RESULT"), results_of, empty="")
         if failed:
             lines = ", ".join(str(result.account.line) for result in failed)
             again = "" if dry_run else " Run it again: it takes up where it ended."
             raise CommandError(f"{len(failed)} of {len(results)} accounts failed, lines {lines}.{again}")
         self.say(f"{len(results)} accounts can be pulled." if dry_run else f"All {len(results)} accounts are here.")
+
+
+def _quota(text: str) -> int | None:
+    if text.strip().lower() == "unlimited":
+        return None
+    try:
+        return read_size(text)
+    except ValueError as error:
+        raise ServiceError(f"{text[:40]!r} is no size: {error}, or unlimited.", "quota_bytes") from None
