@@ -44,6 +44,7 @@ from mailserver.directory import Candidates, Directory, DirectoryUnavailable, Lo
 from mailserver.lockout import Lockout
 from mailserver.login_events import LoginEvents
 from mailserver.recent import Recent
+from mailserver.rehash import Rehash
 from panel.environment import SOCKET_PATH_BYTES, dovecot_key
 from panel.mailboxes import passwords
 from panel.rules import policy, reply
@@ -104,7 +105,7 @@ class _Hashing:
 
     def __init__(self, verify: Callable[[str, str], bool]) -> None:
         self._verify = verify
-        self._threads = ThreadPoolExecutor(HASHES_AT_ONCE, thread_name_prefix="hash")
+        self.threads = ThreadPoolExecutor(HASHES_AT_ONCE, thread_name_prefix="hash")
         self._waiting: OrderedDict[str, deque[tuple[str, str, float, asyncio.Future[bool]]]] = OrderedDict()
         self._count = 0
         self._running = 0
@@ -135,7 +136,7 @@ class _Hashing:
                 future.set_exception(_Busy())  # nobody waits for it any more
                 continue
             self._running += 1
-            hashed = asyncio.get_running_loop().run_in_executor(self._threads, self._verify, password, stored)
+            hashed = asyncio.get_running_loop().run_in_executor(self.threads, self._verify, password, stored)
             hashed.add_done_callback(partial(self._hashed, future))
 
     def _hashed(self, future: "asyncio.Future[bool]", hashed: "asyncio.Future[bool]") -> None:
@@ -151,7 +152,7 @@ class _Hashing:
         self._next()
 
     def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self.threads.shutdown(wait=False, cancel_futures=True)
 
 
 # Deciding
@@ -191,6 +192,7 @@ class Authenticator:
         self._nobodys = passwords.hash_main(secrets.token_urlsafe(16))
         self._under_way: dict[bytes, asyncio.Future[_Right | None]] = {}
         self._used: dict[int, Use] = {}
+        self._rehash = Rehash(directory, self._hashing.threads)
         # Mailbox and tenant by login name: whose a refused login is.
         self._owners: Recent[tuple[int, int]] = Recent(MOST_REMEMBERED)
         self._lockout = Lockout(directory, clock, self._digest)
@@ -252,6 +254,7 @@ class Authenticator:
     async def flush(self, everything: bool = False) -> None:
         """Write last uses and logins, `everything` at the end; kept for the next time without a database."""
         await self._events.flush(everything)
+        await self._rehash.flush()
         used, self._used = self._used, {}
         if not used:
             return
@@ -296,8 +299,12 @@ class Authenticator:
         if matching is None or found is None:
             return None
         credential_id, stored = matching
+        is_main = matching == found.main
+        if is_main:
+            self._rehash.was_right(credential_id, password, stored)
+        fingerprint = (is_main and found.main_fingerprint) or passwords.fingerprint(stored)
         domains = (found.address.domain, name.rpartition("@")[2])
-        right = _Right(credential_id, passwords.fingerprint(stored), version, domains)
+        right = _Right(credential_id, fingerprint, version, domains)
         self._right.put(digest, right)
         return right
 

@@ -15,7 +15,7 @@ MAILSERVER_FLOORS = [
         "recent", "dict_protocol",
     },
     {"directory", "spool", "content", "transports", "lanes"},
-    {"intake", "session", "runner", "authd", "lockout", "login_events"},
+    {"intake", "session", "runner", "authd", "lockout", "login_events", "rehash"},
     {"worker"},
     {"__main__"},
 ]

@@ -155,6 +155,10 @@ class Directory:
             return None
         return await self._bounded(self._on_thread(rows.candidates, address))
 
+    async def replace_hash(self, credential_id: int, old: str, new: str) -> bool:
+        """Keep a main password by another hash of it, if it is still kept by `old`; whether it is now."""
+        return await self._bounded(self._on_thread(rows.replace_hash, credential_id, old, new))
+
     async def record_use(self, uses: Sequence[Use]) -> None:
         """Write when credentials were last used, in one transaction."""
         await self._bounded(self._on_thread(rows.record_use, uses))

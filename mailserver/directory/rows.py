@@ -463,7 +463,7 @@ def login(credential_id: int, *, separator: str, now: datetime) -> Found[Login |
         ),
         limits=_login_limits(credential),
         expires_at=credential.expires_at,
-        fingerprint=passwords.fingerprint(credential.secret),
+        fingerprint=_fingerprint(credential),
     )
     names = {row.domain.name, *(alias.name for alias in aliases), *from_domains}
     depends: frozenset[Dependency] = frozenset({*names, tenant.pk, EVERY_TENANT})
@@ -537,8 +537,9 @@ class Candidates:
     address: Address  # the mailbox's own
     mailbox_id: int
     tenant_id: int
-    main: tuple[int, str] | None  # credential id, Django's argon2 hash
+    main: tuple[int, str] | None  # credential id, its stored hash
     apps: tuple[tuple[int, str], ...]  # credential id, SHA-256 hex
+    main_fingerprint: str = ""  # of the main password, also before it was hashed anew
 
     def __repr__(self) -> str:
         return f"Candidates({self.address})"
@@ -561,9 +562,25 @@ def candidates(address: Address) -> Candidates | None:
     mains = [(row.pk, row.secret) for row in found if row.kind == row.Kind.MAIN]
     apps = tuple((row.pk, row.secret) for row in found if row.kind == row.Kind.APP)
     box = found[0].mailbox
+    prints = [_fingerprint(row) for row in found if row.kind == row.Kind.MAIN]
     return Candidates(
-        Address(address.local_part, name), box.pk, box.address.tenant_id, mains[0] if mains else None, apps
+        Address(address.local_part, name), box.pk, box.address.tenant_id, mains[0] if mains else None, apps,
+        prints[0] if prints else "",
     )
+
+
+def _fingerprint(credential: mailboxes.Credential) -> str:
+    return credential.began_as or passwords.fingerprint(credential.secret)
+
+
+def replace_hash(credential_id: int, old: str, new: str) -> bool:
+    """Keep a main password by a hash of ours, unless it was changed meanwhile; whether it was kept.
+
+    Never a DirectoryChange: it is the same password, and its fingerprint stays.
+    """
+    with transaction.atomic():
+        mine = mailboxes.Credential.objects.filter(pk=credential_id, secret=old, began_as="")
+        return bool(mine.update(secret=new, began_as=passwords.fingerprint(old)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,6 +127,9 @@ class Credential(models.Model):
     kind = models.CharField(max_length=10, choices=Kind, default=Kind.APP)
     label = models.CharField(max_length=100, blank=True)
     secret = models.CharField(max_length=200, editable=False)
+    # Of a main password that was hashed anew: the fingerprint of what was imported. The password
+    # is the same, so sessions that began with it go on.
+    began_as = models.CharField(max_length=16, blank=True, editable=False)
     # An app password's; the main password opens every protocol.
     scopes = models.JSONField(default=list)
     networks = models.JSONField(default=list, blank=True)

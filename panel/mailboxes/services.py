@@ -12,7 +12,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
-from django.db.models import Q
+from django.db.models import Q, Sum
 from django.utils import timezone
 
 from panel.domains.models import Domain, DomainAlias
@@ -30,6 +30,7 @@ from panel.tenants.changes import (
     Taken,
     alone,
     changed,
+    check_password_rules,
     count_against_plan,
     delete,
     hash_password,
@@ -38,7 +39,8 @@ from panel.tenants.changes import (
     one_line,
     write,
 )
-from panel.tenants.models import Tenant, User
+from panel.tenants.models import Plan, Tenant, User
+from panel.tenants.shown import size
 
 SCOPES = ("submission", "imap", "pop3", "sieve")
 MOST_TARGETS = 100  # below what the directory follows for one recipient (200)
@@ -70,6 +72,7 @@ def create_mailbox(
     hashed = _hash_main(password, User(email=str(parsed), name=name))
     with transaction.atomic():
         taken = _take_address(parsed, tenant, "mailboxes", actor)
+        hold_storage(taken.tenant, [quota_bytes])
         person = User(kind=User.Kind.PERSON, email=None, name=name)
         person.set_unusable_password()
         person.save(force_insert=True)
@@ -96,12 +99,21 @@ def change_mailbox(
         values["name"] = one_line(name, "name", most=100)
     if quota_bytes is not KEEP:
         values["quota_bytes"] = number(quota_bytes, "quota_bytes", most=MOST_QUOTA_BYTES)
+        _hold_quota(mailbox, quota_bytes)
     before, after = write(mailbox, **values)
     if after:
         tenant = mailbox.address.tenant
         audit.record(actor, "mailbox.changed", mailbox, tenant=tenant, before=before, after=after, ip=ip)
         changed(mailbox.address.domain.name)
     return mailbox
+
+
+def _hold_quota(mailbox: Mailbox, quota_bytes: int | None) -> None:
+    """Refuse a larger quota when the plan has no storage left; a smaller one always fits."""
+    tenant = lock(mailbox.address.tenant)
+    now = lock(mailbox).quota_bytes
+    if quota_bytes != now and (quota_bytes is None or now is None or quota_bytes > now):
+        hold_storage(tenant, [quota_bytes], instead_of=now or 0)
 
 
 def set_password(
@@ -112,7 +124,7 @@ def set_password(
     with transaction.atomic():
         lock(mailbox)
         mains = Credential.objects.filter(mailbox=mailbox, kind=Credential.Kind.MAIN)
-        if not mains.update(secret=hashed.stored):
+        if not mains.update(secret=hashed.stored, began_as=""):
             Credential.objects.create(mailbox=mailbox, kind=Credential.Kind.MAIN, secret=hashed.stored)
         audit.record(actor, "mailbox.password_set", mailbox, tenant=mailbox.address.tenant, ip=ip)
         changed(mailbox.address.domain.name)
@@ -295,11 +307,46 @@ def find_alias(address: str) -> Alias:
 # How addresses are read and taken
 
 
+def check_main_password(password: str, about: User) -> None:
+    """Refuse what can't be a main password. Raises ServiceError."""
+    _refuse_app_prefix(password)
+    check_password_rules(password, about)
+
+
 def _hash_main(password: str | HashedPassword, about: User) -> HashedPassword:
-    if isinstance(password, str) and password.startswith(passwords.APP_PREFIX):
+    if isinstance(password, str):
+        _refuse_app_prefix(password)
+    return hash_password(password, about)
+
+
+def _refuse_app_prefix(password: str) -> None:
+    if password.startswith(passwords.APP_PREFIX):
         # A login with it would be looked for among the app passwords alone.
         raise ServiceError(f"A password can't begin with {passwords.APP_PREFIX}: app passwords do.", "password")
-    return hash_password(password, about)
+
+
+def hold_storage(tenant: Tenant, quotas: Sequence[int | None], *, instead_of: int = 0) -> None:
+    """Refuse quotas that the tenant's plan has no storage left for; `instead_of`: bytes that they replace.
+
+    The tenant is locked by the caller. A plan that bounds storage wants a quota for each
+    mailbox, or its number would mean nothing. Raises ServiceError (field "quota_bytes").
+    """
+    plan = Plan.objects.get(pk=tenant.plan_id)
+    if plan.storage_bytes is None:
+        return
+    if None in quotas:
+        raise ServiceError(
+            f"The plan {plan} allows {size(plan.storage_bytes)} of storage: give the mailbox a quota.", "quota_bytes"
+        )
+    mailboxes = Mailbox.objects.filter(address__tenant=tenant)
+    used = mailboxes.aggregate(total=Sum("quota_bytes"))["total"] or 0
+    asked = sum(quota or 0 for quota in quotas)
+    if used - instead_of + asked > plan.storage_bytes:
+        raise ServiceError(
+            f"The plan {plan} allows {size(plan.storage_bytes)} of storage; the quotas of {tenant} take "
+            f"{size(used - instead_of) if used > instead_of else 'nothing'} of it, and {size(asked)} more are asked for. Choose a larger plan "
+            "first.", "quota_bytes",
+        )
 
 
 def _parse(text: str, field: str) -> addresses.Address:

@@ -1,18 +1,23 @@
 """Mailboxes on the command line."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
 from django.core.management.base import CommandError
+from django.db import transaction
 
+from panel.mailboxes import sheet
+from panel.mailboxes.importing import exported, import_mailboxes
 from panel.mailboxes.models import Mailbox
 from panel.mailboxes.services import change_mailbox, create_mailbox, find_mailbox, set_password
 from panel.operations.management import base, rows, stops
 from panel.operations.moving import mbsync
 from panel.operations.moving.accounts import hosts_beyond_loopback, parse_host, read_accounts
 from panel.operations.moving.services import Options, Result, migrate, rehearse
+from panel.tenants import audit
 from panel.tenants.changes import ServiceError
 from panel.tenants.shown import read_size
 
@@ -27,6 +32,7 @@ class Command(stops.Command):
         mailbox create bob@isp.example --tenant Acme
         mailbox suspend ann@acme.example --reason "password found in a leak"
         mailbox suspend ann@acme.example --sending-only --reason "writes to a bought list"
+        mailbox import people.csv --tenant Acme --check
         mailbox migrate accounts.csv --from imap.old.example
     """
 
@@ -62,6 +68,35 @@ class Command(stops.Command):
         password.add_argument("address", metavar="ADDRESS")
         base.add_password_stdin(password)
         self.add_stops(acts, "ann@acme.example", "ADDRESS")
+
+        take = acts.add(
+            "import", self.import_, help="Make all mailboxes of a CSV, or none. The first line names its columns: "
+            "address, password or hash (argon2id, bcrypt, sha512-crypt, pbkdf2; {BLF-CRYPT} and the like before it), "
+            "quota (5 GB), name. A hash made elsewhere is replaced by ours at the first login.",
+            examples="""
+                mailbox import people.csv --tenant Acme --check
+                mailbox import people.csv --tenant Acme
+            """,
+        )
+        take.add_argument("file", metavar="FILE.csv")
+        take.add_argument("--tenant", metavar="TENANT", required=True, help="whose the mailboxes will be")
+        take.add_argument("--check", action="store_true", help="say what is wrong, or that nothing is; make nothing")
+        take.add_argument(
+            "--without-passwords", action="store_true",
+            help="take rows with neither password nor hash; nobody can log in until a password is set",
+        )
+        give = acts.add(
+            "export", self.export, help="Write a tenant's mailboxes as the CSV that import takes.",
+            examples="""
+                mailbox export --tenant Acme >people.csv
+                mailbox export --tenant Acme --with-hashes --output people.csv
+            """,
+        )
+        give.add_argument("--tenant", metavar="TENANT", required=True, help="whose mailboxes")
+        give.add_argument(
+            "--with-hashes", action="store_true", help="with the hashes of the main passwords: keep such a file secret"
+        )
+        give.add_argument("--output", metavar="FILE", help="write there, for this user only, not to standard output")
 
         move = acts.add(
             "migrate", self.migrate,
@@ -145,6 +180,44 @@ class Command(stops.Command):
         set_password(mailbox, password, actor=None)
         self.done(f"The password of {mailbox} is set.", rows.of_mailbox(mailbox))
         self.show_password(str(mailbox), password, made)
+
+    def import_(self, *, file: str, tenant: str, check: bool, without_passwords: bool) -> None:
+        path, owner = Path(file), base.find_tenant(tenant)
+        tell = self.say if not self.as_json else lambda text: None
+        done = import_mailboxes(
+            path, owner, check=check, without_passwords=without_passwords, tell=tell, actor=None
+        )
+        count = f"{done.mailboxes:,} {'mailbox' if done.mailboxes == 1 else 'mailboxes'}"
+        bare = f" {done.without_password:,} have no password yet." if done.without_password else ""
+        if check:
+            said = f"{count} can be imported into {owner}.{bare}"
+        else:
+            took = f"hashing took {done.hashed_s:.1f} s, writing {done.written_s:.1f} s"
+            said = f"{count} of {owner} {'is' if done.mailboxes == 1 else 'are'} made; {took}.{bare}"
+        self.done(said, {
+            "tenant": str(owner), "mailboxes": done.mailboxes, "domains": list(done.domains), "checked_only": check,
+            "without_password": done.without_password,
+        })
+
+    def export(self, *, tenant: str, with_hashes: bool, output: str | None) -> None:
+        owner = base.find_tenant(tenant)
+        if with_hashes:
+            with transaction.atomic():
+                audit.record(None, "tenant.hashes_exported", owner, tenant=owner)
+        found = exported(owner, with_hashes=with_hashes)
+        if self.as_json:
+            self.json(list(found))
+        elif output is None:
+            sheet.write(found, self.stdout)  # type: ignore[arg-type]
+        else:
+            try:
+                # Never shown to others, not for a moment; and nobody's file is overwritten.
+                opened = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            except OSError as error:
+                raise ServiceError(f"{output} can't be written: {error.strerror}.", "output") from None
+            with os.fdopen(opened, "w", encoding="utf-8", newline="") as written:
+                count = sheet.write(found, written)
+            self.say(f"{count:,} mailboxes of {owner} are written to {output}.")
 
     def migrate(
         self, *, accounts: str, host: str | None, dry_run: bool, without: Sequence[str], last: bool, ca: str | None,
