@@ -24,6 +24,7 @@ from mailserver.lockout import Lockout
 from mailserver.login_events import LoginEvents
 from mailserver.panel_sign_ins import PanelSignIns
 from mailserver.recent import Recent
+from mailserver.rehash import Rehash
 from panel.mailboxes import passwords
 from panel.rules import policy, reply
 from panel.rules.addresses import BadAddress, parse_address
@@ -85,6 +86,7 @@ class Authenticator:
         self._nobodys = passwords.hash_main(secrets.token_urlsafe(16))
         self._under_way: dict[bytes, asyncio.Future[_Right | None]] = {}
         self._used: dict[int, Use] = {}
+        self._rehash = Rehash(directory, self._hashing.threads)
         # Mailbox and tenant by login name: whose a refused login is.
         self._owners: Recent[tuple[int, int]] = Recent(MOST_REMEMBERED)
         self._lockout = Lockout(directory, clock, self._digest)
@@ -150,6 +152,7 @@ class Authenticator:
     async def flush(self, everything: bool = False) -> None:
         """Write last uses and logins, `everything` at the end; kept for the next time without a database."""
         await self._events.flush(everything)
+        await self._rehash.flush()
         used, self._used = self._used, {}
         if not used:
             return
@@ -198,7 +201,9 @@ class Authenticator:
             return None
         credential_id, stored = matching
         domains = (found.address.domain, name.rpartition("@")[2])
-        right = _Right(credential_id, passwords.fingerprint(stored), version, domains)
+        if matching == found.main:
+            self._rehash.was_right(credential_id, password, stored)
+        right = _Right(credential_id, _fingerprint(found, matching), version, domains)
         self._right.put(digest, right)
         return right
 
@@ -215,7 +220,7 @@ class Authenticator:
             return next((each for each in apps if secrets.compare_digest(each[1], hashed)), None)
         stored = found.main[1] if found and found.main else self._nobodys
         right = self._right.get(digest)
-        if right is not None and found and right.fingerprint == passwords.fingerprint(stored):
+        if right is not None and found and found.main and right.fingerprint == _fingerprint(found, found.main):
             # It was right, and something else in its domain changed: in a large one somebody always does.
             return found.main
         wrong = self._wrong.get(digest)
@@ -234,6 +239,11 @@ class Authenticator:
         # The name's length parts the two: no other pair gives the same bytes.
         text = f"{len(name)}:{name}{password}".encode("utf-8", "surrogatepass")
         return hashlib.blake2b(text, key=self._key, digest_size=32).digest()
+
+
+def _fingerprint(found: Candidates, matching: tuple[int, str]) -> str:
+    """Of a credential's password; the main one's is the same after it was hashed anew."""
+    return (matching == found.main and found.main_fingerprint) or passwords.fingerprint(matching[1])
 
 
 def _verdict(refused: reply.Reply) -> AuthVerdict:

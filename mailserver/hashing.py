@@ -15,7 +15,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
@@ -74,6 +74,11 @@ class Hashing:
         """
         return await (self._known if known else self._new).put(question)
 
+    @property
+    def threads(self) -> Executor:
+        """Those that hash, for what is no question."""
+        return self._new.threads
+
     def close(self) -> None:
         self._known.close()
         self._new.close()
@@ -82,7 +87,7 @@ class Hashing:
 class _Queue:
     def __init__(self, verify: Callable[[str, str], bool], most: int) -> None:
         self._verify = verify
-        self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="hash")
+        self.threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="hash")
         self._most = most
         self._waiting: list[_Waiting] = []
         self._running = 0
@@ -121,7 +126,7 @@ class _Queue:
             else:
                 self._running += 1
                 loop = asyncio.get_running_loop()
-                hashed = loop.run_in_executor(self._threads, self._verify, question.password, question.stored)
+                hashed = loop.run_in_executor(self.threads, self._verify, question.password, question.stored)
                 hashed.add_done_callback(partial(self._hashed, future))
 
     def _hashed(self, future: "asyncio.Future[bool]", hashed: "asyncio.Future[bool]") -> None:
@@ -132,7 +137,7 @@ class _Queue:
         self._next()
 
     def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self.threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _turn(waiting: _Waiting) -> tuple[int, int, int]:

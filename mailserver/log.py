@@ -85,6 +85,11 @@ def bounced(queue_id: int, **facts: object) -> None:
     _log.info(_line("bounced", queue_id, facts))
 
 
+def removed(what: str) -> None:
+    """Something closed whose grace period ended, with all that it held."""
+    _log.info(_line("removed", None, {"what": what}))
+
+
 def recovered(queue_id: int | None, **facts: object) -> None:
     _log.info(_line("recovered", queue_id, facts))
 

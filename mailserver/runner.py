@@ -382,7 +382,9 @@ class Runner:
         Raises DirectoryUnavailable and SpoolUnavailable: then nothing was sent yet, and what
         was put into a mailbox is known there by its staged file.
         """
-        settlements, going = await self._holds(message)
+        settlements, going, over = await self._holds(message)
+        if over:
+            settlements += await self._bounce(replace(message, recipients=tuple(over)))
         if not going:
             return settlements
         sender = await self._returns_to(message)
@@ -400,21 +402,38 @@ class Runner:
             message, outcomes, tell, returnable=sender is not None, refused=told
         )
 
-    async def _holds(self, message: ClaimedMessage) -> tuple[list[Settlement], list[Claimed]]:
-        """Those that may not go, settled as held, and those that may."""
+    async def _holds(self, message: ClaimedMessage) -> tuple[list[Settlement], list[Claimed], list[Claimed]]:
+        """Those that may not go, settled as held; those that may; those that never will."""
         held: list[Settlement] = []
         going: list[Claimed] = []
+        over: list[Claimed] = []
         now = self._clock.now()
         for recipient in message.recipients:
             if recipient.lost_leases >= LOST_LEASES:
                 log.held(message.id, recipient=recipient.original, because="poison")
                 held.append(self._waits(message, recipient, WAITS_POISON, now, Hold.POISON))
-            elif not await self._may_go(message, recipient):
+            elif await self._may_go(message, recipient):
+                going.append(recipient)
+            elif await self._directory.is_over(
+                recipient.tenant_id, _address(message.reverse_path), message.credential_id
+            ):
+                over.append(recipient)
+            else:
                 log.held(message.id, recipient=recipient.original, because="suspended")
                 held.append(self._waits(message, recipient, WAITS_SUSPENDED, now, Hold.SUSPENDED))
-            else:
-                going.append(recipient)
-        return held, going
+        return held, going, over
+
+    async def _bounce(self, message: ClaimedMessage) -> list[Settlement]:
+        """Fail what a closed sender left when its grace period is over; told to who still receives there, if anybody.
+
+        Never held as undeliverable: with the sender nobody is left to whom it could matter.
+        """
+        sender = await self._returns_to(message)
+        content = await self._call(partial(spool.read_content, message.id, folder=self._content.folder))
+        header = await self._call(partial(_header_block, content)) if content else b""
+        outcomes = _all(message.recipients, Disposition.FAILED, reply.SENDER_REMOVED)
+        tell = partial(self._told, message, sender, content, header)
+        return self._settled(message, outcomes, tell, returnable=sender is not None, refused=True)
 
     async def _may_go(self, message: ClaimedMessage, recipient: Claimed) -> bool:
         """Whether its tenant and sender may send. What comes in for a mailbox here always may: it is received."""

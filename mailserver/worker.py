@@ -39,6 +39,7 @@ from panel.database.ids import WORKERS, IdMaker
 HANDSHAKE_TIMEOUT_S = 30.0
 HOUSEKEEPING_S = 5.0
 SWEEP_S = 60.0
+GRACE_S = 60.0  # between two steps for what was closed
 SUSPENDED_S = 900.0  # after which it is asked again whether what is held may go
 RECOVER_S = 1.0  # between two tries to go on with what dead workers left
 CLOCK_JUMP_S = 30.0
@@ -138,6 +139,7 @@ class Worker:
             recovering = [group.create_task(self.recover())]
             if self.number == 0:
                 recovering.append(group.create_task(self.every(SWEEP_S, self.sweep)))
+                background.append(group.create_task(self.every(GRACE_S, self.end_grace)))
             servers = [await self.listen(kind, each) for kind, each in sockets]
             # Before they are closed, or uvloop's doesn't wait. Unlike `sessions` it knows of a TLS handshake under way.
             connections = [group.create_task(server.wait_closed()) for server in servers]
@@ -247,6 +249,11 @@ class Worker:
         now = self.clock.now()
         spool.try_suspended(now, held_before=now - timedelta(seconds=SUSPENDED_S))
         self.runner.wake()
+
+    def end_grace(self) -> None:
+        """Apart from the sweep: removing a large mailbox takes its time."""
+        if spool.end_grace(self.clock.now(), self.config.data / "mail"):
+            self.runner.wake()
 
     def reload_certificate(self) -> None:
         with suppress(OSError, ssl.SSLError):

@@ -277,6 +277,10 @@ SETTINGS: Mapping[str, Setting] = {
         "POSTHOUSE_SEPARATOR", "+", _separator,
         "What parts a subaddress: with +, user+tag@ reaches user@. Empty: no subaddresses.",
     ),
+    "grace_days": Setting(
+        "POSTHOUSE_GRACE_DAYS", "30", _number(0, 3650),
+        "Days after which a closed mailbox, domain or tenant is removed with its mail; until then it can be restored.",
+    ),
     "store": Setting(
         "POSTHOUSE_STORE", "maildir", _store,
         "Who puts mail into mailboxes. maildir: we; lmtp:ADDRESS:PORT or lmtp:/path/to/socket: Dovecot, for Sieve or a"
@@ -326,6 +330,7 @@ class Environment:
     workers: int
     message_size: int
     separator: str
+    grace_days: int
     store: Store
     finish_s: int
     node: str

@@ -16,7 +16,10 @@ MAILSERVER_FLOORS = [
         "listeners", "systemd",
     },
     {"directory", "spool", "content", "transports", "lanes"},
-    {"intake", "session", "runner", "authd", "authenticator", "lockout", "login_events", "panel_sign_ins"},
+    {
+        "intake", "session", "runner", "authd", "authenticator", "lockout", "login_events", "panel_sign_ins",
+        "rehash",
+    },
     {"worker"},
     {"__main__"},
 ]

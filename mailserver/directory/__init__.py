@@ -136,6 +136,16 @@ class Directory:
         look_up = partial(rows.may_go, separator=self._separator)
         return await self._ask(("may_go", tenant_id, sender), look_up, tenant_id, sender)
 
+    async def is_over(self, tenant_id: int | None, sender: Address | None, credential_id: int | None) -> bool:
+        """Whether what may not go is to bounce: the grace period of its mailbox, domain or tenant has ended.
+
+        Never kept: asked only of what waits, and time alone changes the answer.
+        """
+        if tenant_id is None:
+            return False
+        look_up = partial(rows.is_over, now=self._clock.now())
+        return await self._bounded(self._on_thread(look_up, tenant_id, sender, credential_id))
+
     async def candidates(self, login: str) -> Candidates | None:
         """What a password for this login name is compared with; None for an unknown name.
 
@@ -146,6 +156,10 @@ class Directory:
         except BadAddress:
             return None
         return await self._bounded(self._on_thread(rows.candidates, address))
+
+    async def replace_hash(self, credential_id: int, old: str, new: str) -> bool:
+        """Keep a main password by another hash of it, if it is still kept by `old`; whether it is now."""
+        return await self._bounded(self._on_thread(rows.replace_hash, credential_id, old, new))
 
     async def record_use(self, uses: Sequence[Use]) -> None:
         """Write when credentials were last used, in one transaction."""

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from django.db import DatabaseError, InterfaceError, connection, transaction
+from django.db.models import Q
 
 from panel.domains import models as domains
 from panel.mailboxes import models as mailboxes
@@ -462,7 +463,7 @@ def login(credential_id: int, *, separator: str, now: datetime) -> Found[Login |
         ),
         limits=_login_limits(credential),
         expires_at=credential.expires_at,
-        fingerprint=passwords.fingerprint(credential.secret),
+        fingerprint=_fingerprint(credential),
     )
     names = {row.domain.name, *(alias.name for alias in aliases), *from_domains}
     depends: frozenset[Dependency] = frozenset({*names, tenant.pk, EVERY_TENANT})
@@ -536,9 +537,10 @@ class Candidates:
     address: Address  # the mailbox's own
     mailbox_id: int
     tenant_id: int
-    main: tuple[int, str] | None  # credential id, Django's argon2 hash
+    main: tuple[int, str] | None  # credential id, its stored hash
     apps: tuple[tuple[int, str], ...]  # credential id, SHA-256 hex
     used_from: frozenset[str]  # the networks from which these were last used, as rules/lockout counts them
+    main_fingerprint: str = ""  # of the main password, also before it was hashed anew
 
     def __repr__(self) -> str:
         return f"Candidates({self.address})"
@@ -562,9 +564,25 @@ def candidates(address: Address) -> Candidates | None:
     apps = tuple((row.pk, row.secret) for row in found if row.kind == row.Kind.APP)
     box = found[0].mailbox
     used_from = frozenset(network_of(row.last_used_ip) for row in found if row.last_used_ip)
+    prints = [_fingerprint(row) for row in found if row.kind == row.Kind.MAIN]
     return Candidates(
-        Address(address.local_part, name), box.pk, box.address.tenant_id, mains[0] if mains else None, apps, used_from
+        Address(address.local_part, name), box.pk, box.address.tenant_id, mains[0] if mains else None, apps, used_from,
+        prints[0] if prints else "",
     )
+
+
+def _fingerprint(credential: mailboxes.Credential) -> str:
+    return credential.began_as or passwords.fingerprint(credential.secret)
+
+
+def replace_hash(credential_id: int, old: str, new: str) -> bool:
+    """Keep a main password by a hash of ours, unless it was changed meanwhile; whether it was kept.
+
+    Never a DirectoryChange: it is the same password, and its fingerprint stays.
+    """
+    with transaction.atomic():
+        mine = mailboxes.Credential.objects.filter(pk=credential_id, secret=old, began_as="")
+        return bool(mine.update(secret=new, began_as=passwords.fingerprint(old)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -678,6 +696,26 @@ def _may_go(tenant_id: int, sender: Address | None, separator: str) -> bool:
         # Another tenant's sender came in through an alias: its suspension is not this tenant's.
         return row.tenant_id != tenant_id or policy.may_go(_address_status(row), hosted.proof)
     return hosted.row.tenant_id != tenant_id or policy.may_go(_domain_status(hosted.row), hosted.proof)
+
+
+def is_over(tenant_id: int, sender: Address | None, credential_id: int | None, *, now: datetime) -> bool:
+    """Whether the grace period of the tenant, or of the mailbox or domain that sent it, has ended."""
+
+    def over(path: str = "") -> Q:
+        return Q(**{f"{path}status": Status.CLOSED, f"{path}grace_ends_at__lte": now})
+
+    if Tenant.objects.filter(over(), pk=tenant_id).exists():
+        return True
+    of_box = over("mailbox__") | over("mailbox__address__domain__")
+    if credential_id is not None and mailboxes.Credential.objects.filter(of_box, pk=credential_id).exists():
+        return True
+    if sender is None:
+        return False
+    sender = sender.canonical
+    here = mailboxes.Address.objects.filter(domain__name=sender.domain, tenant=tenant_id)
+    if here.filter(over("mailbox__") | over("domain__"), local_part=sender.local_part).exists():
+        return True
+    return domains.Domain.objects.filter(over(), name=sender.domain, tenant=tenant_id).exists()
 
 
 # Following the changes

@@ -19,6 +19,7 @@ from mailserver.spool.claim import (
     try_suspended,
     which_exist,
 )
+from mailserver.spool.closed import end_grace
 from mailserver.spool.nodes import NoFreeNumber, has_pending_migrations, register_node, seen
 from mailserver.spool.settle import Settled, settle
 from mailserver.spool.sql import SpoolUnavailable, close_connection
@@ -35,6 +36,7 @@ __all__ = [
     "claim",
     "close_connection",
     "count_waiting",
+    "end_grace",
     "has_pending_migrations",
     "leased",
     "mark_staged",

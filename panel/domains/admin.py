@@ -16,7 +16,7 @@ from panel.domains import services
 from panel.domains.models import Domain, DomainAlias, Proof
 from panel.rules.addresses import display_domain
 from panel.tenants.admin import SuspendableAdmin
-from panel.tenants.scoped_admin import ScopedAdmin, badge, by, mono, state_badge
+from panel.tenants.scoped_admin import ScopedAdmin, badge, by, mono, state_of
 
 
 def proof_badge(row: Domain | DomainAlias) -> str:
@@ -74,6 +74,7 @@ class VerifiableAdmin(ScopedAdmin):
 @admin.register(Domain)
 class DomainAdmin(VerifiableAdmin, SuspendableAdmin):
     noun = "domain"
+    falls = "its mailboxes with all their mail and its aliases are removed, and what they have in the queue bounces"
     empty_words = "A domain is a tenant's own, or a shared one of yours in which tenants hold single addresses."
     list_display = ["shown_name", "ownership", "state", "tenant", "address_count"]
     list_filter = ["proof", "status", "kind", ("tenant", AutocompleteSelectFilter)]
@@ -82,8 +83,10 @@ class DomainAdmin(VerifiableAdmin, SuspendableAdmin):
     list_select_related = ["tenant"]
     autocomplete_fields = ["tenant"]
     removable = True
-    actions_detail = ["verify", "suspend", "resume"]
-    readonly_fields = ["shown_name", "shown_tenant", "ownership", "state", "status_reason", "created_at"]
+    actions_detail = ["verify", "suspend", "resume", "close", "restore"]
+    readonly_fields = [
+        "shown_name", "shown_tenant", "ownership", "state", "status_reason", "grace_ends_at", "created_at",
+    ]
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         if obj is None:
@@ -116,7 +119,7 @@ class DomainAdmin(VerifiableAdmin, SuspendableAdmin):
 
     @display(description="State", ordering="status")
     def state(self, domain: Domain) -> str:
-        return state_badge(domain.status, domain.status_reason)
+        return state_of(domain)
 
     @display(description="Addresses", ordering="addresses_count")
     def address_count(self, domain: Any) -> int:

@@ -4,7 +4,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
-from panel.tenants.models import STATUS_CHOICES, Plan, StatusField, Tenant, one_of
+from panel.tenants.models import STATUS_CHOICES, Plan, StatusField, Tenant, in_grace, one_of
 from panel.tenants.scoping import ScopedQuerySet
 
 
@@ -47,6 +47,7 @@ class Domain(models.Model):
     )
     status = StatusField()
     status_reason = models.CharField("reason", max_length=500, blank=True)
+    grace_ends_at = models.DateTimeField("can be restored until", null=True, blank=True, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     objects = ScopedQuerySet.as_manager()
@@ -61,6 +62,7 @@ class Domain(models.Model):
             one_of("proof", Proof.choices, "domain_proof_is_known"),
             one_of("status", STATUS_CHOICES, "domain_status_is_known"),
         ]
+        indexes = [in_grace("domain_in_grace")]
 
     def __str__(self):
         return self.name

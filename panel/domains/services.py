@@ -16,6 +16,7 @@ from panel.rules.addresses import BadAddress, canonical_domain
 from panel.rules.status import Status
 from panel.tenants import audit
 from panel.tenants.changes import (
+    AlreadySo,
     ServiceError,
     Taken,
     alone,
@@ -183,7 +184,7 @@ def _verify(
     _refuse_neighbours(row.name, tenant, only_proved=True)
     before, after = write(row, proof=Proof.PROVED.value, proved_by=CHECKED_BY_US)
     if "proof" not in after:
-        raise ServiceError(f"The ownership of {row.name} is proved already.", "proof")
+        raise AlreadySo(f"The ownership of {row.name} is proved already.", "proof")
     audit.record(actor, action, row, tenant=tenant, before=before, after=after, ip=ip)
     changed(row.name, main)
 

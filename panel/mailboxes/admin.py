@@ -25,7 +25,7 @@ from panel.mailboxes import services
 from panel.mailboxes.models import Alias, Credential, LoginEvent, Mailbox
 from panel.tenants.admin import OptionalReasonForm, PasswordForm, SuspendableAdmin
 from panel.tenants.models import Tenant
-from panel.tenants.scoped_admin import ReasonForm, ScopedAdmin, SizeField, badge, by, mono, state_badge
+from panel.tenants.scoped_admin import ReasonForm, ScopedAdmin, SizeField, badge, by, mono, state_of
 from panel.tenants.shown import moment
 
 SHARED_TENANT_HELP = "Only for an address in a shared domain: whose it is. Elsewhere it is the domain's tenant's."
@@ -93,6 +93,7 @@ class KnownMailboxForm(forms.ModelForm):
 @admin.register(Mailbox)
 class MailboxAdmin(HeldAdmin, SuspendableAdmin):
     noun = "mailbox"
+    falls = "its mail and its passwords are removed, what it has in the queue bounces, and the address is free again"
     form = KnownMailboxForm
     empty_words = "A mailbox is an address with a person, a place for mail and a password. Its domain comes first."
     list_display = ["shown_address", "name", "state", "shown_tenant"]
@@ -100,10 +101,10 @@ class MailboxAdmin(HeldAdmin, SuspendableAdmin):
     search_fields = ["address__local_part", "address__domain__name", "name"]
     list_select_related = ["address__domain", "address__tenant"]
     ordering = ["address__domain__name", "address__local_part"]
-    actions_detail = ["add_app_password", "set_password", "suspend", "resume"]
+    actions_detail = ["add_app_password", "set_password", "suspend", "resume", "close", "restore"]
     readonly_fields = [
-        "shown_address", "shown_tenant", "state", "status_reason", "shown_credentials", "reached_by", "last_sign_ins",
-        "folder", "created_at",
+        "shown_address", "shown_tenant", "state", "status_reason", "grace_ends_at", "shown_credentials", "reached_by",
+        "last_sign_ins", "folder", "created_at",
     ]
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
@@ -132,7 +133,7 @@ class MailboxAdmin(HeldAdmin, SuspendableAdmin):
 
     @display(description="State", ordering="status")
     def state(self, mailbox: Mailbox) -> str:
-        return state_badge(mailbox.status, mailbox.status_reason)
+        return state_of(mailbox)
 
     @display(description="Passwords")
     def shown_credentials(self, mailbox: Mailbox) -> str:

@@ -7,7 +7,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from panel.domains.models import Domain
-from panel.tenants.models import STATUS_CHOICES, StatusField, Tenant, User, one_of
+from panel.tenants.models import STATUS_CHOICES, StatusField, Tenant, User, in_grace, one_of
 from panel.tenants.scoping import ScopedQuerySet
 
 
@@ -59,6 +59,7 @@ class Mailbox(models.Model):
     quota_bytes = models.PositiveBigIntegerField("storage", null=True, blank=True)
     status = StatusField()
     status_reason = models.CharField("reason", max_length=500, blank=True)
+    grace_ends_at = models.DateTimeField("can be restored until", null=True, blank=True, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     objects = ScopedQuerySet.as_manager()
@@ -67,6 +68,7 @@ class Mailbox(models.Model):
         ordering = ["pk"]
         verbose_name_plural = "mailboxes"
         constraints = [one_of("status", STATUS_CHOICES, "mailbox_status_is_known")]
+        indexes = [in_grace("mailbox_in_grace")]
 
     def __str__(self):
         return str(self.address)
@@ -125,6 +127,9 @@ class Credential(models.Model):
     kind = models.CharField(max_length=10, choices=Kind, default=Kind.APP)
     label = models.CharField(max_length=100, blank=True)
     secret = models.CharField(max_length=200, editable=False)
+    # Of a main password that was hashed anew: the fingerprint of what was imported. The password
+    # is the same, so sessions that began with it go on.
+    began_as = models.CharField(max_length=16, blank=True, editable=False)
     # An app password's; the main password opens every protocol.
     scopes = models.JSONField(default=list)
     networks = models.JSONField(default=list, blank=True)

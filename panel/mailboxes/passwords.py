@@ -5,6 +5,8 @@ import secrets
 
 from django.contrib.auth.hashers import Argon2PasswordHasher, check_password, make_password
 
+from panel.mailboxes import foreign
+
 APP_PREFIX = "ph-app-"
 
 
@@ -22,7 +24,16 @@ def hash_main(password: str) -> str:
 
 
 def verify_main(password: str, stored: str) -> bool:
-    return check_password(password, stored)
+    """Whether this is the main password; what was hashed elsewhere may take longer than ours (foreign.py's bounds)."""
+    if stored.startswith("argon2$"):
+        return check_password(password, stored)
+    return foreign.verify(password, stored)
+
+
+def is_ours(stored: str) -> bool:
+    """Whether it was hashed as `hash_main` does it; if not, it is hashed anew at the first right login."""
+    cost = f"m={Argon2Hasher.memory_cost},t={Argon2Hasher.time_cost},p={Argon2Hasher.parallelism}"
+    return stored.startswith(f"argon2$argon2id$v=19${cost}$")
 
 
 def fingerprint(stored: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
-from django.db.models import Q
+from django.db.models import Q, Sum
 from django.utils import timezone
 
 from panel.domains.models import Domain, DomainAlias
@@ -23,11 +23,14 @@ from panel.rules.addresses import BadAddress
 from panel.rules.status import Status
 from panel.tenants import audit
 from panel.tenants.changes import (
+    AlreadySo,
     HashedPassword,
+    NotFound,
     ServiceError,
     Taken,
     alone,
     changed,
+    check_password_rules,
     count_against_plan,
     delete,
     hash_password,
@@ -36,7 +39,8 @@ from panel.tenants.changes import (
     one_line,
     write,
 )
-from panel.tenants.models import Tenant, User
+from panel.tenants.models import Plan, Tenant, User
+from panel.tenants.shown import size
 
 SCOPES = ("submission", "imap", "pop3", "sieve")
 MOST_TARGETS = 100  # below what the directory follows for one recipient (200)
@@ -68,6 +72,7 @@ def create_mailbox(
     hashed = _hash_main(password, User(email=str(parsed), name=name))
     with transaction.atomic():
         taken = _take_address(parsed, tenant, "mailboxes", actor)
+        hold_storage(taken.tenant, [quota_bytes])
         person = User(kind=User.Kind.PERSON, email=None, name=name)
         person.set_unusable_password()
         person.save(force_insert=True)
@@ -94,12 +99,21 @@ def change_mailbox(
         values["name"] = one_line(name, "name", most=100)
     if quota_bytes is not KEEP:
         values["quota_bytes"] = number(quota_bytes, "quota_bytes", most=MOST_QUOTA_BYTES)
+        _hold_quota(mailbox, quota_bytes)
     before, after = write(mailbox, **values)
     if after:
         tenant = mailbox.address.tenant
         audit.record(actor, "mailbox.changed", mailbox, tenant=tenant, before=before, after=after, ip=ip)
         changed(mailbox.address.domain.name)
     return mailbox
+
+
+def _hold_quota(mailbox: Mailbox, quota_bytes: int | None) -> None:
+    """Refuse a larger quota when the plan has no storage left; a smaller one always fits."""
+    tenant = lock(mailbox.address.tenant)
+    now = lock(mailbox).quota_bytes
+    if quota_bytes != now and (quota_bytes is None or now is None or quota_bytes > now):
+        hold_storage(tenant, [quota_bytes], instead_of=now or 0)
 
 
 def set_password(
@@ -110,7 +124,7 @@ def set_password(
     with transaction.atomic():
         lock(mailbox)
         mains = Credential.objects.filter(mailbox=mailbox, kind=Credential.Kind.MAIN)
-        if not mains.update(secret=hashed.stored):
+        if not mains.update(secret=hashed.stored, began_as=""):
             Credential.objects.create(mailbox=mailbox, kind=Credential.Kind.MAIN, secret=hashed.stored)
         audit.record(actor, "mailbox.password_set", mailbox, tenant=mailbox.address.tenant, ip=ip)
         changed(mailbox.address.domain.name)
@@ -244,7 +258,7 @@ def freeze_credential(credential: Credential, *, reason: str, actor: User | None
     thawed = Credential.objects.filter(pk=credential.pk, frozen_at=None)
     credential.frozen_at, credential.frozen_reason = timezone.now(), reason
     if not thawed.update(frozen_at=credential.frozen_at, frozen_reason=reason):
-        raise ServiceError(f"The {credential} of {credential.mailbox} is frozen already.", "frozen")
+        raise AlreadySo(f"The {credential} of {credential.mailbox} is frozen already.", "frozen")
     _tell(credential, "frozen", actor, ip, reason=reason)
 
 
@@ -256,7 +270,7 @@ def unfreeze_credential(
     reason = one_line(reason, "reason", most=audit.MOST_REASON)
     frozen = Credential.objects.filter(pk=credential.pk, frozen_at__isnull=False)
     if not frozen.update(frozen_at=None, frozen_reason=""):
-        raise ServiceError(f"The {credential} of {credential.mailbox} is not frozen.", "frozen")
+        raise AlreadySo(f"The {credential} of {credential.mailbox} is not frozen.", "frozen")
     credential.frozen_at, credential.frozen_reason = None, ""
     _tell(credential, "unfrozen", actor, ip, reason=reason)
 
@@ -271,33 +285,68 @@ def revoke_credential(credential: Credential, *, actor: User | None, ip: str | N
 
 
 def find_mailbox(address: str) -> Mailbox:
-    """The mailbox of this address. Raises ServiceError."""
+    """The mailbox of this address. Raises NotFound, and ServiceError for what is no address."""
     parsed = _parse(address, "address")
     mailboxes = Mailbox.objects.select_related("address__domain", "address__tenant")
     mailbox = mailboxes.filter(address__local_part=parsed.local_part, address__domain__name=parsed.domain).first()
     if mailbox is None:
-        raise ServiceError(f"There is no mailbox {parsed}.", "address")
+        raise NotFound(f"There is no mailbox {parsed}.", "address")
     return mailbox
 
 
 def find_alias(address: str) -> Alias:
-    """The alias of this address. Raises ServiceError."""
+    """The alias of this address. Raises NotFound, and ServiceError for what is no address."""
     parsed = _parse_alias(address)
     aliases = Alias.objects.select_related("address__domain", "address__tenant")
     alias = aliases.filter(address__local_part=parsed.local_part, address__domain__name=parsed.domain).first()
     if alias is None:
-        raise ServiceError(f"There is no alias {_name(parsed)}.", "address")
+        raise NotFound(f"There is no alias {_name(parsed)}.", "address")
     return alias
 
 
 # How addresses are read and taken
 
 
+def check_main_password(password: str, about: User) -> None:
+    """Refuse what can't be a main password. Raises ServiceError."""
+    _refuse_app_prefix(password)
+    check_password_rules(password, about)
+
+
 def _hash_main(password: str | HashedPassword, about: User) -> HashedPassword:
-    if isinstance(password, str) and password.startswith(passwords.APP_PREFIX):
+    if isinstance(password, str):
+        _refuse_app_prefix(password)
+    return hash_password(password, about)
+
+
+def _refuse_app_prefix(password: str) -> None:
+    if password.startswith(passwords.APP_PREFIX):
         # A login with it would be looked for among the app passwords alone.
         raise ServiceError(f"A password can't begin with {passwords.APP_PREFIX}: app passwords do.", "password")
-    return hash_password(password, about)
+
+
+def hold_storage(tenant: Tenant, quotas: Sequence[int | None], *, instead_of: int = 0) -> None:
+    """Refuse quotas that the tenant's plan has no storage left for; `instead_of`: bytes that they replace.
+
+    The tenant is locked by the caller. A plan that bounds storage wants a quota for each
+    mailbox, or its number would mean nothing. Raises ServiceError (field "quota_bytes").
+    """
+    plan = Plan.objects.get(pk=tenant.plan_id)
+    if plan.storage_bytes is None:
+        return
+    if None in quotas:
+        raise ServiceError(
+            f"The plan {plan} allows {size(plan.storage_bytes)} of storage: give the mailbox a quota.", "quota_bytes"
+        )
+    mailboxes = Mailbox.objects.filter(address__tenant=tenant)
+    used = mailboxes.aggregate(total=Sum("quota_bytes"))["total"] or 0
+    asked = sum(quota or 0 for quota in quotas)
+    if used - instead_of + asked > plan.storage_bytes:
+        raise ServiceError(
+            f"The plan {plan} allows {size(plan.storage_bytes)} of storage; the quotas of {tenant} take "
+            f"{size(used - instead_of) if used > instead_of else 'nothing'} of it, and {size(asked)} more are asked for. Choose a larger plan "
+            "first.", "quota_bytes",
+        )
 
 
 def _parse(text: str, field: str) -> addresses.Address:

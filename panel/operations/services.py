@@ -4,10 +4,13 @@ Each is conditional, atomic, audited, and told to the mailserver's caches: it ta
 open connections within a second, and the queue asks again at its next claim.
 """
 
+from datetime import datetime, timedelta
 from typing import Any
 
+from django.conf import settings
 from django.db import transaction
 from django.db.models import Q
+from django.utils import timezone
 
 from panel.domains.models import Domain, DomainAlias, Proof
 from panel.mailboxes.models import Mailbox
@@ -17,6 +20,7 @@ from panel.rules.status import Status
 from panel.sending.services import release_suspended
 from panel.tenants import audit
 from panel.tenants.changes import (
+    AlreadySo,
     HashedPassword,
     ServiceError,
     Taken,
@@ -36,11 +40,11 @@ Suspendable = Mailbox | Domain | Tenant
 KEEP: Any = object()  # leave this value as it is
 
 
-class AlreadySuspended(ServiceError):
+class AlreadySuspended(AlreadySo):
     """It is suspended already: the audit log holds one entry an event."""
 
 
-class NotSuspended(ServiceError):
+class NotSuspended(AlreadySo):
     """There is nothing to resume."""
 
 
@@ -81,17 +85,26 @@ def resume(subject: Suspendable, *, reason: str = "", actor: User | None, ip: st
 
 @transaction.atomic
 def close(subject: Suspendable, *, reason: str = "", actor: User | None, ip: str | None = None) -> None:
-    """Close the subject: no logins, no sending, its mail is refused. Everything is kept."""
+    """Close the subject: no logins, no sending, its mail is refused.
+
+    Everything is kept, and its queue waits, until the grace period ends (POSTHOUSE_GRACE_DAYS);
+    then operations/closing removes it. Raises AlreadySo.
+    """
     reason = one_line(reason, "reason", most=audit.MOST_REASON)
-    before = _move(subject, Status.CLOSED, reason, range(Status.CLOSED))
+    ends_at = timezone.now() + timedelta(days=settings.ENVIRONMENT.grace_days)
+    before = _move(subject, Status.CLOSED, reason, range(Status.CLOSED), grace_ends_at=ends_at)
     if before is None:
-        raise ServiceError(f"{_named(subject)} is closed already.")
+        raise AlreadySo(f"{_named(subject)} is closed already.")
     _tell(subject, "closed", before, Status.CLOSED, reason, actor, ip)
 
 
 @transaction.atomic
 def restore(subject: Suspendable, *, reason: str = "", actor: User | None, ip: str | None = None) -> None:
-    """Undo the closing: the subject is what it was before, suspended if it was."""
+    """Undo the closing within its grace period: the subject is what it was before, suspended if it was.
+
+    Only this one: what it belongs to, or what belongs to it, stays as it is. Raises AlreadySo
+    when it isn't closed.
+    """
     reason = one_line(reason, "reason", most=audit.MOST_REASON)
     model = subject._meta.model_name
     entries = AuditEntry.objects.filter(subject_type=model, subject_id=subject.pk, action=f"{model}.closed")
@@ -99,20 +112,35 @@ def restore(subject: Suspendable, *, reason: str = "", actor: User | None, ip: s
     # Without its entry nobody knows; suspended is then the safe one.
     status = Status[closing.before["status"]] if closing else Status.SUSPENDED
     old_reason = closing.before.get("status_reason", "") if closing else ""
+    ended_at = _ended_at(subject)
+    if ended_at:
+        raise ServiceError(
+            f"{_named(subject)} can't be restored any more: its grace period ended on {ended_at:%Y-%m-%d %H:%M} UTC."
+        )
     before = _move(subject, status, old_reason, (Status.CLOSED,))
     if before is None:
-        raise ServiceError(f"{_named(subject)} is not closed.")
+        raise AlreadySo(f"{_named(subject)} is not closed.")
     _tell(subject, "restored", before, status, reason, actor, ip)
+    release_suspended(_tenants_of(subject))
 
 
-def _move(subject: Suspendable, status: Status, reason: str, from_: Any) -> dict[str, str] | None:
+def _ended_at(subject: Suspendable) -> datetime | None:
+    """When the grace period of a closed subject ended; None while it can be restored, or isn't closed."""
+    stored = lock(subject)
+    over = stored.status == Status.CLOSED and stored.grace_ends_at and stored.grace_ends_at <= timezone.now()
+    return stored.grace_ends_at if over else None
+
+
+def _move(
+    subject: Suspendable, status: Status, reason: str, from_: Any, grace_ends_at: datetime | None = None
+) -> dict[str, str] | None:
     """Set the status if it is one of `from_`; gives what was before, or None when it was not."""
     stored = lock(subject)
     before = {"status": Status(stored.status).name, "status_reason": stored.status_reason}
     rows = type(subject)._default_manager.filter(pk=subject.pk, status__in=list(from_))
-    if not rows.update(status=status, status_reason=reason):
+    if not rows.update(status=status, status_reason=reason, grace_ends_at=grace_ends_at):
         return None
-    subject.status, subject.status_reason = status, reason
+    subject.status, subject.status_reason, subject.grace_ends_at = status, reason, grace_ends_at
     return before
 
 
@@ -121,7 +149,9 @@ def _tell(
     ip: str | None,
 ) -> None:
     action = f"{subject._meta.model_name}.{act}"
-    after = {"status": status.name}
+    after: dict[str, Any] = {"status": status.name}
+    if subject.grace_ends_at:
+        after["can be restored until"] = subject.grace_ends_at
     tenant: Tenant | None
     match subject:
         case Mailbox():

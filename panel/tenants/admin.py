@@ -3,10 +3,12 @@
 from typing import Any, ClassVar
 
 from django import forms
+from django.conf import settings
 from django.contrib import admin
 from django.contrib.auth.models import Group
 from django.db.models import Count, QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.utils import timezone
 from django.utils.safestring import SafeString
 from unfold.contrib.filters.admin import AutocompleteSelectFilter
 from unfold.decorators import action, display
@@ -25,7 +27,7 @@ from panel.tenants.scoped_admin import (
     by,
     links,
     mono,
-    state_badge,
+    state_of,
 )
 from panel.tenants.shown import moment
 
@@ -57,19 +59,20 @@ class OptionalReasonForm(ReasonForm):
 class SuspendableAdmin(ScopedAdmin):
     """An admin of what can be suspended and resumed: both are services of operations."""
 
-    actions_detail = ["suspend", "resume"]
+    actions_detail = ["suspend", "resume", "close", "restore"]
     noun: ClassVar[str]
+    falls: ClassVar[str]  # what becomes of it when the grace period ends
 
     def told_state(self, obj: Any) -> list[str]:
-        """The fields that tell the state: the reason only where there is one."""
-        return ["state", "status_reason"] if obj.status_reason else ["state"]
+        """The fields that tell the state: the reason, and the end of the grace period, only where there is one."""
+        reason = ["status_reason"] if obj.status_reason else []
+        return ["state", *reason, *(["grace_ends_at"] if obj.grace_ends_at else [])]
 
     def offered(self, obj: Any) -> set[str]:
-        if obj.status == Status.ACTIVE:
-            return super().offered(obj) - {"resume"}
         if obj.status == Status.CLOSED:
-            return super().offered(obj) - {"suspend", "resume"}
-        return super().offered(obj) - {"suspend"}
+            over = obj.grace_ends_at and obj.grace_ends_at <= timezone.now()
+            return super().offered(obj) - {"suspend", "resume", "close", *(["restore"] if over else [])}
+        return super().offered(obj) - {"restore", "resume" if obj.status == Status.ACTIVE else "suspend"}
 
     @action(description="Suspend…", url_path="suspend", permissions=["act"], icon="block")
     def suspend(self, request: HttpRequest, object_id: str) -> HttpResponse:
@@ -94,6 +97,31 @@ class SuspendableAdmin(ScopedAdmin):
             request, object_id, title="Resume {}", button="Resume", act=act, form_class=OptionalReasonForm,
             sentence=f"The {self.noun} {{}} may log in and send again, and what waits in its queue goes on. "
             "What is suspended for itself, below or above it, stays suspended.",
+        )
+
+    @action(description="Close…", url_path="close", permissions=["act"], icon="cancel")
+    def close(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        def act(obj: Any, data: dict[str, Any]) -> str:
+            operations.close(obj, reason=data["reason"], **by(request))
+            return f"{obj} is closed. It can be restored until {obj.grace_ends_at:%Y-%m-%d %H:%M} UTC."
+
+        days = settings.ENVIRONMENT.grace_days
+        return self.confirm(
+            request, object_id, title="Close {}", button="Close", act=act, form_class=ReasonForm, harmful=True,
+            sentence=f"The {self.noun} {{}} can no longer log in or send, and mail for it is refused. For {days} days "
+            f"Restore undoes it. Then {self.falls}; nothing brings that back.",
+        )
+
+    @action(description="Restore…", url_path="restore", permissions=["act"], icon="undo")
+    def restore(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        def act(obj: Any, data: dict[str, Any]) -> str:
+            operations.restore(obj, reason=data["reason"], **by(request))
+            return f"{obj} is {Status(obj.status).words} again."
+
+        return self.confirm(
+            request, object_id, title="Restore {}", button="Restore", act=act, form_class=OptionalReasonForm,
+            sentence=f"The {self.noun} {{}} becomes what it was before it was closed. What is closed or suspended for "
+            "itself, below or above it, stays so.",
         )
 
 
@@ -155,6 +183,7 @@ def _limits(hour: int | None, day: int | None) -> str:
 @admin.register(Tenant)
 class TenantAdmin(SuspendableAdmin):
     noun = "tenant"
+    falls = "its domains, mailboxes and all their mail are removed, and what it has in the queue bounces"
     empty_words = "A tenant is a company whose mail is here. Its domains and mailboxes come after it."
     list_display = ["name", "state", "plan", "parent", "domain_count", "address_count"]
     list_filter = ["status", "plan"]
@@ -162,7 +191,7 @@ class TenantAdmin(SuspendableAdmin):
     list_select_related = ["plan", "parent"]
     ordering = ["name"]  # the model's is lost where rows are counted
     autocomplete_fields = ["parent"]
-    readonly_fields = ["state", "status_reason", "has", "created_at"]
+    readonly_fields = ["state", "status_reason", "grace_ends_at", "has", "created_at"]
 
     def get_fieldsets(self, request: HttpRequest, obj: Tenant | None = None) -> Any:
         if obj is None:
@@ -192,7 +221,7 @@ class TenantAdmin(SuspendableAdmin):
 
     @display(description="State", ordering="status")
     def state(self, tenant: Tenant) -> str:
-        return state_badge(tenant.status, tenant.status_reason)
+        return state_of(tenant)
 
     @display(description="Domains", ordering="domains_count")
     def domain_count(self, tenant: Any) -> int:

@@ -13,7 +13,14 @@ COMMAND_LINE = "command line"
 MOST_REASON = 500
 
 
-def record(
+def record(actor: User | None, action: str, subject: models.Model | str, **facts: Any) -> AuditEntry:
+    """Write one entry; `facts` are those of `entry`."""
+    written = entry(actor, action, subject, **facts)
+    written.save(force_insert=True)
+    return written
+
+
+def entry(
     actor: User | None,
     action: str,
     subject: models.Model | str,
@@ -23,16 +30,17 @@ def record(
     after: Mapping[str, Any] | None = None,
     reason: str = "",
     ip: str | None = None,
+    by: str = COMMAND_LINE,
 ) -> AuditEntry:
-    """Write one entry, which `tenant` may read (None: only the provider).
+    """An entry to be written, which `tenant` may read (None: only the provider).
 
-    Without an actor it was the command line. `subject` is a row, or words for what is
+    Without an actor it was the command line, or what `by` names. `subject` is a row, or words for what is
     none ("the queue"). `before` and `after` hold the fields that changed, never a secret.
     """
     row = subject if isinstance(subject, models.Model) else None
-    return AuditEntry.objects.create(
+    return AuditEntry(
         actor=actor,
-        actor_name=str(actor) if actor else COMMAND_LINE,
+        actor_name=str(actor) if actor else by,
         action=action,
         tenant=tenant,
         subject_type=row._meta.model_name or "" if row else "",

@@ -18,9 +18,10 @@ from django.core.exceptions import ValidationError
 from django.db import IntegrityError, connection, models, transaction
 
 from panel.rules.status import Status
-from panel.tenants.models import DirectoryChange, Tenant, User
+from panel.tenants.models import DirectoryChange, Plan, Tenant, User
 
 MOST_PASSWORD = 200  # characters: SASL PLAIN's line stays below 12,288 bytes (RFC 4954 §4.4)
+PLAN_WORDS = {"credentials": "app passwords"}  # what a plan's number is called where its name doesn't say
 MOST_NUMBER = 2**31 - 1  # what a PositiveIntegerField holds on every database
 
 # Turn the direction of text, or end a line: what is shown would not be what is stored (UAX #9).
@@ -41,8 +42,16 @@ class Taken(ServiceError):
     """A name or an address that somebody has already."""
 
 
-class Gone(ServiceError):
+class NotFound(ServiceError):
+    """There is nothing of that name."""
+
+
+class Gone(NotFound):
     """The row was deleted in the meantime."""
+
+
+class AlreadySo(ServiceError):
+    """There is nothing to do: it is so already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +68,12 @@ def hash_password(password: "str | HashedPassword", about: User | None = None) -
     """
     if isinstance(password, HashedPassword):
         return password
+    check_password_rules(password, about)
+    return HashedPassword(make_password(password))
+
+
+def check_password_rules(password: str, about: User | None = None) -> None:
+    """Refuse a password that the validators of the settings do. Raises ServiceError (field "password")."""
     if any(unicodedata.category(character) in ("Cc", "Cs") or character in _DECEIVING for character in password):
         raise ServiceError("The password holds a control character.", "password")
     if len(password) > MOST_PASSWORD:
@@ -67,7 +82,6 @@ def hash_password(password: "str | HashedPassword", about: User | None = None) -
         validate_password(password, about)
     except ValidationError as error:
         raise ServiceError(" ".join(error.messages), "password") from None
-    return HashedPassword(make_password(password))
 
 
 def one_line(text: str, field: str, *, most: int, required: bool = False) -> str:
@@ -190,18 +204,25 @@ def tenant_changed(tenant: Tenant) -> None:
     changed(*(name for (name,) in own.union(held.order_by())))
 
 
-def count_against_plan(tenant: Tenant, what: str, count: Callable[[Tenant], int]) -> Tenant:
-    """Lock the tenant, and refuse one more of `what` ("domains", "mailboxes", "aliases") than its plan allows.
+def count_against_plan(tenant: Tenant, what: str, count: Callable[[Tenant], int], *, more: int = 1) -> Tenant:
+    """Lock the tenant, and refuse `more` of `what` (a number of its plan) than that allows.
 
     Holds under parallel creation: who comes second waits for the lock and counts the first.
-    Raises ServiceError; also for a closed tenant.
+    Each tenant has a plan of its own, and what stands below it counts on theirs. Raises
+    ServiceError; also for a closed tenant.
     """
     locked = lock(tenant)
     if locked.status == Status.CLOSED:
         raise ServiceError(f"The tenant {locked} is closed.", "tenant")
-    allowed = getattr(locked.plan, what)
-    if allowed is not None and count(locked) >= allowed:
+    # What is there stays when the plan becomes smaller; only what is made is measured.
+    allowed = Plan.objects.values_list(what, flat=True).get(pk=locked.plan_id)
+    if allowed is None:
+        return locked
+    used = count(locked)
+    if used + more > allowed:
+        asked = f", and {more:,} more are asked for" if more > 1 else ""
         raise ServiceError(
-            f"The plan {locked.plan} allows {allowed} {what}, and {locked} has them all. Choose a larger plan first."
+            f"The plan {locked.plan} allows {allowed:,} {PLAN_WORDS.get(what, what)}; {locked} has {used:,}{asked}. "
+            "Choose a larger plan first."
         )
     return locked

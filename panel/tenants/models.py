@@ -31,6 +31,11 @@ def one_of(field, choices, name):
     return models.CheckConstraint(name=name, condition=Q(**{f"{field}__in": values}))
 
 
+def in_grace(name):
+    """An index of what is closed, by when its grace period ends: few of many."""
+    return models.Index(fields=["grace_ends_at"], condition=Q(grace_ends_at__isnull=False), name=name)
+
+
 class Plan(models.Model):
     """What a tenant may have. An empty number means unlimited."""
 
@@ -64,6 +69,7 @@ class Tenant(models.Model):
     )
     status = StatusField()
     status_reason = models.CharField("reason", max_length=500, blank=True)
+    grace_ends_at = models.DateTimeField("can be restored until", null=True, blank=True, editable=False)
     notes = models.TextField(blank=True, help_text="For the provider only.")
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
@@ -72,6 +78,7 @@ class Tenant(models.Model):
     class Meta:
         ordering = ["name"]
         constraints = [one_of("status", STATUS_CHOICES, "tenant_status_is_known")]
+        indexes = [in_grace("tenant_in_grace")]
 
     def __str__(self):
         return self.name

@@ -44,7 +44,7 @@ class ReasonForm(forms.Form):
     reason = forms.CharField(
         max_length=500,
         label="Reason",
-        help_text="Shown wherever the suspension shows, and in the audit log.",
+        help_text="Shown wherever the state shows, and in the audit log.",
         widget=UnfoldAdminTextInputWidget,
     )
 
@@ -317,6 +317,14 @@ class ScopedAdmin(ModelAdmin):
 def _scoped(model: Any, request: HttpRequest) -> Any:
     rows = model._default_manager.all()
     return rows.for_user(request.user) if hasattr(rows, "for_user") else rows
+
+
+def state_of(row: Any) -> SafeString:
+    """The badge of what can be suspended and closed; of what is closed it tells until when that can be undone."""
+    reason = row.status_reason
+    if row.grace_ends_at:
+        reason = f"{reason}{' · ' if reason else ''}can be restored until {row.grace_ends_at:%Y-%m-%d %H:%M} UTC"
+    return state_badge(row.status, reason)
 
 
 def state_badge(status: int, reason: str = "") -> SafeString:

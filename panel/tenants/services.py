@@ -11,6 +11,7 @@ from django.db import transaction
 
 from panel.tenants import audit
 from panel.tenants.changes import (
+    AlreadySo,
     HashedPassword,
     ServiceError,
     alone,
@@ -260,5 +261,5 @@ def _set_active(account: User, active: bool, action: str, reason: str, actor: Us
         keep_an_owner(without=account)
     before, after = write(account, is_active=active)
     if not after:
-        raise ServiceError(f"The account {account} is {'open' if active else 'closed'} already.")
+        raise AlreadySo(f"The account {account} is {'open' if active else 'closed'} already.")
     audit.record(actor, action, account, tenant=None, before=before, after=after, reason=reason, ip=ip)

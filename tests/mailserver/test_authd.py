@@ -24,8 +24,9 @@ from mailserver.authenticator import Answer
 from mailserver.config import Config
 from mailserver.directory import rows
 from panel.environment import dovecot_key
-from panel.mailboxes import passwords
+from panel.mailboxes import foreign, passwords
 from panel.mailboxes.models import Credential, Mailbox
+from panel.mailboxes.services import set_password
 from panel.rules.status import Status
 from tests.support import dovecot_dict, world
 from tests.support.authd import (  # noqa: F401 (fixtures)
@@ -133,6 +134,39 @@ async def test_no_sending_may_log_in(house: House, demo: Mailbox):
 
 
 # What is remembered, and for how long
+
+
+@pytest.mark.parametrize("text", [
+    "{BLF-CRYPT}$2y$05$N3x3iEH7R6zvQh7WaUpdYuJL7OePYOYveHCgydscqgd8q8V9yRCze",
+    "{PBKDF2}$1$Y55hkinwtWCBl0uv$5000$aafde15b0a8e4540d51f92149599cd7db78471ea",
+    "{ARGON2ID}$argon2id$v=19$m=65536,t=3,p=1$Dv6O+eONoocYfdJ8STZrvA$YyBe/7Bf3nclBoSTJSMFp7TIvNvqWtGQQe2XUxulKKI",
+])
+async def test_a_hash_made_elsewhere_is_replaced_at_the_first_right_login(house: House, demo: Mailbox, text: str):
+    password, stored = "pässword horse", foreign.read(text)
+    main = demo.credentials.get(kind="main")
+    Credential.objects.filter(pk=main.pk).update(secret=stored)
+    assert (await house.ask(password="wrong")).verdict == "wrong"
+    right = Answer("ok", main.pk, "shop@demo.test", passwords.fingerprint(stored))
+    assert await house.ask(password=password) == right
+    await until(lambda: passwords.is_ours(Credential.objects.get(pk=main.pk).secret), within_s=20)
+    assert passwords.verify_main(password, Credential.objects.get(pk=main.pk).secret)
+    # It is the same password: what began with it goes on, and so do new logins.
+    world.changed("demo.test")
+    assert await house.ask(password=password) == right
+    login = await house.directory.login(main.pk)
+    assert login is not None and login.fingerprint == right.fingerprint
+
+
+async def test_a_password_set_meanwhile_is_not_replaced_by_the_old_one(house: House, demo: Mailbox):
+    main = demo.credentials.get(kind="main")
+    assert not await house.directory.replace_hash(main.pk, "bcrypt$old", passwords.hash_main("the old one"))
+    assert Credential.objects.get(pk=main.pk).secret == main.secret
+    Credential.objects.filter(pk=main.pk).update(secret="bcrypt$old")
+    assert await house.directory.replace_hash(main.pk, "bcrypt$old", main.secret)
+    again = Credential.objects.get(pk=main.pk)
+    assert (again.secret, again.began_as) == (main.secret, passwords.fingerprint("bcrypt$old"))
+    set_password(demo, "another unusual one", actor=None)
+    assert Credential.objects.get(pk=main.pk).began_as == ""
 
 
 async def test_right_password_is_hashed_once(config: Config, hasher: Hasher):

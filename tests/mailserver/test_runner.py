@@ -402,6 +402,35 @@ class TestHolds:
         async with running(house):
             await until(lambda: states() == ["delivered"])
 
+    @pytest.mark.parametrize("closed", ["mailbox", "domain", "tenant"])
+    async def test_a_closed_senders_mail_waits_and_bounces_after_its_grace_period(self, house, server, closed):
+        message = await house.queue("ann@far.test")
+        row = {"mailbox": house.shop, "domain": house.shop.address.domain, "tenant": house.shop.address.tenant}[closed]
+        mine = type(row).objects.filter(pk=row.pk)
+        mine.update(status=Status.CLOSED, grace_ends_at=house.clock.now() + timedelta(days=30))
+        (waiting,) = await go(house, message)
+        assert (waiting.state, waiting.holds) == ("waiting", models.Hold.SUSPENDED)
+        mine.update(grace_ends_at=house.clock.now() - timedelta(seconds=1))
+        Recipient.objects.update(holds=0)
+        async with running(house):
+            await until(lambda: states() == ["failed"])
+        (gone,) = Recipient.objects.all()
+        assert gone.last_reply == "550 5.7.1 not sent: its sender was closed"
+        # Its own mailbox takes no report, and nobody is kept to look at it.
+        assert server.received == [] and Message.objects.count() == 1 and not Content.objects.exists()
+
+    async def test_a_closed_mailboxs_mail_returns_to_the_alias_it_wrote_as(self, house, server):
+        world.mailbox("boss@demo.test")
+        world.alias("sales@demo.test", "shop@demo.test", "boss@demo.test")
+        message = await house.queue("ann@far.test", sender="sales@demo.test")
+        Mailbox.objects.filter(pk=house.shop.pk).update(
+            status=Status.CLOSED, grace_ends_at=house.clock.now() - timedelta(seconds=1)
+        )
+        async with running(house):
+            await until(lambda: house.new(Mailbox.objects.get(address__local_part="boss")))
+        assert Recipient.objects.get(message_id=message.id).state == "failed"
+        assert house.new(house.shop) == []
+
     async def test_a_hold_written_just_after_the_resumption_does_not_stay(self, house, server, monkeypatch):
         message = await house.queue("ann@far.test")
         suspended = AsyncMock(return_value=False)  # what was known before the sender was resumed

@@ -119,7 +119,7 @@ CASES: dict[type[models.Model], Case] = {
         row=tenant_with_a_domain,
         add=lambda house: {"name": "Gamma", "plan": Plan.objects.get(name="Standard").pk, "parent": house.acme.pk},
         change={"name": "Renamed", "notes": "Called."},
-        silent={"add": "a new tenant has no domain"}, before={"resume": "suspend"},
+        silent={"add": "a new tenant has no domain"}, before={"resume": "suspend", "restore": "close"},
     ),
     User: Case(
         row=lambda house, mine: account(house),
@@ -143,7 +143,7 @@ CASES: dict[type[models.Model], Case] = {
     Domain: Case(
         row=lambda house, mine: world.domain(f"d{house.number()}.test", house.owner_of(mine), proof="pending"),
         add=lambda house: {"name": "new.test", "tenant": house.acme.pk, "verified": "on"},
-        removable=True, before={"resume": "suspend"},
+        removable=True, before={"resume": "suspend", "restore": "close"},
     ),
     DomainAlias: Case(
         row=lambda house, mine: create_domain_alias(
@@ -154,7 +154,7 @@ CASES: dict[type[models.Model], Case] = {
     Mailbox: Case(
         row=lambda house, mine: world.mailbox(f"m{house.number()}@{house.domain_of(mine)}"),
         add=lambda house: {"full_address": "new@acme.test", "name": "New", "password": PASSWORD, "quota_bytes": "2 GB"},
-        change={"name": "Renamed", "quota_bytes": "500 MB"}, before={"resume": "suspend"},
+        change={"name": "Renamed", "quota_bytes": "500 MB"}, before={"resume": "suspend", "restore": "close"},
     ),
     Alias: Case(
         row=lambda house, mine: world.alias(f"a{house.number()}@{house.domain_of(mine)}", "x@elsewhere.test"),
@@ -463,6 +463,7 @@ def test_a_hostile_text_is_refused_beside_its_field_or_shown_harmless(model, tex
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 @pytest.mark.parametrize(("model", "name"), [
     (Tenant, "suspend"), (Mailbox, "suspend"), (Domain, "suspend"), (User, "close"), (Credential, "freeze"),
+    (Mailbox, "close"),
 ], ids=named)
 def test_a_hostile_reason_is_refused_beside_its_field_or_shown_harmless(model, name, text, house, owner):
     row = CASES[model].row(house, True)

@@ -1,5 +1,6 @@
 """The command line: what it does, says and refuses; the demo."""
 
+import argparse
 import io
 import json
 import os
@@ -246,6 +247,160 @@ def test_no_logins_are_said(db):
     assert run("login", "list") == "Nobody has tried to log in.\n"
 
 
+def acts_of(name):
+    parser = load_command_class("panel.operations", name).create_parser("manage.py", name)
+    (subparsers,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    return subparsers.choices
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_each_act_has_an_example_and_speaks_json(name):
+    for act, parser in acts_of(name).items():
+        text = parser.format_help()
+        assert f"examples:\n  manage.py {name} {act}" in text, act
+        assert "--json" in text, act
+
+
+@pytest.mark.parametrize("kind", ["mailbox", "domain", "tenant"])
+def test_close_and_restore(mailbox, domain, tenant, kind):
+    row = {"mailbox": mailbox, "domain": domain, "tenant": tenant}[kind]
+    with pytest.raises(CommandError, match="--reason"):
+        run(kind, "close", str(row))
+    said = run(kind, "close", str(row), "--reason", "left us")
+    row.refresh_from_db()
+    assert said == f"The {kind} {row} is closed. It can be restored until {row.grace_ends_at:%Y-%m-%d %H:%M} UTC.\n"
+    assert "left us" in run(kind, "list") and "can be restored until" in run(kind, "show", str(row))
+    closed = json.loads(run(kind, "show", str(row), "--json"))
+    assert (closed["status"], closed["reason"]) == ("closed", "left us") and closed["can_be_restored_until"]
+    restored = json.loads(run(kind, "restore", str(row), "--json"))
+    assert (restored["status"], restored["can_be_restored_until"]) == ("active", None)
+    with pytest.raises(CommandError, match="not closed") as again:
+        run(kind, "restore", str(row))
+    assert again.value.returncode == 4
+
+
+def test_what_an_act_tells_has_the_keys_that_the_list_has(mailbox, domain, tenant):
+    run("alias", "create", "info@demo.test", "shop@demo.test")
+    run("route", "set", "*", "smtp://relay.test")
+    run("domainalias", "create", "alias.test", "demo.test", "--verified")
+    run("plan", "create", "Small", "--domains", "1", "--storage", "5GB")
+    for group, name in (
+        ("tenant", "Demo"), ("domain", "demo.test"), ("mailbox", "shop@demo.test"), ("alias", "info@demo.test"),
+        ("route", "*"), ("domainalias", "alias.test"), ("plan", "Small"),
+    ):
+        shown = json.loads(run(group, "show", name, "--json"))
+        listed = json.loads(run(group, "list", "--json"))
+        assert set(shown) <= set(listed[0]), group
+        assert shown.items() <= next(row for row in listed if name in row.values()).items()
+
+
+def test_set_changes_what_is_named_and_says_when_nothing_was(mailbox, domain, tenant):
+    run("plan", "create", "Large", "--mailboxes", "5")
+    run("alias", "create", "info@demo.test", "shop@demo.test")
+    run("credential", "create", "shop@demo.test", "--label", "shop")
+    number = str(Credential.objects.get(kind="app").pk)
+    for arguments, key, value in (
+        (("plan", "set", "Large", "--aliases", "3", "--mailboxes", "unlimited"), "mailboxes", None),
+        (("tenant", "set", "Demo", "--plan", "Large", "--notes", "called"), "plan", "Large"),
+        (("domain", "set", "demo.test", "--store", "maildir"), "store", "maildir"),
+        (("mailbox", "set", "shop@demo.test", "--quota", "5GB", "--name", "Shop"), "quota_bytes", 5 * 1024**3),
+        (("alias", "set", "info@demo.test", "--target", "x@elsewhere.test"), "targets", ["x@elsewhere.test"]),
+        (("credential", "set", number, "--scope", "imap", "--expires", "never"), "for", ["imap"]),
+    ):
+        assert json.loads(run(*arguments, "--json"))[key] == value, arguments
+        with pytest.raises(CommandError, match="Nothing to change") as again:
+            run(*arguments)
+        assert again.value.returncode == 4
+        with pytest.raises(CommandError, match="Say what to change") as bare:
+            run(*arguments[:3])
+        assert bare.value.returncode == 2
+    for wrong in (("plan", "set", "Large", "--storage", "much"), ("plan", "set", "Large", "--domains", "-1"),
+                  ("mailbox", "set", "shop@demo.test", "--quota", "many")):
+        with pytest.raises(CommandError) as refused:
+            run(*wrong)
+        assert refused.value.returncode == 1
+
+
+def test_a_password_made_here_is_in_the_object(domain):
+    made = json.loads(run("mailbox", "create", "ann@demo.test", "--quota", "1GB", "--json"))
+    assert made["quota_bytes"] == 1024**3 and verify_main(made["password"], Credential.objects.get().secret)
+    app = json.loads(run("credential", "create", "ann@demo.test", "--json"))
+    assert app["mailbox"] == "ann@demo.test" and app["password"].startswith("ph-app-")
+
+
+def test_members_come_and_go(tenant, typed):
+    typed("account", "create", "ann@elsewhere.example", "--provider", "support", "--password-stdin")
+    run("membership", "create", "ann@elsewhere.example", "Demo", "--role", "admin")
+    run("membership", "set", "ann@elsewhere.example", "Demo", "--role", "viewer")
+    assert json.loads(run("membership", "list", "--json")) == [
+        {"email": "ann@elsewhere.example", "tenant": "Demo", "role": "viewer"},
+    ]
+    run("membership", "delete", "ann@elsewhere.example", "Demo")
+    with pytest.raises(CommandError, match="no member") as gone:
+        run("membership", "delete", "ann@elsewhere.example", "Demo")
+    assert gone.value.returncode == 3 and not Membership.objects.exists()
+    run("account", "set", "ann@elsewhere.example", "--provider", "", "--name", "Ann")
+    run("account", "close", "ann@elsewhere.example", "--reason", "left")
+    assert json.loads(run("account", "show", "ann@elsewhere.example", "--json"))["state"] == "closed"
+    run("account", "restore", "ann@elsewhere.example")
+
+
+def test_the_audit_log_is_listed_and_shown(mailbox):
+    run("mailbox", "suspend", "shop@demo.test", "--reason", "leaked")
+    run("mailbox", "resume", "shop@demo.test")
+    newest, oldest = json.loads(run("audit", "list", "--of", "shop@demo.test", "--action", "mailbox", "--json"))
+    assert (newest["what"], oldest["what"], oldest["reason"]) == ("mailbox.resumed", "mailbox.suspended", "leaked")
+    assert json.loads(run("audit", "list", "--tenant", "Demo", "--most", "1", "--since", "1d", "--json")) == [newest]
+    assert json.loads(run("audit", "show", str(oldest["id"]), "--json")) == oldest
+    with pytest.raises(CommandError, match="no entry"):
+        run("audit", "show", "0")
+
+
+def test_a_waiting_recipient_is_given_up_with_a_reason(tenant):
+    row = queue.waiting(tenant, "bob@slow.test")
+    seen = json.loads(run("queue", "show", row.message.queue_id, "--json"))
+    assert [one["recipient"] for one in seen["recipients"]] == ["bob@slow.test"]
+    with pytest.raises(CommandError, match="--reason"):
+        run("queue", "discard", row.message.queue_id)
+    run("queue", "discard", row.message.queue_id, "--recipient", "bob@slow.test", "--reason", "as asked")
+    assert Recipient.objects.get().state == "discarded"
+    with pytest.raises(CommandError, match="waits") as gone:
+        run("queue", "discard", row.message.queue_id, "--reason", "as asked")
+    assert gone.value.returncode == 3
+
+
+def test_completion_knows_groups_acts_options_and_names(mailbox, tmp_path):
+    world.mailbox("shoes@demo.test")
+    world.tenant("Second")
+    script = tmp_path / "completion"
+    # What the script would ask in a process of its own is answered here.
+    answers = {kind: run("completion", "values", kind, prefix) for kind, prefix in (
+        ("mailboxes", "shop@d"), ("tenants", "Se"),
+    )}
+    assert answers == {"mailboxes": "shop@demo.test\n", "tenants": "Second\n"}
+    assert run("completion", "values", "mailboxes", "sho").split() == ["shoes@demo.test", "shop@demo.test"]
+    asks = tmp_path / "asks"
+    asks.write_text('#!/bin/sh\ncase "$3" in mailboxes) echo shop@demo.test;; tenants) echo Second;; esac\n')
+    asks.chmod(0o755)
+    text = run("completion", "bash")
+    program = f"{sys.executable} {ROOT / 'manage.py'}"
+    assert program in text
+    script.write_text(text.replace(program, str(asks)))
+
+    def completed(line):
+        ask = f'. {script}; COMP_LINE="{line}" COMP_POINT={len(line)}; _posthouse; printf "%s\n" "${{COMPREPLY[@]}}"'
+        return subprocess.run(["bash", "-c", ask], capture_output=True, text=True, check=True).stdout.split()
+
+    assert completed("manage.py mail") == ["mailbox"]
+    assert completed("manage.py mailbox su") == ["suspend"]
+    assert completed("manage.py mailbox suspend --sen") == ["--sending-only"]
+    assert completed("manage.py domain set demo.test --store l") == ["lmtp"]
+    assert completed("manage.py mailbox list --tenant S") == ["Second"]
+    # bash goes on after the last @ itself.
+    assert completed("manage.py mailbox suspend shop@d") == ["demo.test"]
+    assert "compdef _posthouse manage.py posthouse" in run("completion", "zsh")
+
+
 @pytest.mark.parametrize("name", OURS)
 def test_help_teaches_with_examples(name):
     command = load_command_class("panel.operations", name)
@@ -254,7 +409,7 @@ def test_help_teaches_with_examples(name):
     assert command.help in " ".join(text.split()) or len(command.help) > 40
 
 
-def test_refusal_is_one_sentence_and_ends_with_1_and_bad_usage_with_2(tmp_path):
+def test_a_failure_is_one_sentence_or_one_object_and_its_exit_code_tells_its_kind(tmp_path):
     # A process of its own, with a database of its own.
     environment = {**os.environ, "POSTHOUSE_DATA": str(tmp_path)}
     environment.pop("DATABASE_URL", None)
@@ -266,13 +421,22 @@ def test_refusal_is_one_sentence_and_ends_with_1_and_bad_usage_with_2(tmp_path):
         )
 
     unmade = manage("tenant", "list")
-    assert unmade.returncode == 1 and unmade.stderr.count("\n") == 1
+    assert unmade.returncode == 5 and unmade.stderr.count("\n") == 1
     assert unmade.stderr.startswith("The database can't be used: ")
     assert manage("migrate", "-v0").returncode == 0
     refused = manage("mailbox", "suspend", "nobody@demo.test", "--reason", "x")
-    assert (refused.returncode, refused.stdout) == (1, "")
+    assert (refused.returncode, refused.stdout) == (3, "")
     assert refused.stderr == "There is no mailbox nobody@demo.test.\n"
     assert manage("mailbox", "explode").returncode == 2
+    made = manage("tenant", "create", "Acme", "--json")
+    assert made.returncode == 0 and json.loads(made.stdout)["name"] == "Acme"
+    again = manage("tenant", "create", "Acme", "--json")
+    assert again.returncode == 1 and again.stdout == "" and json.loads(again.stderr)["error"] == {
+        "kind": "refused", "code": 1, "message": "There is a tenant Acme already.", "field": "name",
+    }
+    assert manage("tenant", "resume", "Acme").returncode == 4
+    misspelt = manage("tenant", "show", "Acme", "--josn", "--json")
+    assert misspelt.returncode == 2 and json.loads(misspelt.stderr)["error"]["kind"] == "usage"
 
 
 # The demo

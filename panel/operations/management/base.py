@@ -1,7 +1,9 @@
-"""What the commands of `manage.py` share: acts with help that teaches, tables, passwords, errors.
+"""What the commands of `manage.py` share: acts with help that teaches, tables, JSON, passwords, errors.
 
-A command that is refused says one sentence on standard error and ends with 1; one that was
-not understood ends with 2, as argparse does it.
+A command that fails says one sentence on standard error and ends with a code of `Exit`. With
+--json a list is an array of objects, and every other act writes one: the row of what it was
+about, with the keys that `list` gives it (rows.py), or {"done": sentence} where there is none.
+An error is {"error": {"kind", "code", "message", "field"}} on standard error.
 """
 
 import argparse
@@ -9,8 +11,10 @@ import getpass
 import inspect
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, date, datetime
+from enum import IntEnum
+from typing import Any, NoReturn
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser, DjangoHelpFormatter
 from django.db.utils import InterfaceError, OperationalError, ProgrammingError
@@ -18,10 +22,30 @@ from django.db.utils import InterfaceError, OperationalError, ProgrammingError
 from panel.domains.models import Domain
 from panel.operations.demo import new_password
 from panel.rules.addresses import BadAddress
-from panel.tenants.changes import ServiceError
+from panel.tenants.changes import AlreadySo, NotFound, ServiceError
 from panel.tenants.models import Tenant
+from panel.tenants.shown import size
 
 Act = Callable[..., None]
+Row = Mapping[str, Any]
+
+
+class Exit(IntEnum):
+    """How a command ends; `kind` in the JSON of an error is the name in lower case."""
+
+    DONE = 0
+    REFUSED = 1  # a rule says no
+    USAGE = 2  # it was not understood
+    NOT_FOUND = 3  # what it names is not here
+    ALREADY_SO = 4  # there was nothing to do
+    UNAVAILABLE = 5  # the database can't be used: try again
+
+
+EXITS = "exit codes: 0 done, 1 refused, 2 not understood, 3 not found, 4 nothing to do, 5 no database just now"
+
+
+class Usage(ServiceError):
+    """Options that don't go together, which argparse can't tell."""
 
 
 class Formatter(DjangoHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -34,14 +58,17 @@ class Command(BaseCommand):
     examples = ""
     # Each takes a quarter of a second; `manage.py check` makes them all.
     requires_system_checks: list[str] = []
+    as_json = False
 
     def add_acts(self, acts: "Acts") -> None:
         raise NotImplementedError
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
-        return super().create_parser(
-            prog_name, subcommand, formatter_class=Formatter, epilog=_epilog(self.examples), **kwargs
+        parser = super().create_parser(
+            prog_name, subcommand, formatter_class=Formatter, epilog=f"{_epilog(self.examples)}\n\n{EXITS}", **kwargs
         )
+        _say_usage_errors_as_json(parser)
+        return parser
 
     def add_arguments(self, parser: CommandParser) -> None:
         self.add_acts(Acts(parser.add_subparsers(title="acts", metavar="ACT", dest="act", required=True)))
@@ -50,34 +77,76 @@ class Command(BaseCommand):
         texts = " ".join(str(value) for value in options.values())
         if any("\ud800" <= character <= "\udfff" for character in texts):
             raise CommandError("An argument is not UTF-8: type it in a terminal that is.")
+        self.as_json = bool(options.get("as_json"))
+        self._said: list[str] = []
+        self._result: dict[str, Any] | None = {} if self.as_json else None
         # The act's own options; Django's and call_command's are beside them.
         do(**{name: options[name] for name in inspect.signature(do).parameters})
+        if self._result is not None:
+            self._write_json(self._result if set(self._result) - {"password"} else {
+                "done": " ".join(self._said), **self._result,
+            })
 
     def execute(self, *args: Any, **options: Any) -> Any:
         try:
             return super().execute(*args, **options)
         except (ServiceError, BadAddress) as error:
-            sentence = str(error)
+            sentence, field, code = str(error), getattr(error, "field", ""), _exit_of(error)
         except CommandError as error:
-            sentence = str(error)
+            sentence, field, code = str(error), "", Exit(error.returncode)
         except (InterfaceError, OperationalError, ProgrammingError) as error:
             said = str(error).strip().partition("\n")[0]
             sentence = f"The database can't be used: {said}. `manage.py prepare` makes its tables."
+            field, code = "", Exit.UNAVAILABLE
         if not getattr(self, "_called_from_command_line", False) or options.get("traceback"):
-            raise CommandError(sentence)
-        self.stderr.write(clean(sentence))
-        sys.exit(1)
+            raise CommandError(sentence, returncode=code)
+        self.stderr.write(error_json(sentence, code, field) if options.get("as_json") else clean(sentence))
+        sys.exit(code)
 
     # Writing
 
     def say(self, text: str) -> None:
         """A line for a person, without characters that would steer the terminal."""
-        self.stdout.write(clean(text))
+        if self.as_json:
+            self._said.append(text)
+        else:
+            self.stdout.write(clean(text))
 
-    def table(self, head: Sequence[str], rows: Iterable[Sequence[Any]], *, as_json: bool, empty: str) -> None:
+    def done(self, sentence: str, row: Row) -> None:
+        """What was done, for a person; with --json the row that it was done to."""
+        self.say(sentence)
+        if self._result is not None:
+            self._result.update(row)
+
+    def show_row(self, row: Row) -> None:
+        """One row, a line a value."""
+        if self.as_json:
+            self.json(row)
+            return
+        width = max(map(len, row))
+        for key, value in row.items():
+            name = key.removesuffix("_bytes").replace("_", " ")
+            self.stdout.write(f"{name:<{width}}  {_shown_as(key, value)}".rstrip())
+
+    def rows(self, rows: Iterable[Row], columns: Sequence[str], *, empty: str) -> None:
+        """The columns of the rows, aligned; with --json the whole rows. `empty` is said when there are none."""
+        if self.as_json:
+            self.json(list(rows))
+            return
+        head = [column.removesuffix("_bytes").replace("_", " ").upper() for column in columns]
+        cells = [
+            [row[key] if isinstance(row[key], int) and not key.endswith("_bytes") else _shown_as(key, row[key])
+             for key in columns]
+            for row in rows
+        ]
+        self.table(head, cells, empty=empty)
+
+    def table(
+        self, head: Sequence[str], rows: Iterable[Sequence[Any]], *, as_json: bool = False, empty: str
+    ) -> None:
         """The rows in aligned columns under their head, or as JSON; `empty` is said when there are none."""
         found = [[_cell(value) for value in row] for row in rows]
-        if as_json:
+        if as_json or self.as_json:
             self.json([dict(zip(map(_key, head), row, strict=True)) for row in found])
             return
         if not found:
@@ -94,7 +163,17 @@ class Command(BaseCommand):
             self.stdout.write("  ".join(cells).rstrip())
 
     def json(self, value: Any) -> None:
-        self.stdout.write(json.dumps(value, ensure_ascii=False, indent=2))
+        """The act's whole result."""
+        self._result = None
+        self._write_json(value)
+
+    def _write_json(self, value: Any) -> None:
+        self.stdout.write(json.dumps(value, ensure_ascii=False, indent=2, default=_plain))
+
+    def unchanged(self, before: Row, after: Row, what: str) -> None:
+        """Raises AlreadySo when `set` found everything as it was asked for."""
+        if before == after:
+            raise AlreadySo(f"Nothing to change: {what} is so already.")
 
     def password(self, what: str, *, from_stdin: bool) -> tuple[str, bool]:
         """A password from standard input or asked for twice; else one made here. Whether it was made."""
@@ -114,7 +193,9 @@ class Command(BaseCommand):
 
     def show_password(self, login: str, password: str, made: bool) -> None:
         """Show a password that was made here, once."""
-        if made:
+        if made and self._result is not None:
+            self._result["password"] = password
+        elif made:
             self.stdout.write(f"The password of {login}, shown only now: {password}")
 
 
@@ -125,17 +206,17 @@ class Acts:
         self._subparsers = subparsers
 
     def add(self, name: str, do: Act, *, help: str, examples: str = "") -> argparse.ArgumentParser:
-        parser = self._subparsers.add_parser(
+        parser: argparse.ArgumentParser = self._subparsers.add_parser(
             name, help=help, description=help, epilog=_epilog(examples),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=argparse.RawDescriptionHelpFormatter, conflict_handler="resolve",
         )
+        parser.add_argument("--json", action="store_true", dest="as_json", help="as JSON instead of text")
         parser.set_defaults(do=do)
+        _say_usage_errors_as_json(parser)
         return parser
 
-    def add_list(self, do: Act, *, help: str) -> argparse.ArgumentParser:
-        parser = self.add("list", do, help=help)
-        parser.add_argument("--json", action="store_true", dest="as_json", help="as JSON instead of a table")
-        return parser
+    def add_list(self, do: Act, *, help: str, examples: str = "") -> argparse.ArgumentParser:
+        return self.add("list", do, help=help, examples=examples)
 
 
 def add_reason(parser: argparse.ArgumentParser, *, required: bool) -> None:
@@ -152,20 +233,20 @@ def add_password_stdin(parser: argparse.ArgumentParser) -> None:
 
 
 def find_tenant(name: str) -> Tenant:
-    """The tenant of this name. Raises ServiceError."""
-    tenant = Tenant.objects.filter(name=name.strip()).first()
+    """The tenant of this name. Raises NotFound."""
+    tenant = Tenant.objects.select_related("plan", "parent").filter(name=name.strip()).first()
     if tenant is None:
-        raise ServiceError(f"There is no tenant {name}: `manage.py tenant list` shows all.", "tenant")
+        raise NotFound(f"There is no tenant {name}: `manage.py tenant list` shows all.", "tenant")
     return tenant
 
 
 def find_domain(name: str) -> Domain:
-    """The domain of this name. Raises ServiceError."""
+    """The domain of this name. Raises NotFound, and ServiceError for what is no name."""
     from panel.domains.services import canonical_name
 
     domain = Domain.objects.filter(name=canonical_name(name)).select_related("tenant").first()
     if domain is None:
-        raise ServiceError(f"There is no domain {name}: `manage.py domain list` shows all.", "domain")
+        raise NotFound(f"There is no domain {name}: `manage.py domain list` shows all.", "domain")
     return domain
 
 
@@ -174,11 +255,52 @@ def clean(text: str) -> str:
     return "".join(character if character.isprintable() or character == "\n" else "?" for character in text)
 
 
+def error_json(sentence: str, code: Exit, field: str = "") -> str:
+    error = {"kind": code.name.lower(), "code": int(code), "message": sentence, "field": field}
+    return json.dumps({"error": error}, ensure_ascii=False)
+
+
+def _exit_of(error: Exception) -> Exit:
+    for kind, code in ((NotFound, Exit.NOT_FOUND), (AlreadySo, Exit.ALREADY_SO), (Usage, Exit.USAGE)):
+        if isinstance(error, kind):
+            return code
+    return Exit.REFUSED
+
+
+def _say_usage_errors_as_json(parser: argparse.ArgumentParser) -> None:
+    as_text = parser.error
+
+    def error(message: str) -> NoReturn:
+        if getattr(parser, "called_from_command_line", False) and "--json" in sys.argv:
+            sys.stderr.write(f"{error_json(message, Exit.USAGE)}\n")
+            sys.exit(Exit.USAGE)
+        as_text(message)
+
+    parser.error = error  # type: ignore[method-assign]
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it: times in UTC."""
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    return value.isoformat() if isinstance(value, date) else str(value)
+
+
+def _shown_as(key: str, value: Any) -> str:
+    if key.endswith("_bytes"):
+        return size(value) or "unlimited"
+    return _shown(value)
+
+
 def _cell(value: Any) -> Any:
     return value if isinstance(value, (int, list)) or value is None else str(value)
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, datetime):
+        return f"{value.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
     if isinstance(value, list):
         return ", ".join(map(_shown, value))
     return "" if value is None else clean(str(value))

@@ -1,11 +1,13 @@
 """Panel accounts on the command line."""
 
+from typing import Any
+
 from django.db import transaction
 
-from panel.operations.management import base
-from panel.operations.services import create_account
-from panel.tenants.changes import ServiceError, hash_password
-from panel.tenants.models import Membership, ProviderRole, User
+from panel.operations.management import base, rows
+from panel.operations.services import change_account, create_account
+from panel.tenants.changes import NotFound, ServiceError, hash_password
+from panel.tenants.models import ProviderRole, User
 from panel.tenants.services import close_account, create_membership, reopen_account, set_account_password
 
 
@@ -35,15 +37,32 @@ class Command(base.Command):
         create.add_argument("--role", metavar="ROLE", help="in the tenant: owner, admin or viewer")
         create.add_argument("--name", default="", help="the person's name")
         base.add_password_stdin(create)
-        acts.add_list(self.list, help="Show all panel accounts.")
-        password = acts.add("password", self.set_password, help="Give an account another password.")
+        acts.add_list(self.list, help="Show all panel accounts.", examples="account list --json")
+        show = acts.add("show", self.show, help="Show an account.", examples="account show ops@provider.example")
+        show.add_argument("email", metavar="EMAIL")
+        change = acts.add(
+            "set", self.set, help="Give an account another login, name or role with the provider.",
+            examples="""
+                account set ops@provider.example --provider owner
+                account set ops@provider.example --provider ""
+            """,
+        )
+        change.add_argument("email", metavar="EMAIL")
+        change.add_argument("--login", metavar="EMAIL", help="another address to sign in with")
+        change.add_argument("--name", help="the person's name")
+        change.add_argument("--provider", metavar="ROLE", help='support, operator or owner; "" for none')
+        password = acts.add(
+            "password", self.set_password, help="Give an account another password.",
+            examples="account password ops@provider.example",
+        )
         password.add_argument("email", metavar="EMAIL")
         base.add_password_stdin(password)
         for name, do, text in (
             ("close", self.close, "Let an account no longer sign in."),
-            ("reopen", self.reopen, "Let a closed account sign in again."),
+            ("restore", self.restore, "Let a closed account sign in again."),
+            ("reopen", self.restore, "The same as restore."),
         ):
-            act = acts.add(name, do, help=text)
+            act = acts.add(name, do, help=text, examples=f'account {name} ops@provider.example --reason "on leave"')
             act.add_argument("email", metavar="EMAIL")
             base.add_reason(act, required=False)
 
@@ -63,45 +82,51 @@ class Command(base.Command):
             )
             if member_of:
                 create_membership(user=account, tenant=member_of, role=role or "", actor=None)
-        self.say(f"The account {account} is made.")
+        self.done(f"The account {account} is made.", rows.of_account(account))
         self.show_password(str(account), password, made)
 
-    def list(self, *, as_json: bool) -> None:
-        members: dict[int, list[str]] = {}
-        for one in Membership.objects.select_related("tenant"):
-            members.setdefault(one.user_id, []).append(f"{one.tenant}: {one.role}")
-        rows = [
-            (
-                user.email, user.name, user.provider_role, members.get(user.pk, []),
-                "open" if user.is_active else "closed",
-            )
-            for user in User.objects.filter(kind=User.Kind.PANEL)
-        ]
-        self.table(
-            ("EMAIL", "NAME", "PROVIDER", "MEMBER OF", "STATE"), rows, as_json=as_json,
+    def list(self) -> None:
+        accounts = User.objects.filter(kind=User.Kind.PANEL).prefetch_related("memberships__tenant")
+        self.rows(
+            map(rows.of_account, accounts), ("email", "name", "provider", "member_of", "state"),
             empty="There is no account: `manage.py account create EMAIL --provider owner` makes the first.",
         )
 
+    def show(self, *, email: str) -> None:
+        self.show_row(rows.of_account(find_account(email)))
+
+    def set(self, *, email: str, login: str | None, name: str | None, provider: str | None) -> None:
+        given = {"email": login, "name": name, "provider_role": provider}
+        values: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+        if not values:
+            raise base.Usage("Say what to change: --login, --name or --provider.")
+        account = find_account(email)
+        before = rows.of_account(account)
+        change_account(account, actor=None, **values)
+        self.unchanged(before, rows.of_account(account), f"the account {account}")
+        self.done(f"The account {account} is changed.", rows.of_account(account))
+
     def set_password(self, *, email: str, from_stdin: bool) -> None:
-        account = _find(email)
+        account = find_account(email)
         password, made = self.password(email, from_stdin=from_stdin)
         set_account_password(account, password, actor=None)
-        self.say(f"The password of {account} is set.")
+        self.done(f"The password of {account} is set.", rows.of_account(account))
         self.show_password(str(account), password, made)
 
     def close(self, *, email: str, reason: str) -> None:
-        account = _find(email)
+        account = find_account(email)
         close_account(account, reason=reason, actor=None)
-        self.say(f"The account {account} is closed.")
+        self.done(f"The account {account} is closed.", rows.of_account(account))
 
-    def reopen(self, *, email: str, reason: str) -> None:
-        account = _find(email)
+    def restore(self, *, email: str, reason: str) -> None:
+        account = find_account(email)
         reopen_account(account, reason=reason, actor=None)
-        self.say(f"The account {account} is open.")
+        self.done(f"The account {account} is open.", rows.of_account(account))
 
 
-def _find(email: str) -> User:
+def find_account(email: str) -> User:
+    """The panel account that signs in with this address. Raises NotFound."""
     account = User.objects.filter(kind=User.Kind.PANEL, email=email.strip().lower()).first()
     if account is None:
-        raise ServiceError(f"There is no account {email}: `manage.py account list` shows all.", "email")
+        raise NotFound(f"There is no account {email}: `manage.py account list` shows all.", "email")
     return account

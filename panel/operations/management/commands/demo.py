@@ -18,6 +18,7 @@ class Command(base.Command):
         acts.add(
             "seed", self.seed,
             help="Make the demo. Its passwords are shown now and kept in demo.txt in the data folder.",
+            examples="demo seed",
         )
 
     def seed(self) -> None:
@@ -29,4 +30,8 @@ class Command(base.Command):
         if not made:
             self.say("Nothing to do: the demo was made before, or there are accounts already.")
             return
-        self.stdout.write(file.read_text().rstrip())
+        lines = file.read_text().splitlines()
+        if self.as_json:
+            self.json([dict(zip(("login", "password"), line.split(" "), strict=True)) for line in lines])
+        else:
+            self.stdout.write("\n".join(lines))

@@ -1,18 +1,20 @@
 """Domains on the command line."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from django.conf import settings
 from django.db.models import Count
 
 from panel.domains.dns import dns_advice, zone_text
 from panel.domains.models import Domain, DomainAlias
-from panel.domains.services import canonical_name, change_domain, create_domain, verify_domain
-from panel.operations.management import base
-from panel.operations.services import resume, suspend
-from panel.rules.addresses import display_domain
-from panel.rules.status import Status
+from panel.domains.services import canonical_name, change_domain, create_domain, delete_domain, verify_domain
+from panel.operations.management import base, rows, stops
+from panel.operations.management.commands.plan import find_plan
 
 
-class Command(base.Command):
+class Command(stops.Command):
+    noun = "domain"
     help = (
         "Domains: a tenant's own, or shared ones of the provider's in which many tenants hold addresses. "
         "A domain is pending until its ownership is proved; --verified and `verify` say that we checked it."
@@ -35,74 +37,92 @@ class Command(base.Command):
         whose.add_argument("--tenant", metavar="TENANT", help="whose own it is")
         whose.add_argument("--shared", action="store_true", help="the provider's: each address has its own tenant")
         create.add_argument("--verified", action="store_true", help="we checked the ownership: it works at once")
-        acts.add_list(self.list, help="Show all domains.")
-        verify = acts.add("verify", self.verify, help="Say that we checked who owns a pending or lapsed domain.")
-        verify.add_argument("name", metavar="NAME")
-        dns = acts.add(
-            "dns", self.dns, help="Print the DNS records to set for a domain or domain alias, as a zone file has them.",
-            examples="domain dns acme.example",
-        )
-        dns.add_argument("name", metavar="NAME")
+        listing = acts.add_list(self.list, help="Show domains.", examples="domain list --tenant Acme")
+        listing.add_argument("--tenant", metavar="TENANT", help="only this tenant's own")
+        for name, do, text in (
+            ("show", self.show, "Show a domain."),
+            ("verify", self.verify, "Say that we checked who owns a pending or lapsed domain."),
+            ("delete", self.delete, "Delete a domain that holds no address and has no alias."),
+            ("dns", self.dns, "Print the DNS records to set for a domain or domain alias, as a zone file has them."),
+        ):
+            act = acts.add(name, do, help=text, examples=f"domain {name} acme.example")
+            act.add_argument("name", metavar="NAME")
         change = acts.add(
-            "set", self.set, help="Change who puts mail into a domain's mailboxes.",
-            examples="domain set acme.example --store lmtp",
+            "set", self.set, help="Change who puts mail into a domain's mailboxes, or who may use a shared domain.",
+            examples="domain set acme.example --store lmtp\n domain set isp.example --plan Standard --plan Large",
         )
         change.add_argument("name", metavar="NAME")
         change.add_argument(
-            "--store", required=True, choices=["maildir", "lmtp", "installation"],
+            "--store", choices=["maildir", "lmtp", "installation"],
             help="we, Dovecot by LMTP, or as POSTHOUSE_STORE says; for mail from now on, that which waits included",
         )
-        for name, do, text, required in (
-            ("suspend", self.suspend, "Stop all logins and all sending of a domain; its mail still comes in.", True),
-            ("resume", self.resume, "Make a suspended domain active again, and what waits of it due.", False),
-        ):
-            act = acts.add(name, do, help=text, examples=f'domain {name} acme.example --reason "as agreed by phone"')
-            act.add_argument("name", metavar="NAME")
-            base.add_reason(act, required=required)
-            if name == "suspend":
-                act.add_argument("--sending-only", action="store_true", help="stop only the sending, not the logins")
+        change.add_argument(
+            "--plan", action="append", metavar="PLAN", dest="plans",
+            help="of a shared domain, may be repeated: tenants on these plans place addresses in it themselves",
+        )
+        self.add_stops(acts, "acme.example", "NAME")
+
+    def find(self, name: str) -> Domain:
+        return base.find_domain(name)
+
+    def row_of(self, subject: Domain) -> base.Row:
+        return rows.of_domain(subject)
 
     def create(self, *, name: str, tenant: str | None, shared: bool, verified: bool) -> None:
         owner = base.find_tenant(tenant) if tenant is not None else None
         domain = create_domain(name=name, tenant=owner, verified=verified, actor=None)
         state = "is proved" if verified else "is pending: it works once its ownership is proved"
-        self.say(f"The domain {domain} is made; it {state}.")
+        self.done(f"The domain {domain} is made; it {state}.", rows.of_domain(domain))
 
-    def list(self, *, as_json: bool) -> None:
-        domains = Domain.objects.select_related("tenant").annotate(count=Count("addresses"))
-        rows = [
-            (one.name, display_domain(one.name), one.tenant or "", one.kind, one.proof, Status(one.status).words,
-             one.count, one.store or "installation", one.status_reason)
-            for one in domains
-        ]
-        self.table(
-            ("NAME", "WRITTEN", "TENANT", "KIND", "PROOF", "STATUS", "ADDRESSES", "STORE", "REASON"), rows,
-            as_json=as_json,
+    def list(self, *, tenant: str | None) -> None:
+        domains = Domain.objects.select_related("tenant").prefetch_related("plans").annotate(count=Count("addresses"))
+        if tenant is not None:
+            domains = domains.filter(tenant=base.find_tenant(tenant))
+        self.rows(
+            map(rows.of_domain, domains),
+            ("name", "written", "tenant", "kind", "proof", "status", "addresses", "store", "reason"),
             empty="There is no domain: `manage.py domain create NAME --tenant TENANT` makes the first.",
         )
+
+    def show(self, *, name: str) -> None:
+        self.show_row(rows.of_domain(base.find_domain(name)))
 
     def verify(self, *, name: str) -> None:
         domain = base.find_domain(name)
         verify_domain(domain, actor=None)
-        self.say(f"The domain {domain} is proved: checked by us.")
+        self.done(f"The domain {domain} is proved: checked by us.", rows.of_domain(domain))
+
+    def delete(self, *, name: str) -> None:
+        domain = base.find_domain(name)
+        row = rows.of_domain(domain)
+        delete_domain(domain, actor=None)
+        self.done(f"The domain {row['name']} is deleted.", row)
 
     def dns(self, *, name: str) -> None:
         alias = DomainAlias.objects.filter(name=canonical_name(name)).first()
         known = alias.name if alias else base.find_domain(name).name
-        self.stdout.write(zone_text(known, dns_advice(known, settings.ENVIRONMENT)))
+        records = dns_advice(known, settings.ENVIRONMENT)
+        if self.as_json:
+            self.json([
+                {"name": one.name, "type": one.type, "value": one.value, "purpose": one.purpose} for one in records
+            ])
+        else:
+            self.stdout.write(zone_text(known, records))
 
-    def set(self, *, name: str, store: str) -> None:
+    def set(self, *, name: str, store: str | None, plans: Sequence[str] | None) -> None:
+        if store is None and plans is None:
+            raise base.Usage("Say what to change: --store or --plan.")
         domain = base.find_domain(name)
-        change_domain(domain, store="" if store == "installation" else store, actor=None)
+        values: dict[str, Any] = {}
+        if store is not None:
+            values["store"] = "" if store == "installation" else store
+        if plans is not None:
+            values["plans"] = [find_plan(plan) for plan in plans if plan]
+        before = rows.of_domain(domain)
+        change_domain(domain, actor=None, **values)
+        self.unchanged(before, rows.of_domain(domain), f"the domain {domain}")
         stored = {"": "as POSTHOUSE_STORE says", "maildir": "in Maildirs by us", "lmtp": "by Dovecot, over LMTP"}
-        self.say(f"Mail for {domain} is stored {stored[domain.store]}.")
-
-    def suspend(self, *, name: str, reason: str, sending_only: bool) -> None:
-        domain = base.find_domain(name)
-        suspend(domain, reason=reason, sending_only=sending_only, actor=None)
-        self.say(f"The domain {domain} is {Status(domain.status).words}.")
-
-    def resume(self, *, name: str, reason: str) -> None:
-        domain = base.find_domain(name)
-        resume(domain, reason=reason, actor=None)
-        self.say(f"The domain {domain} is active.")
+        said = f"Mail for {domain} is stored {stored[domain.store]}." if store is not None else (
+            f"The domain {domain} is changed."
+        )
+        self.done(said, rows.of_domain(domain))

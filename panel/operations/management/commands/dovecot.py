@@ -46,4 +46,7 @@ class Command(base.Command):
                 text = dovecot.configuration(environment, dovecot.owners(), version)
         except (dovecot.NoConfiguration, BadSetting) as error:
             raise ServiceError(f"There is no configuration: {error}") from None
-        self.stdout.write(text, ending="")
+        if self.as_json:
+            self.json({"part": part, "text": text})
+        else:
+            self.stdout.write(text, ending="")

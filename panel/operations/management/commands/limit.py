@@ -35,9 +35,15 @@ class Command(base.Command):
         change.add_argument(
             "limits", metavar="WINDOW=LIMIT", nargs="+", help="hour= or day= a number, unlimited or inherit"
         )
-        show = acts.add("show", self.show, help="Show the limits of a mailbox, a domain or a tenant.")
+        show = acts.add(
+            "show", self.show, help="Show the limits of a mailbox, a domain or a tenant.",
+            examples="limit show ann@acme.example\n limit show tenant:Acme",
+        )
         show.add_argument("subject", metavar="SUBJECT", help=subject_help)
-        show.add_argument("--json", action="store_true", dest="as_json", help="as JSON instead of a table")
+        listing = acts.add_list(
+            self.list, help="Show what has limits of its own.", examples="limit list --tenant Acme --json"
+        )
+        listing.add_argument("--tenant", metavar="TENANT", help="only this tenant's")
 
     def set(self, *, subject: str, limits: list[str]) -> None:
         found = _find(subject)
@@ -51,12 +57,28 @@ class Command(base.Command):
                     set_limit(found, window=window, recipients=limit, actor=None)
                 elif _own(found).filter(window=window).exists():
                     inherit_limit(found, window=window, actor=None)
-        self._show(found, as_json=False)
+        self._show(found)
 
-    def show(self, *, subject: str, as_json: bool) -> None:
-        self._show(_find(subject), as_json=as_json)
+    def show(self, *, subject: str) -> None:
+        self._show(_find(subject))
 
-    def _show(self, subject: LimitSubject, *, as_json: bool) -> None:
+    def list(self, *, tenant: str | None) -> None:
+        limits = SendingLimit.objects.select_related(
+            "tenant", "domain", "mailbox__address__domain", "credential__mailbox__address__domain"
+        ).order_by("owner__name", "pk")
+        if tenant is not None:
+            limits = limits.filter(owner=base.find_tenant(tenant))
+        self.table(
+            ("SUBJECT", "WINDOW", "RECIPIENTS", "FROM"),
+            [
+                (_written(one), one.get_window_display(), "unlimited" if one.recipients is None else one.recipients,
+                 "its own")
+                for one in limits
+            ],
+            empty="Nothing has a limit of its own: the plans' hold.",
+        )
+
+    def _show(self, subject: LimitSubject) -> None:
         own = dict(_own(subject).values_list("window", "recipients"))
         rows = []
         for window, words in Window.choices:
@@ -65,7 +87,16 @@ class Command(base.Command):
             else:
                 number, source = _from_plan(subject, window)
             rows.append((str(subject), words, "unlimited" if number is None else number, source))
-        self.table(("SUBJECT", "WINDOW", "RECIPIENTS", "FROM"), rows, as_json=as_json, empty="")
+        self.table(("SUBJECT", "WINDOW", "RECIPIENTS", "FROM"), rows, empty="")
+
+
+def _written(limit: SendingLimit) -> str:
+    """The subject as `limit set` takes it."""
+    if limit.mailbox:
+        return str(limit.mailbox)
+    if limit.credential:
+        return f"{limit.credential} of {limit.credential.mailbox}"
+    return f"tenant:{limit.tenant}" if limit.tenant else f"domain:{limit.domain}"
 
 
 def _find(text: str) -> LimitSubject:
@@ -75,14 +106,14 @@ def _find(text: str) -> LimitSubject:
     if colon and kind == "domain":
         return base.find_domain(name)
     if "@" not in text:
-        raise ServiceError(f"{text[:100]!r} is not understood: write a mailbox's address, tenant:NAME or domain:NAME.")
+        raise base.Usage(f"{text[:100]!r} is not understood: write a mailbox's address, tenant:NAME or domain:NAME.")
     return find_mailbox(text)
 
 
 def _read(text: str) -> tuple[str, int | Inherit | None]:
     window, equals, limit = text.partition("=")
     if not equals or window not in Window.values:
-        raise ServiceError(f"{text!r} is not understood: write hour=100, day=unlimited or day={INHERIT.value}.")
+        raise base.Usage(f"{text!r} is not understood: write hour=100, day=unlimited or day={INHERIT.value}.")
     return window, read_limit(limit)
 
 

@@ -24,11 +24,13 @@ class Command(base.Command):
     """
 
     def add_acts(self, acts: base.Acts) -> None:
-        listing = acts.add_list(self.list, help=f"Show the latest {MOST_SHOWN}, the newest first.")
+        listing = acts.add_list(
+            self.list, help=f"Show the latest {MOST_SHOWN}, the newest first.", examples="login list --failed"
+        )
         listing.add_argument("--mailbox", metavar="ADDRESS", help="only those to this mailbox")
         listing.add_argument("--failed", action="store_true", help="only those that didn't get in")
 
-    def list(self, *, mailbox: str | None, failed: bool, as_json: bool) -> None:
+    def list(self, *, mailbox: str | None, failed: bool) -> None:
         events = LoginEvent.objects.all()
         if mailbox is not None:
             events = events.filter(mailbox=find_mailbox(mailbox))
@@ -40,7 +42,7 @@ class Command(base.Command):
             for one in events[:MOST_SHOWN]
         ]
         self.table(
-            ("FIRST", "LAST", "COUNT", "LOGIN", "OUTCOME", "FROM", "BY", "PASSWORD"), rows, as_json=as_json,
+            ("FIRST", "LAST", "COUNT", "LOGIN", "OUTCOME", "FROM", "BY", "PASSWORD"), rows,
             empty="Nobody has tried to log in.",
         )
 

@@ -3,31 +3,37 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from django.conf import settings
 from django.core.management.base import CommandError
+from django.db import transaction
 
 from panel import system_users
+from panel.mailboxes import sheet
+from panel.mailboxes.importing import exported, import_mailboxes
 from panel.mailboxes.models import Mailbox
-from panel.mailboxes.services import create_mailbox, find_mailbox, set_password
-from panel.operations.management import base
+from panel.mailboxes.services import change_mailbox, create_mailbox, find_mailbox, set_password
+from panel.operations.management import base, rows, stops
 from panel.operations.moving import mbsync
 from panel.operations.moving.accounts import hosts_beyond_loopback, parse_host, read_accounts
 from panel.operations.moving.services import Options, Result, migrate, rehearse
-from panel.operations.services import resume, suspend
-from panel.rules.status import Status
+from panel.tenants import audit
 from panel.tenants.changes import ServiceError
+from panel.tenants.shown import read_size
 
 MOST_FOLDER = 200  # characters of a folder's name
 
 
-class Command(base.Command):
+class Command(stops.Command):
+    noun = "mailbox"
     help = "Mailboxes: each has an address, a person and a main password. Suspending takes hold within a second."
     examples = """
         mailbox create ann@acme.example
         mailbox create bob@isp.example --tenant Acme
         mailbox suspend ann@acme.example --reason "password found in a leak"
         mailbox suspend ann@acme.example --sending-only --reason "writes to a bought list"
+        mailbox import people.csv --tenant Acme --check
         mailbox migrate accounts.csv --from imap.old.example
     """
 
@@ -42,23 +48,56 @@ class Command(base.Command):
         create.add_argument("address", metavar="ADDRESS")
         create.add_argument("--tenant", metavar="TENANT", help="whose it is; needed in a shared domain, and only there")
         create.add_argument("--name", default="", help="the person's name")
+        create.add_argument("--quota", metavar="SIZE", help="how much it may hold: 5GB; no bound when left out")
         base.add_password_stdin(create)
-        listing = acts.add_list(self.list, help="Show mailboxes.")
+        listing = acts.add_list(self.list, help="Show mailboxes.", examples="mailbox list --domain acme.example")
         listing.add_argument("--tenant", metavar="TENANT", help="only this tenant's")
         listing.add_argument("--domain", metavar="DOMAIN", help="only in this domain")
-        password = acts.add("password", self.set_password, help="Give a mailbox another main password.")
+        show = acts.add("show", self.show, help="Show a mailbox.", examples="mailbox show ann@acme.example")
+        show.add_argument("address", metavar="ADDRESS")
+        change = acts.add(
+            "set", self.set, help="Give a mailbox another name or quota.",
+            examples='mailbox set ann@acme.example --quota 5GB --name "Ann Archer"',
+        )
+        change.add_argument("address", metavar="ADDRESS")
+        change.add_argument("--name", help="the person's name")
+        change.add_argument("--quota", metavar="SIZE", help="how much it may hold: 5GB, or unlimited")
+        password = acts.add(
+            "password", self.set_password, help="Give a mailbox another main password.",
+            examples="mailbox password ann@acme.example --password-stdin <file",
+        )
         password.add_argument("address", metavar="ADDRESS")
         base.add_password_stdin(password)
-        stop = acts.add(
-            "suspend", self.suspend, help="Stop a mailbox's logins and sending; its mail still comes in.",
-            examples='mailbox suspend ann@acme.example --reason "password found in a leak"',
+        self.add_stops(acts, "ann@acme.example", "ADDRESS")
+
+        take = acts.add(
+            "import", self.import_, help="Make all mailboxes of a CSV, or none. The first line names its columns: "
+            "address, password or hash (argon2id, bcrypt, sha512-crypt, pbkdf2; {BLF-CRYPT} and the like before it), "
+            "quota (5 GB), name. A hash made elsewhere is replaced by ours at the first login.",
+            examples="""
+                mailbox import people.csv --tenant Acme --check
+                mailbox import people.csv --tenant Acme
+            """,
         )
-        stop.add_argument("address", metavar="ADDRESS")
-        base.add_reason(stop, required=True)
-        stop.add_argument("--sending-only", action="store_true", help="stop only the sending, not the logins")
-        start = acts.add("resume", self.resume, help="Make a suspended mailbox active again, and what waits of it due.")
-        start.add_argument("address", metavar="ADDRESS")
-        base.add_reason(start, required=False)
+        take.add_argument("file", metavar="FILE.csv")
+        take.add_argument("--tenant", metavar="TENANT", required=True, help="whose the mailboxes will be")
+        take.add_argument("--check", action="store_true", help="say what is wrong, or that nothing is; make nothing")
+        take.add_argument(
+            "--without-passwords", action="store_true",
+            help="take rows with neither password nor hash; nobody can log in until a password is set",
+        )
+        give = acts.add(
+            "export", self.export, help="Write a tenant's mailboxes as the CSV that import takes.",
+            examples="""
+                mailbox export --tenant Acme >people.csv
+                mailbox export --tenant Acme --with-hashes --output people.csv
+            """,
+        )
+        give.add_argument("--tenant", metavar="TENANT", required=True, help="whose mailboxes")
+        give.add_argument(
+            "--with-hashes", action="store_true", help="with the hashes of the main passwords: keep such a file secret"
+        )
+        give.add_argument("--output", metavar="FILE", help="write there, for this user only, not to standard output")
 
         move = acts.add(
             "migrate", self.migrate,
@@ -90,14 +129,23 @@ class Command(base.Command):
         move.add_argument("--ca", metavar="FILE", help="trust the certificates in this file as well (PEM)")
         move.add_argument("--plain", action="store_true", help="without TLS; only from a host on loopback")
 
-    def create(self, *, address: str, tenant: str | None, name: str, from_stdin: bool) -> None:
+    def find(self, name: str) -> Mailbox:
+        return find_mailbox(name)
+
+    def row_of(self, subject: Mailbox) -> base.Row:
+        return rows.of_mailbox(subject)
+
+    def create(self, *, address: str, tenant: str | None, name: str, quota: str | None, from_stdin: bool) -> None:
         holder = base.find_tenant(tenant) if tenant is not None else None
+        quota_bytes = _quota(quota) if quota is not None else None
         password, made = self.password(address, from_stdin=from_stdin)
-        mailbox = create_mailbox(address=address, password=password, tenant=holder, name=name, actor=None)
-        self.say(f"The mailbox {mailbox} is made.")
+        mailbox = create_mailbox(
+            address=address, password=password, tenant=holder, name=name, quota_bytes=quota_bytes, actor=None
+        )
+        self.done(f"The mailbox {mailbox} is made.", rows.of_mailbox(mailbox))
         self.show_password(str(mailbox), password, made)
 
-    def list(self, *, tenant: str | None, domain: str | None, as_json: bool) -> None:
+    def list(self, *, tenant: str | None, domain: str | None) -> None:
         mailboxes = Mailbox.objects.select_related("address__domain", "address__tenant").order_by(
             "address__domain__name", "address__local_part"
         )
@@ -105,31 +153,72 @@ class Command(base.Command):
             mailboxes = mailboxes.filter(address__tenant=base.find_tenant(tenant))
         if domain is not None:
             mailboxes = mailboxes.filter(address__domain=base.find_domain(domain))
-        rows = [
-            (one, one.name, one.address.tenant, Status(one.status).words, one.opaque_id, one.status_reason)
-            for one in mailboxes
-        ]
-        self.table(
-            ("ADDRESS", "NAME", "TENANT", "STATUS", "FOLDER", "REASON"), rows, as_json=as_json,
+        self.rows(
+            map(rows.of_mailbox, mailboxes), ("address", "name", "tenant", "status", "folder", "reason"),
             empty="There is no such mailbox: `manage.py mailbox create ADDRESS` makes one.",
         )
+
+    def show(self, *, address: str) -> None:
+        self.show_row(rows.of_mailbox(find_mailbox(address)))
+
+    def set(self, *, address: str, name: str | None, quota: str | None) -> None:
+        values: dict[str, Any] = {}
+        if name is not None:
+            values["name"] = name
+        if quota is not None:
+            values["quota_bytes"] = _quota(quota)
+        if not values:
+            raise base.Usage("Say what to change: --name or --quota.")
+        mailbox = find_mailbox(address)
+        before = rows.of_mailbox(mailbox)
+        change_mailbox(mailbox, actor=None, **values)
+        self.unchanged(before, rows.of_mailbox(mailbox), f"the mailbox {mailbox}")
+        self.done(f"The mailbox {mailbox} is changed.", rows.of_mailbox(mailbox))
 
     def set_password(self, *, address: str, from_stdin: bool) -> None:
         mailbox = find_mailbox(address)
         password, made = self.password(address, from_stdin=from_stdin)
         set_password(mailbox, password, actor=None)
-        self.say(f"The password of {mailbox} is set.")
+        self.done(f"The password of {mailbox} is set.", rows.of_mailbox(mailbox))
         self.show_password(str(mailbox), password, made)
 
-    def suspend(self, *, address: str, reason: str, sending_only: bool) -> None:
-        mailbox = find_mailbox(address)
-        suspend(mailbox, reason=reason, sending_only=sending_only, actor=None)
-        self.say(f"The mailbox {mailbox} is {Status(mailbox.status).words}.")
+    def import_(self, *, file: str, tenant: str, check: bool, without_passwords: bool) -> None:
+        path, owner = Path(file), base.find_tenant(tenant)
+        tell = self.say if not self.as_json else lambda text: None
+        done = import_mailboxes(
+            path, owner, check=check, without_passwords=without_passwords, tell=tell, actor=None
+        )
+        count = f"{done.mailboxes:,} {'mailbox' if done.mailboxes == 1 else 'mailboxes'}"
+        bare = f" {done.without_password:,} have no password yet." if done.without_password else ""
+        if check:
+            said = f"{count} can be imported into {owner}.{bare}"
+        else:
+            took = f"hashing took {done.hashed_s:.1f} s, writing {done.written_s:.1f} s"
+            said = f"{count} of {owner} {'is' if done.mailboxes == 1 else 'are'} made; {took}.{bare}"
+        self.done(said, {
+            "tenant": str(owner), "mailboxes": done.mailboxes, "domains": list(done.domains), "checked_only": check,
+            "without_password": done.without_password,
+        })
 
-    def resume(self, *, address: str, reason: str) -> None:
-        mailbox = find_mailbox(address)
-        resume(mailbox, reason=reason, actor=None)
-        self.say(f"The mailbox {mailbox} is active.")
+    def export(self, *, tenant: str, with_hashes: bool, output: str | None) -> None:
+        owner = base.find_tenant(tenant)
+        if with_hashes:
+            with transaction.atomic():
+                audit.record(None, "tenant.hashes_exported", owner, tenant=owner)
+        found = exported(owner, with_hashes=with_hashes)
+        if self.as_json:
+            self.json(list(found))
+        elif output is None:
+            sheet.write(found, self.stdout)  # type: ignore[arg-type]
+        else:
+            try:
+                # Never shown to others, not for a moment; and nobody's file is overwritten.
+                opened = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            except OSError as error:
+                raise ServiceError(f"{output} can't be written: {error.strerror}.", "output") from None
+            with os.fdopen(opened, "w", encoding="utf-8", newline="") as written:
+                count = sheet.write(found, written)
+            self.say(f"{count:,} mailboxes of {owner} are written to {output}.")
 
     def migrate(
         self, *, accounts: str, host: str | None, dry_run: bool, without: Sequence[str], last: bool, ca: str | None,
@@ -167,14 +256,23 @@ class Command(base.Command):
     def _report(self, results: Sequence[Result], dry_run: bool) -> None:
         failed = [result for result in results if result.error]
         if not dry_run:
-            rows = [
+            results_of = [
                 (one.account.line, one.account.mailbox, one.published.messages, f"{one.published.size_bytes / 1e6:.1f}",
                  f"{one.took_s:.0f}", one.error.partition("\n")[0] or "all here")
                 for one in results
             ]
-            self.table(("LINE", "ADDRESS", "NEW", "MB", "SECONDS", "RESULT"), rows, as_json=False, empty="")
+            self.table(("LINE", "ADDRESS", "NEW", "MB", "SECONDS", "RESULT"), results_of, empty="")
         if failed:
             lines = ", ".join(str(result.account.line) for result in failed)
             again = "" if dry_run else " Run it again: it takes up where it ended."
             raise CommandError(f"{len(failed)} of {len(results)} accounts failed, lines {lines}.{again}")
         self.say(f"{len(results)} accounts can be pulled." if dry_run else f"All {len(results)} accounts are here.")
+
+
+def _quota(text: str) -> int | None:
+    if text.strip().lower() == "unlimited":
+        return None
+    try:
+        return read_size(text)
+    except ValueError as error:
+        raise ServiceError(f"{text[:40]!r} is no size: {error}, or unlimited.", "quota_bytes") from None

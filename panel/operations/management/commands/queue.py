@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Any
 
 from django.db.models import Count, Max, Min, QuerySet
 from django.utils import timezone
@@ -10,8 +11,8 @@ from panel.database import ids
 from panel.operations.management import base
 from panel.sending.log import SeenRecipient, recipients_seen_by
 from panel.sending.models import Attempt, Hold, Message, Recipient
-from panel.sending.services import retry
-from panel.tenants.changes import ServiceError
+from panel.sending.services import discard, retry
+from panel.tenants.changes import NotFound, ServiceError
 
 MOST_SHOWN = 100
 
@@ -30,11 +31,14 @@ class Command(base.Command):
 
     def add_acts(self, acts: base.Acts) -> None:
         listing = acts.add_list(
-            self.list, help=f"Show where mail waits for, and the {MOST_SHOWN} recipients that have waited longest."
+            self.list, help=f"Show where mail waits for, and the {MOST_SHOWN} recipients that have waited longest.",
+            examples="queue list --domain partner.example",
         )
         listing.add_argument("--tenant", metavar="TENANT", help="only what this tenant may see of its own")
         listing.add_argument("--domain", metavar="DOMAIN", help="only what goes to this next hop")
-        show = acts.add("show", self.show, help="Show a message, its recipients and every try.")
+        show = acts.add(
+            "show", self.show, help="Show a message, its recipients and every try.", examples="queue show 0B5X3ZX4T0G00"
+        )
         show.add_argument("queue_id", metavar="QUEUE_ID", help='as the reply "queued as …" names it')
         show.add_argument("--tenant", metavar="TENANT", help="only what this tenant may see of it")
         again = acts.add(
@@ -47,13 +51,20 @@ class Command(base.Command):
         what.add_argument("--all", action="store_true", dest="everything", help="all that waits")
         again.add_argument("--release", action="store_true", help="also what is held as undeliverable or as poison")
         base.add_reason(again, required=False)
+        give_up = acts.add(
+            "discard", self.discard, help="Give up waiting recipients for good: never delivered, and nobody is told.",
+            examples='queue discard 0B5X3ZX4T0G00 --recipient ann@gone.example --reason "as the sender asked"',
+        )
+        give_up.add_argument("queue_id", metavar="QUEUE_ID")
+        give_up.add_argument("--recipient", metavar="ADDRESS", help="only this one of the message")
+        base.add_reason(give_up, required=True)
 
-    def list(self, *, tenant: str | None, domain: str | None, as_json: bool) -> None:
+    def list(self, *, tenant: str | None, domain: str | None) -> None:
         if tenant is not None:
             seen = recipients_seen_by(
                 [base.find_tenant(tenant).pk], states=[Recipient.State.WAITING], limit=MOST_SHOWN
             )
-            self._list_seen([one for one in seen if domain is None or one.original.endswith(f"@{domain}")], as_json)
+            self._list_seen([one for one in seen if domain is None or one.original.endswith(f"@{domain}")])
             return
         waiting: QuerySet[Recipient] = Recipient.objects.filter(state=Recipient.State.WAITING)
         if domain is not None:
@@ -72,21 +83,21 @@ class Command(base.Command):
              one.last_reply)
             for one in waiting.order_by("pk")[:MOST_SHOWN]
         ]
-        if not as_json and groups:
-            self.table(("NEXT HOP", "WAITING", "OLDEST", "TRIES", "NEXT TRY"), groups, as_json=False, empty="")
+        if groups and not self.as_json:
+            self.table(("NEXT HOP", "WAITING", "OLDEST", "TRIES", "NEXT TRY"), groups, empty="")
             self.say("")
         self.table(
-            ("QUEUE ID", "RECIPIENT", "NEXT HOP", "TRIES", "NEXT TRY", "HELD", "LAST REPLY"), rows, as_json=as_json,
+            ("QUEUE ID", "RECIPIENT", "NEXT HOP", "TRIES", "NEXT TRY", "HELD", "LAST REPLY"), rows,
             empty="Nothing waits.",
         )
 
-    def _list_seen(self, seen: Iterable[SeenRecipient], as_json: bool) -> None:
+    def _list_seen(self, seen: Iterable[SeenRecipient]) -> None:
         rows = [
             (one.queue_id, one.original, one.reverse_path or "<>", one.tries, _when(one.due_at), one.reply)
             for one in seen
         ]
         self.table(
-            ("QUEUE ID", "RECIPIENT", "FROM", "TRIES", "NEXT TRY", "LAST REPLY"), rows, as_json=as_json,
+            ("QUEUE ID", "RECIPIENT", "FROM", "TRIES", "NEXT TRY", "LAST REPLY"), rows,
             empty="Nothing waits.",
         )
 
@@ -97,7 +108,14 @@ class Command(base.Command):
             return
         message = Message.objects.filter(pk=number).select_related("tenant").first()
         if message is None:
-            raise ServiceError(f"There is no message {queue_id}.")
+            raise NotFound(f"There is no message {queue_id}.")
+        recipients = list(Recipient.objects.filter(message=number).order_by("pk"))
+        attempts: dict[int, list[Attempt]] = {}
+        for one in Attempt.objects.filter(recipient__in=[row.pk for row in recipients]).order_by("pk"):
+            attempts.setdefault(one.recipient_id, []).append(one)
+        if self.as_json:
+            self.json(_whole(message, recipients, attempts))
+            return
         accepted = _when(message.accepted_at)
         self.say(f"{message.queue_id}  accepted {accepted}  {message.direction}  {message.size} bytes")
         self.say(f"  from    <{message.reverse_path}>  tenant {message.tenant or 'none'}")
@@ -105,10 +123,6 @@ class Command(base.Command):
             self.say(f"  by      {message.credential_text}")
         self.say(f"  client  {message.client_ip or ''} {message.client_name}  {message.tls or 'without TLS'}")
         self.say(f"  subject {message.subject}")
-        recipients = list(Recipient.objects.filter(message=number).order_by("pk"))
-        attempts: dict[int, list[Attempt]] = {}
-        for one in Attempt.objects.filter(recipient__in=[row.pk for row in recipients]).order_by("pk"):
-            attempts.setdefault(one.recipient_id, []).append(one)
         for row in recipients:
             leads = f" → {row.resolved}" if row.resolved != row.original else ""
             held = f"  held: {_held(row.holds)}" if row.holds else ""
@@ -120,8 +134,11 @@ class Command(base.Command):
     def _show_seen(self, queue_id: str, seen: Iterable[SeenRecipient]) -> None:
         found = sorted(seen, key=lambda one: one.id)
         if not found:
-            raise ServiceError(f"There is no message {queue_id}.")
+            raise NotFound(f"There is no message {queue_id}.")
         first = next((one for one in found if one.submitted), found[0])
+        if self.as_json:
+            self.json(_whole_seen(first, found))
+            return
         self.say(f"{first.queue_id}  accepted {_when(first.accepted_at)}  from <{first.reverse_path}>")
         if first.submitted:
             self.say(f"  by {first.credential}  client {first.client_ip}  subject {first.subject}")
@@ -144,8 +161,62 @@ class Command(base.Command):
         left = rows.exclude(holds=0).count()
         held = f" {left} {'is' if left == 1 else 'are'} held." if left else ""
         if queue_id is not None and not count and not left:
-            raise ServiceError(f"Nothing of {queue_id} waits.")
-        self.say(f"{count} {'recipient is' if count == 1 else 'recipients are'} due now.{held}")
+            raise NotFound(f"Nothing of {queue_id} waits.")
+        said = f"{count} {'recipient is' if count == 1 else 'recipients are'} due now.{held}"
+        self.done(said, {"due": count, "held": left})
+
+    def discard(self, *, queue_id: str, recipient: str | None, reason: str) -> None:
+        found = Recipient.objects.filter(message=_number(queue_id), state=Recipient.State.WAITING).order_by("pk")
+        if recipient is not None:
+            found = found.filter(original__iexact=recipient.strip())
+        given_up = []
+        for one in found:
+            discard(one, reason=reason, actor=None)
+            given_up.append(one.original)
+        if not given_up:
+            raise NotFound(f"Nothing of {queue_id} waits{f' for {recipient}' if recipient else ''}.")
+        self.done(f"Given up: {', '.join(given_up)}.", {"queue_id": queue_id.strip(), "discarded": given_up})
+
+
+def _whole(message: Message, recipients: Iterable[Recipient], attempts: dict[int, list[Attempt]]) -> base.Row:
+    return {
+        "queue_id": message.queue_id, "accepted_at": message.accepted_at, "direction": message.direction,
+        "from": message.reverse_path, "tenant": str(message.tenant) if message.tenant else None,
+        "by": message.credential_text, "client": message.client_ip, "tls": message.tls, "subject": message.subject,
+        "size_bytes": message.size,
+        "recipients": [
+            {
+                "recipient": row.original, "resolved": row.resolved, "state": row.state, "next_hop": row.next_hop,
+                "tries": row.tries, "due_at": row.due_at if row.state == Recipient.State.WAITING else None,
+                "held": _held(row.holds), "reply": row.last_reply,
+                "attempts": [_attempt(one) for one in attempts.get(row.pk, ())],
+            }
+            for row in recipients
+        ],
+    }
+
+
+def _whole_seen(first: SeenRecipient, found: Iterable[SeenRecipient]) -> base.Row:
+    """The same as far as the tenant may see it."""
+    return {
+        "queue_id": first.queue_id, "accepted_at": first.accepted_at, "from": first.reverse_path,
+        "by": first.credential if first.submitted else None, "client": first.client_ip if first.submitted else None,
+        "subject": first.subject if first.submitted else None,
+        "recipients": [
+            {
+                "recipient": row.original, "resolved": row.resolved, "state": row.state, "due_at": row.due_at,
+                "reply": row.reply, "attempts": [_attempt(one) for one in row.attempts],
+            }
+            for row in found
+        ],
+    }
+
+
+def _attempt(one: Any) -> base.Row:
+    return {
+        "at": one.at, "outcome": one.outcome, "host": one.host, "address": one.address, "tls": one.tls,
+        "reply": one.reply,
+    }
 
 
 def _towards(rows: QuerySet[Recipient], domain: str) -> QuerySet[Recipient]:

@@ -1,10 +1,10 @@
 """Routes outward on the command line."""
 
 from panel.domains.services import canonical_name
-from panel.operations.management import base
+from panel.operations.management import base, rows
 from panel.sending.models import OutboundRoute
 from panel.sending.services import parse_route, remove_route, set_route
-from panel.tenants.changes import ServiceError
+from panel.tenants.changes import NotFound
 
 
 class Command(base.Command):
@@ -26,28 +26,38 @@ class Command(base.Command):
             "--tls", default=OutboundRoute.Tls.OPPORTUNISTIC.value,
             help="opportunistic (when offered; the default), required (certificate checked) or none",
         )
-        acts.add_list(self.list, help="Show all routes.")
-        remove = acts.add("remove", self.remove, help="Let mail for a domain go by its MX again.")
-        remove.add_argument("domain", metavar="DOMAIN")
+        acts.add_list(self.list, help="Show all routes.", examples="route list --json")
+        for name, do, text in (
+            ("show", self.show, "Show the route of a domain."),
+            ("remove", self.remove, "Let mail for a domain go by its MX again."),
+        ):
+            act = acts.add(name, do, help=text, examples=f"route {name} partner.example")
+            act.add_argument("domain", metavar="DOMAIN", help="or * for every domain without a route")
 
     def set(self, *, domain: str, url: str, tls: str) -> None:
         host, port = parse_route(url)
         route = set_route(domain=domain, host=host, port=port, tls=tls, actor=None)
-        self.say(f"The route is set: {route}.")
+        self.done(f"The route is set: {route}.", rows.of_route(route))
 
-    def list(self, *, as_json: bool) -> None:
-        rows = [
-            (one.domain or "*", f"smtp://{one.way}", one.tls)
-            for one in OutboundRoute.objects.all()
-        ]
-        self.table(
-            ("DOMAIN", "ROUTE", "TLS"), rows, as_json=as_json, empty="There is no route: all mail goes by MX."
+    def list(self) -> None:
+        self.rows(
+            map(rows.of_route, OutboundRoute.objects.all()), ("domain", "route", "tls"),
+            empty="There is no route: all mail goes by MX.",
         )
 
+    def show(self, *, domain: str) -> None:
+        self.show_row(rows.of_route(_find(domain)))
+
     def remove(self, *, domain: str) -> None:
-        name = "" if domain.strip() in ("", "*") else canonical_name(domain, "domain")
-        route = OutboundRoute.objects.filter(domain=name).first()
-        if route is None:
-            raise ServiceError(f"There is no route for {name or '*'}: `manage.py route list` shows all.", "domain")
+        route = _find(domain)
+        row = rows.of_route(route)
         remove_route(route, actor=None)
-        self.say(f"The route for {name or '*'} is removed.")
+        self.done(f"The route for {row['domain']} is removed.", row)
+
+
+def _find(domain: str) -> OutboundRoute:
+    name = "" if domain.strip() in ("", "*") else canonical_name(domain, "domain")
+    route = OutboundRoute.objects.filter(domain=name).first()
+    if route is None:
+        raise NotFound(f"There is no route for {name or '*'}: `manage.py route list` shows all.", "domain")
+    return route

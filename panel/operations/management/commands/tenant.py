@@ -1,19 +1,21 @@
 """Tenants on the command line."""
 
+from typing import Any
+
 from django.db.models import Count
 
-from panel.operations.management import base
-from panel.operations.services import resume, suspend
-from panel.rules.status import Status
-from panel.tenants.changes import ServiceError
-from panel.tenants.models import Plan, Tenant
-from panel.tenants.services import create_tenant
+from panel.operations.management import base, rows, stops
+from panel.operations.management.commands.plan import find_plan
+from panel.tenants.models import Tenant
+from panel.tenants.services import change_tenant, create_tenant
 
 
-class Command(base.Command):
+class Command(stops.Command):
+    noun = "tenant"
     help = "Tenants: the companies whose mail is here. A suspended one neither logs in nor sends; its mail comes in."
     examples = """
         tenant create Acme
+        tenant set Acme --plan Large
         tenant suspend Acme --reason "invoice 4711 is open"
         tenant resume Acme
     """
@@ -23,45 +25,58 @@ class Command(base.Command):
         create.add_argument("name", metavar="NAME")
         create.add_argument("--plan", metavar="PLAN", help="what it may have; Standard when left out")
         create.add_argument("--parent", metavar="TENANT", help="the reseller whose customer it is")
-        acts.add_list(self.list, help="Show all tenants.")
-        for name, do, text, required in (
-            ("suspend", self.suspend, "Stop all logins and all sending of a tenant; its mail still comes in.", True),
-            ("resume", self.resume, "Make a suspended tenant active again, and what waits of it due.", False),
-        ):
-            act = acts.add(name, do, help=text, examples=f'tenant {name} Acme --reason "as agreed by phone"')
-            act.add_argument("name", metavar="NAME")
-            base.add_reason(act, required=required)
-            if name == "suspend":
-                act.add_argument("--sending-only", action="store_true", help="stop only the sending, not the logins")
+        acts.add_list(self.list, help="Show all tenants.", examples="tenant list --json")
+        show = acts.add("show", self.show, help="Show a tenant.", examples="tenant show Acme")
+        show.add_argument("name", metavar="NAME")
+        change = acts.add(
+            "set", self.set, help="Give a tenant another name, plan, parent or notes.",
+            examples='tenant set Acme --plan Large\n tenant set Acme --rename "Acme Ltd" --parent ""',
+        )
+        change.add_argument("name", metavar="NAME")
+        change.add_argument("--rename", metavar="NAME", help="another name")
+        change.add_argument("--plan", metavar="PLAN", help="what it may have; what it has beyond it, it keeps")
+        change.add_argument("--parent", metavar="TENANT", help='the reseller whose customer it is; "" for none')
+        change.add_argument("--notes", metavar="TEXT", help="for the provider only")
+        self.add_stops(acts, "Acme", "NAME")
+
+    def find(self, name: str) -> Tenant:
+        return base.find_tenant(name)
+
+    def row_of(self, subject: Tenant) -> base.Row:
+        return rows.of_tenant(subject)
 
     def create(self, *, name: str, plan: str | None, parent: str | None) -> None:
-        chosen = Plan.objects.filter(name=plan).first() if plan is not None else None
-        if plan is not None and chosen is None:
-            names = ", ".join(Plan.objects.values_list("name", flat=True))
-            raise ServiceError(f"There is no plan {plan}: there are {names}.", "plan")
+        chosen = find_plan(plan) if plan is not None else None
         above = base.find_tenant(parent) if parent is not None else None
         tenant = create_tenant(name=name, plan=chosen, parent=above, actor=None)
-        self.say(f"The tenant {tenant} is made, on the plan {tenant.plan}.")
+        self.done(f"The tenant {tenant} is made, on the plan {tenant.plan}.", rows.of_tenant(tenant))
 
-    def list(self, *, as_json: bool) -> None:
-        tenants = Tenant.objects.select_related("plan").annotate(
+    def list(self) -> None:
+        tenants = Tenant.objects.select_related("plan", "parent").annotate(
             domain_count=Count("domains", distinct=True), mailbox_count=Count("addresses__mailbox", distinct=True)
         )
-        rows = [
-            (one.name, one.plan, one.domain_count, one.mailbox_count, Status(one.status).words, one.status_reason)
-            for one in tenants
-        ]
-        self.table(
-            ("NAME", "PLAN", "DOMAINS", "MAILBOXES", "STATUS", "REASON"), rows, as_json=as_json,
+        self.rows(
+            map(rows.of_tenant, tenants), ("name", "plan", "domains", "mailboxes", "status", "reason"),
             empty="There is no tenant: `manage.py tenant create NAME` makes the first.",
         )
 
-    def suspend(self, *, name: str, reason: str, sending_only: bool) -> None:
-        tenant = base.find_tenant(name)
-        suspend(tenant, reason=reason, sending_only=sending_only, actor=None)
-        self.say(f"The tenant {tenant} is {Status(tenant.status).words}.")
+    def show(self, *, name: str) -> None:
+        self.show_row(rows.of_tenant(base.find_tenant(name)))
 
-    def resume(self, *, name: str, reason: str) -> None:
+    def set(self, *, name: str, rename: str | None, plan: str | None, parent: str | None, notes: str | None) -> None:
         tenant = base.find_tenant(name)
-        resume(tenant, reason=reason, actor=None)
-        self.say(f"The tenant {tenant} is active.")
+        values: dict[str, Any] = {}
+        if rename is not None:
+            values["name"] = rename
+        if plan is not None:
+            values["plan"] = find_plan(plan)
+        if parent is not None:
+            values["parent"] = base.find_tenant(parent) if parent else None
+        if notes is not None:
+            values["notes"] = notes
+        if not values:
+            raise base.Usage("Say what to change: --rename, --plan, --parent or --notes.")
+        before = rows.of_tenant(tenant)
+        change_tenant(tenant, actor=None, **values)
+        self.unchanged(before, rows.of_tenant(tenant), f"the tenant {tenant}")
+        self.done(f"The tenant {tenant} is changed.", rows.of_tenant(tenant))

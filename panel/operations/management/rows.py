@@ -1,0 +1,103 @@
+"""What the command line tells of each thing: the objects of --json, whose keys stay as they are.
+
+A table shows some of the keys. Sizes are in bytes, times in UTC, None is "no bound" or "never".
+"""
+
+from panel.domains.models import Domain, DomainAlias
+from panel.mailboxes.models import Alias, Credential, Mailbox
+from panel.mailboxes.services import SCOPES
+from panel.operations.management.base import Row
+from panel.rules.addresses import display_domain
+from panel.rules.status import Status
+from panel.sending.models import OutboundRoute
+from panel.tenants.models import AuditEntry, Membership, Plan, Tenant, User
+from panel.tenants.services import PLAN_NUMBERS
+
+
+def _state(row: Mailbox | Domain | Tenant) -> Row:
+    return {
+        "status": Status(row.status).words, "reason": row.status_reason, "can_be_restored_until": row.grace_ends_at,
+        "created_at": row.created_at,
+    }
+
+
+def of_plan(plan: Plan) -> Row:
+    return {"name": plan.name, **{name: getattr(plan, name) for name in PLAN_NUMBERS}}
+
+
+def of_tenant(tenant: Tenant) -> Row:
+    """Asks for the counts, unless the list has counted them (`domain_count`, `mailbox_count`)."""
+    counted = hasattr(tenant, "domain_count")
+    return {
+        "name": tenant.name, "plan": str(tenant.plan), "parent": str(tenant.parent) if tenant.parent else None,
+        "domains": tenant.domain_count if counted else tenant.domains.count(),  # type: ignore[attr-defined]
+        "mailboxes": tenant.mailbox_count if counted  # type: ignore[attr-defined]
+        else tenant.addresses.filter(mailbox__isnull=False).count(),
+        "notes": tenant.notes, **_state(tenant),
+    }
+
+
+def of_domain(domain: Domain) -> Row:
+    """Asks for the count of addresses, unless the list has counted them (`count`)."""
+    return {
+        "name": domain.name, "written": display_domain(domain.name),
+        "tenant": str(domain.tenant) if domain.tenant else None, "kind": domain.kind, "proof": domain.proof,
+        "addresses": domain.count if hasattr(domain, "count") else domain.addresses.count(),
+        "store": domain.store or "installation", "plans": sorted(str(plan) for plan in domain.plans.all()),
+        **_state(domain),
+    }
+
+
+def of_domain_alias(alias: DomainAlias) -> Row:
+    return {
+        "name": alias.name, "written": display_domain(alias.name), "domain": alias.domain.name, "proof": alias.proof,
+        "created_at": alias.created_at,
+    }
+
+
+def of_mailbox(mailbox: Mailbox) -> Row:
+    return {
+        "address": str(mailbox), "name": mailbox.name, "tenant": str(mailbox.address.tenant),
+        "quota_bytes": mailbox.quota_bytes, "folder": mailbox.opaque_id, **_state(mailbox),
+    }
+
+
+def of_alias(alias: Alias) -> Row:
+    return {
+        "address": str(alias), "targets": [target.target for target in alias.targets.all()],
+        "tenant": str(alias.address.tenant), "description": alias.description, "created_at": alias.created_at,
+    }
+
+
+def of_credential(credential: Credential) -> Row:
+    return {
+        "id": credential.pk, "mailbox": str(credential.mailbox), "password": str(credential),
+        "kind": credential.kind, "label": credential.label, "for": credential.scopes or list(SCOPES),
+        "from": credential.networks, "expires": credential.expires_at, "last_used": credential.last_used_at,
+        "state": f"frozen: {credential.frozen_reason}" if credential.frozen_at else "works",
+        "created_at": credential.created_at,
+    }
+
+
+def of_account(account: User) -> Row:
+    return {
+        "email": account.email, "name": account.name, "provider": account.provider_role,
+        "member_of": [f"{one.tenant}: {one.role}" for one in account.memberships.all()],
+        "state": "open" if account.is_active else "closed", "created_at": account.created_at,
+    }
+
+
+def of_membership(membership: Membership) -> Row:
+    return {"email": membership.user.email, "tenant": str(membership.tenant), "role": membership.role}
+
+
+def of_route(route: OutboundRoute) -> Row:
+    return {"domain": route.domain or "*", "route": f"smtp://{route.way}", "tls": route.tls}
+
+
+def of_entry(entry: AuditEntry) -> Row:
+    return {
+        "id": entry.pk, "at": entry.at, "who": entry.actor_name, "what": entry.action, "to": entry.subject_name,
+        "tenant": str(entry.tenant) if entry.tenant else None, "reason": entry.reason, "from": entry.ip,
+        "before": entry.before, "after": entry.after,
+    }
