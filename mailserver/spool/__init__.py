@@ -22,6 +22,7 @@ from mailserver.spool.claim import (
 from mailserver.spool.nodes import NoFreeNumber, has_pending_migrations, register_node, seen
 from mailserver.spool.settle import Settled, settle
 from mailserver.spool.sql import SpoolUnavailable, close_connection
+from mailserver.spool.vacations import forget
 
 __all__ = [
     "LIFE",
@@ -35,6 +36,7 @@ __all__ = [
     "claim",
     "close_connection",
     "count_waiting",
+    "forget",
     "has_pending_migrations",
     "leased",
     "mark_staged",
