@@ -129,14 +129,13 @@ async def _answers(
 async def _answer(
     answering: Answering, sender: Address, arrived: Arrived, directory: Directory, next_ids: IdMaker
 ) -> VacationAnswer | None:
-    """The answer to `sender`; None where its mail leads nowhere or back to the mailbox itself, or that may not send."""
+    """The answer to `sender`; None where its mail leads nowhere or back to the mailbox itself."""
     box = answering.mailbox
     try:
-        to = await directory.resolve(sender)
-        may_send = await directory.may_go(box.tenant_id, box.address)
+        to = filtering.at_rcpt(await directory.resolve(sender), box.address)
     except DirectoryUnavailable:
         return None  # The mail itself needs no more of it.
-    if not may_send or to.verdict not in (Verdict.HERE, Verdict.ELSEWHERE):
+    if to.verdict not in (Verdict.HERE, Verdict.ELSEWHERE):
         return None
     if any(delivery.mailbox and delivery.mailbox.mailbox_id == box.mailbox_id for delivery in to.deliveries):
         return None

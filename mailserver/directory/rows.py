@@ -441,17 +441,25 @@ def _blocked(rows: Sequence[mailboxes.Address]) -> dict[int, frozenset[str]]:
     return {mailbox_id: frozenset(senders) for mailbox_id, senders in found.items()}
 
 
-def _mail_rules(box: mailboxes.Mailbox, blocked: Mapping[int, frozenset[str]]) -> MailRules | None:
-    row = getattr(box, "rules", None)
-    if row is None:
+def _mail_rules(row: mailboxes.Address, blocked: Mapping[int, frozenset[str]]) -> MailRules | None:
+    """The rules of the mailbox at this address; None when none does anything.
+
+    Who may not send neither forwards nor answers: what was set by a thief who is locked out ends with that.
+    """
+    box = row.mailbox
+    stored = getattr(box, "rules", None)
+    if stored is None:
         return None
+    status = _address_status(row)
     vacation = Vacation(
-        text=row.vacation_text, subject=row.vacation_subject, name=box.name, days=row.vacation_days,
-        first=row.vacation_from, last=row.vacation_until,
+        text=stored.vacation_text, subject=stored.vacation_subject, name=box.name, days=stored.vacation_days,
+        first=stored.vacation_from, last=stored.vacation_until,
     )
+    answers = stored.vacation and policy.may_go(status, Proof(row.domain.proof))
+    forwards = bool(stored.forward_to) and status.may_send
     rules = MailRules(
-        vacation=vacation if row.vacation else None, junk=row.junk, forwards=bool(row.forward_to),
-        keeps=row.forward_keep or not row.forward_to, blocked=blocked.get(box.pk, frozenset()),
+        vacation=vacation if answers else None, junk=stored.junk, forwards=forwards,
+        keeps=stored.forward_keep or not forwards, blocked=blocked.get(box.pk, frozenset()),
     )
     return None if rules == MailRules() else rules
 
@@ -479,7 +487,7 @@ def _node(
         address = Address(row.local_part or asked.local_part, row.domain.name)
         local = LocalMailbox(
             box.pk, box.opaque_id, row.tenant_id, address, box.quota_bytes, row.domain.store or store,
-            _mail_rules(box, blocked),
+            _mail_rules(row, blocked),
         )
         onward = _parsed(box.rules.forward_to) if local.rules and local.rules.forwards else ()
         return _Node(f"address {row.pk}", row.tenant_id, mailbox=local, targets=onward, pays=row)
