@@ -74,7 +74,7 @@ class Rules:
             return f"Answered senders until {self.vacation_until:%Y-%m-%d}; that is over."
         begins = f" from {self.vacation_from:%Y-%m-%d}" if self.vacation_from and today < self.vacation_from else ""
         ends = f" until {self.vacation_until:%Y-%m-%d}" if self.vacation_until else ""
-        days = "day" if self.vacation_days == 1 else f"{self.vacation_days} days"
+        days = "a day" if self.vacation_days == 1 else f"{self.vacation_days} days"
         return f"Answers each sender once in {days}{begins}{ends}."
 
 

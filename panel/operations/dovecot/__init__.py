@@ -91,5 +91,6 @@ def write(environment: Environment, owners: Owners) -> Path:
 def _compile(script: Path, configuration: Path) -> None:
     """Its binary beside the script: mail processes may not write there. Without it they compile it each time."""
     if SIEVE_COMPILER.exists():
-        command = [SIEVE_COMPILER, "-c", configuration, script]
-        subprocess.run(command, capture_output=True, timeout=30, check=False)  # noqa: S603
+        subprocess.run(  # noqa: S603
+            [SIEVE_COMPILER, "-c", str(configuration), str(script)], capture_output=True, timeout=30, check=False
+        )

@@ -216,7 +216,7 @@ protocol lmtp {{
 plugin {{
   sieve = file:~/sieve;active=~/.dovecot.sieve
   # Before people's own scripts: marked junk into Junk, for mailboxes with that rule.
-  sieve_before = {place / JUNK_SCRIPT}
+  sieve_before = {quoted(place / JUNK_SCRIPT)}
   sieve_global_extensions = +vnd.dovecot.environment
   # Scripts sort mail; they send none. What they would send is nobody's whom Posthouse knows, and counts
   # against no limit. Posthouse itself answers and forwards: the mailbox's rules.
