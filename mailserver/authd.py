@@ -131,6 +131,9 @@ class _Wire(Protocol):
     def failed(self, because: str) -> bytes: ...
     def quota(self, size_bytes: int) -> Mapping[str, str]: ...
 
+    @property
+    def JUNK(self) -> Mapping[str, str]: ...
+
 
 class _Dovecot:
     """What Dovecot asks: the same logins as the workers', and where a mailbox lies."""
@@ -203,6 +206,8 @@ class _Dovecot:
         place = {"user": str(box.address), "home": str(self._config.maildir(box.opaque_id).parent)}
         if box.quota_bytes is not None:
             place |= wire.quota(box.quota_bytes)
+        if box.rules and box.rules.junk:
+            place |= wire.JUNK
         return place
 
 

@@ -87,6 +87,10 @@ def found(facts: Mapping[str, str]) -> bytes:
     return b"O" + escape(json.dumps(facts, separators=(",", ":")).encode()) + b"\n"
 
 
+# The field that tells rules/filtering.sieve_for_junk that the mailbox wants its junk in Junk.
+JUNK: Mapping[str, str] = {"sieve_env_junk": "yes"}
+
+
 def quota(size_bytes: int) -> Mapping[str, str]:
     """The field that says how much a mailbox may hold."""
     return {"quota_rule": f"*:bytes={size_bytes}"}

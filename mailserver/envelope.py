@@ -61,13 +61,24 @@ class Body:
 
 @dataclass(frozen=True, slots=True)
 class IncomingRecipient:
-    """One recipient as accepted at RCPT, with where it leads."""
+    """One recipient as accepted at RCPT, with where it leads. With a `refusal` nothing is delivered to it."""
 
     original: Address
     deliveries: tuple[Delivery, ...]
     tenant_id: int | None  # who holds the address here; None elsewhere
     notify: str = ""
     orcpt: str = ""
+    refusal: Reply | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VacationAnswer:
+    """What a mailbox answers to `sender`, unless it has answered it before and that still counts."""
+
+    mailbox_id: int
+    sender: str  # canonical
+    until: datetime  # this one counts
+    letter: "Incoming"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +86,13 @@ class Incoming:
     """A whole message between its final dot and the reply: what intake takes.
 
     `message_id` (ours) and `received_at` are made before; `prefix` is complete.
-    `charges` are the subjects with the number of recipients that each pays.
+    `charges` are the subjects with the number of recipients that each pays. `caused_by` is
+    the tenant on whose behalf it was made here; its answers are written with its rows.
     """
 
     id: int
     received_at: datetime
-    direction: str  # submission, inbound, internal
+    direction: str  # submission, inbound, internal, answer
     login: Login | None
     client: Client
     reverse_path: Address | None  # None: the null path
@@ -95,6 +107,8 @@ class Incoming:
     ret: str
     envid: str
     charges: tuple[tuple[Subject, int], ...] = ()
+    caused_by: int | None = None
+    answers: tuple[VacationAnswer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +143,12 @@ class NewRecipient:
     local: bool  # staged: written as delivered, published after the commit
     notify: str
     orcpt: str
+    refusal: Reply | None = None  # written as discarded
+
+    @property
+    def waits(self) -> bool:
+        """Whether the queue has it."""
+        return not self.local and self.refusal is None
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,7 @@ from mailserver.transports import maildir
 from panel.database import ids as id_text
 from panel.database.ids import IdMaker
 from panel.rules import reply
+from panel.rules.facts import LocalMailbox
 from panel.rules.reply import Reply
 
 WAITING_MOST = 512  # messages between their final dot and the lane; more are asked to come again
@@ -79,15 +80,15 @@ class _Part:
 
     @property
     def needs_queue(self) -> bool:
-        return any(not recipient.local for recipient in self.recipients)
+        return any(recipient.waits for recipient in self.recipients)
 
     @property
     def needs_claim(self) -> bool:
         """Whether something waits for the queue that nobody has in hand yet."""
         return any(
-            not recipient.local and not (self.lease and recipient.next_hop == spool.LMTP)
+            recipient.waits and not (self.lease and recipient.next_hop == spool.LMTP)
             for recipient in self.recipients
-        )
+        ) or (bool(self.incoming.answers) and not self.rows_follow)
 
     @property
     def may_be_refused(self) -> bool:
@@ -304,7 +305,8 @@ class Intake:
         if not parts:
             return
         answers = spool.accept(
-            [part.entry for part in parts], now=self._clock.now(), life=self._life, time_s=self._clock.time_s
+            [part.entry for part in parts], now=self._clock.now(), life=self._life, time_s=self._clock.time_s,
+            next_id=self._ids.next,
         )
         for part, answer in zip(parts, answers, strict=True):
             part.rows_follow = False
@@ -377,34 +379,37 @@ class Intake:
 
     def _notify(self) -> None:
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._on_queued)
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the next start finds it
+                self._loop.call_soon_threadsafe(self._on_queued)
 
     def _write_later(self) -> None:
         """The rows of mail that is delivered and answered already: they may be lost, the mail not."""
-        answers = spool.accept(self._later, now=self._clock.now(), life=self._life)
+        answers = spool.accept(self._later, now=self._clock.now(), life=self._life, next_id=self._ids.next)
         unwritten = {
             answer.id for answer in answers if isinstance(answer, Refused) and answer.reply == reply.UNAVAILABLE
         }
         self._later_fails = bool(unwritten)
+        if any(entry.incoming.answers for entry in self._later):
+            self._notify()
         self._later = [entry for entry in self._later if entry.incoming.id in unwritten]
 
 
 def _letter(part: _Part) -> maildir.Letter:
-    mailboxes = {
-        (str(delivery.resolved), recipient.tenant_id): delivery.mailbox
-        for recipient in part.incoming.recipients
-        for delivery in recipient.deliveries
-        if delivery.mailbox is not None
-    }
+    here: dict[tuple[str, int | None], tuple[LocalMailbox, bool]] = {}
+    for recipient in part.incoming.recipients:
+        for delivery in recipient.deliveries:
+            if delivery.mailbox is not None:
+                here.setdefault((str(delivery.resolved), recipient.tenant_id), (delivery.mailbox, delivery.junk))
     return maildir.Letter(
         received_at=part.incoming.received_at,
         reverse_path=str(part.incoming.reverse_path or ""),
         prefix=part.incoming.prefix,
         body=part.incoming.body,
         copies=tuple(
-            maildir.Copy(row.id, mailboxes[row.resolved, row.recipient_tenant_id], row.resolved)
+            maildir.Copy(row.id, mailbox, row.resolved, junk)
             for row in part.recipients
             if row.local
+            for mailbox, junk in [here[row.resolved, row.recipient_tenant_id]]
         ),
     )
 
@@ -437,5 +442,7 @@ def _log_taken(part: _Part) -> None:
         message_id=incoming.message_id,
     )
     for row in part.recipients:
+        if row.refusal:
+            log.discarded(incoming.id, recipient=row.original, reply=row.refusal)
         if row.local and row.id not in part.unpublished:
             log.delivered(incoming.id, recipient=row.original, resolved=row.resolved, to="mailbox")

@@ -77,6 +77,16 @@ def failed(queue_id: int, **facts: object) -> None:
     _log.info(_line("failed", queue_id, facts))
 
 
+def discarded(queue_id: int, **facts: object) -> None:
+    """A recipient among others that blocks the sender."""
+    _log.info(_line("discarded", queue_id, facts))
+
+
+def answered(queue_id: int, **facts: object) -> None:
+    """An automatic answer was made to this message; it is written unless its sender had one lately."""
+    _log.info(_line("answered", queue_id, facts))
+
+
 def held(queue_id: int, **facts: object) -> None:
     _log.info(_line("held", queue_id, facts))
 

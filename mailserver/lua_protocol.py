@@ -35,6 +35,10 @@ def found(facts: Mapping[str, str]) -> bytes:
     return b"\t".join((b"O", *(escape(f"{name}={value}".encode()) for name, value in facts.items()))) + b"\n"
 
 
+# The field that tells rules/filtering.sieve_for_junk that the mailbox wants its junk in Junk.
+JUNK: Mapping[str, str] = {"sieve_environment/junk": "yes"}
+
+
 def quota(size_bytes: int) -> Mapping[str, str]:
     """The field that says how much a mailbox may hold."""
     return {"quota_storage_size": f"{size_bytes}B"}

@@ -42,7 +42,7 @@ from mailserver.transports import maildir
 from mailserver.transports.lmtp import LmtpTransport
 from mailserver.transports.smtp import SmtpTransport
 from panel.database.ids import IdMaker
-from panel.rules import reply, schedule
+from panel.rules import filtering, headers, reply, schedule
 from panel.rules.addresses import Address, BadAddress, parse_address
 from panel.rules.facts import Delivery, LocalMailbox, Resolution, Route, Verdict
 from panel.rules.headers import BadHeader
@@ -67,6 +67,8 @@ LEASES_REST_S = 30.0
 HEADER_BYTES = 1024 * 1024
 
 T = TypeVar("T")
+
+ANSWER = "answer"  # the direction of what a mailbox answers by itself
 
 WAITS_SUSPENDED = "waits: its sender is suspended"
 WAITS_TURN = "waits: many messages go to the same place"
@@ -440,7 +442,7 @@ class Runner:
         if message.direction == "submission":
             sender = _address(message.reverse_path) if message.reverse_path else None
             return await self._directory.may_go(recipient.tenant_id, sender, message.credential_id)
-        if message.direction == "inbound" and recipient.next_hop not in OURS:
+        if message.direction in ("inbound", ANSWER) and recipient.next_hop not in OURS:
             return await self._directory.may_go(recipient.tenant_id, None)
         return True
 
@@ -500,6 +502,9 @@ class Runner:
         if resolution.verdict is Verdict.LOOPS:
             return reply.ALIAS_LOOPS.about(address=recipient.original)
         if resolution.verdict is Verdict.HERE:
+            if resolution.steps and resolution.steps[0].mailbox:
+                # A mailbox's own copy: whether it is forwarded was decided at intake, and charged there.
+                return resolution.steps[0].mailbox
             deliveries = resolution.deliveries
             own = [each for each in deliveries if each.resolved.canonical == address.canonical]
             chosen = own[0] if own else deliveries[0] if len(deliveries) == 1 else None
@@ -541,7 +546,7 @@ class Runner:
                 raise FileNotFoundError("the message's content is gone")
             if _came_back(content, mailbox):
                 return reply.ALIAS_LOOPS.about(address=recipient.original)
-            copy = maildir.Copy(recipient.id, mailbox, recipient.resolved)
+            copy = maildir.Copy(recipient.id, mailbox, recipient.resolved, _is_junk(content, mailbox))
             letter = maildir.Letter(
                 recipient.accepted_at, message.reverse_path, content.prefix, content.body, (copy,)
             )
@@ -595,7 +600,9 @@ class Runner:
         reports: dict[dsn.Kind, list[dsn.Told]] = {}
         for outcome in outcomes:
             recipient = recipients[outcome.recipient_id]
-            outcome, settlement = self._judge(message, recipient, outcome, returnable or refused, now)
+            # An automatic answer that nobody takes is gone: it was for a stranger, and nobody misses it.
+            may_fail = returnable or refused or message.direction == ANSWER
+            outcome, settlement = self._judge(message, recipient, outcome, may_fail, now)
             settlements[recipient.id] = settlement
             kind = _kind(recipient, outcome, now) if returnable else None
             if kind:
@@ -792,6 +799,15 @@ def _came_back(content: StoredContent, mailbox: LocalMailbox) -> bool:
         return maildir.was_delivered_to(_header_block(content), mailbox.address)
     except BadHeader:
         return False  # Nobody can tell; the count of Received fields bounds it.
+
+
+def _is_junk(content: StoredContent, mailbox: LocalMailbox) -> bool:
+    if mailbox.rules is None or not mailbox.rules.junk:
+        return False
+    try:
+        return filtering.is_marked_as_junk(headers.split(_header_block(content)))
+    except BadHeader:
+        return False
 
 
 def _beginning(body: Body) -> bytes:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from aiosmtpd.smtp import Envelope
 
-from mailserver import commands, log, trace
+from mailserver import commands, disposition, log, trace
 from mailserver.clock import Clock
 from mailserver.config import Config
 from mailserver.connection import Closing, Connection, Gone, Refused
@@ -32,7 +32,7 @@ from mailserver.directory import DirectoryUnavailable
 from mailserver.envelope import Client, Incoming, IncomingRecipient, Listener
 from mailserver.reader import DataReader, not_kept
 from panel.database.ids import IdMaker
-from panel.rules import headers, policy, reply
+from panel.rules import filtering, headers, policy, reply
 from panel.rules.addresses import Address
 from panel.rules.facts import Delivery, Login, Recipients, Resolution, Verdict
 from panel.rules.reply import Reply
@@ -76,8 +76,13 @@ class _Accepted:
     notify: str
     orcpt: str
 
-    def incoming(self) -> IncomingRecipient:
-        resolution = self.resolution
+    def incoming(self, resolution: Resolution) -> IncomingRecipient:
+        """As the rules of its mailboxes leave it: `resolution`."""
+        if resolution.verdict is Verdict.BLOCKED:
+            return IncomingRecipient(
+                resolution.asked, (), resolution.tenant_id, self.notify, self.orcpt,
+                reply.SENDER_BLOCKED.about(address=resolution.asked),
+            )
         elsewhere = (Delivery(resolution.asked, None),)
         return IncomingRecipient(
             original=resolution.asked, deliveries=resolution.deliveries or elsewhere,
@@ -447,7 +452,7 @@ class Session(Connection):
         if full and transaction.recipients.keys().isdisjoint((address, address.canonical)):
             # The rule says so as well; here it costs no look-up, of which each takes milliseconds.
             return reply.TOO_MANY_RECIPIENTS
-        resolution = await self.services.directory.resolve(address)
+        resolution = await self._resolve(address, transaction)
         # Elsewhere upper and lower case may be two people (RFC 5321 §2.4).
         once = address if resolution.verdict is Verdict.ELSEWHERE else address.canonical
         if once in transaction.recipients:
@@ -462,6 +467,11 @@ class Session(Connection):
             resolution, parameters.get("NOTIFY", "").upper(), parameters.get("ORCPT", "")
         )
         return reply.RECIPIENT_OK
+
+    async def _resolve(self, address: Address, transaction: Transaction) -> Resolution:
+        """Where mail for the address goes, as far as the envelope's sender decides that."""
+        resolution = await self.services.directory.resolve(address)
+        return filtering.at_rcpt(resolution, transaction.reverse_path) if resolution.steps else resolution
 
     # The message
 
@@ -553,7 +563,7 @@ class Session(Connection):
         found: dict[Address, _Accepted] = {}
         so_far = Recipients()
         for once, before in transaction.recipients.items():
-            resolution = await self.services.directory.resolve(before.resolution.asked)
+            resolution = await self._resolve(before.resolution.asked, transaction)
             refused = policy.recipient_refused(
                 resolution, login=login, so_far=so_far, most=self.config.recipients
             )
@@ -569,14 +579,13 @@ class Session(Connection):
         authors: headers.Authors,
     ) -> Reply:
         login, accepted = transaction.login, tuple(transaction.recipients.values())
-        recipients = tuple(each.incoming() for each in accepted)
         now = self.services.clock.now()
         number = self.services.ids.next()
         client = Client(
             ip=self._ip, port=self._port, name=self.session.host_name or "", tls=self._tls,
             esmtp=self.session.extended_smtp,
         )
-        only = recipients[0].original if len(recipients) == 1 else None
+        only = accepted[0].resolution.asked if len(accepted) == 1 else None
         prefix = trace.received(
             client, by=self.config.hostname, message_id=number, at=now, authenticated=login is not None,
             smtputf8=transaction.smtp_utf8, recipient=only,
@@ -592,12 +601,25 @@ class Session(Connection):
         elif not trace.begins_with_field(reader.header):
             # No header at all: its first line must not become a part of ours.
             prefix += b"\r\n" if reader.header else b""
+        disposed = await disposition.dispose(
+            [each.resolution for each in accepted],
+            disposition.Arrived(
+                number, now, transaction.reverse_path, authors.from_addresses, fields, message_id
+            ),
+            directory=self.services.directory, next_ids=self.services.ids, separator=self.config.separator,
+        )
+        recipients = tuple(
+            each.incoming(resolution) for each, resolution in zip(accepted, disposed.resolutions, strict=True)
+        )
+        if recipients[0].refusal and all(each.refusal for each in recipients):
+            return recipients[0].refusal
         incoming = Incoming(
             id=number, received_at=now, direction="inbound" if login is None else "submission", login=login,
-            client=client, reverse_path=transaction.reverse_path, recipients=recipients, prefix=prefix,
+            client=client, reverse_path=transaction.reverse_path, recipients=recipients,
+            prefix=disposed.prefix + prefix,
             subject=headers.first(fields, b"subject"), message_id=message_id, header_from=authors.from_text,
             smtputf8=transaction.smtp_utf8, body_type=transaction.body_type, ret=transaction.ret,
-            envid=transaction.envid, charges=policy.charges(login, [each.resolution for each in accepted]),
+            envid=transaction.envid, charges=policy.charges(login, disposed.resolutions), answers=disposed.answers,
             body=reader.body(),  # last: from here on its file is ours
         )
         # Nothing cancels this: a peer that has gone wakes only what waits for it.

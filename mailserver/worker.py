@@ -247,6 +247,7 @@ class Worker:
         self.take_back()
         self.intake.sweep()
         now = self.clock.now()
+        spool.forget(now)
         spool.try_suspended(now, held_before=now - timedelta(seconds=SUSPENDED_S))
         self.runner.wake()
 

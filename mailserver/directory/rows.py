@@ -19,17 +19,20 @@ from django.db.models import Q
 from panel.domains import models as domains
 from panel.mailboxes import models as mailboxes
 from panel.mailboxes import passwords
-from panel.rules import policy
+from panel.rules import filtering, policy
 from panel.rules.addresses import Address, BadAddress, parse_address
 from panel.rules.facts import (
     Delivery,
     HostedDomain,
     LocalMailbox,
     Login,
+    MailRules,
     Proof,
     Resolution,
     Route,
     SenderRights,
+    Step,
+    Vacation,
     Verdict,
 )
 from panel.rules.limits import Kind, Subject, Window, effective
@@ -211,8 +214,14 @@ class _Node:
     tenant_id: int | None = None
     mailbox: LocalMailbox | None = None
     outside: Address | None = None
-    targets: tuple[Address, ...] = ()
-    pays: mailboxes.Address | None = None  # the alias whose tenant is charged for targets outside
+    targets: tuple[Address, ...] = ()  # of a mailbox: where it forwards to
+    pays: mailboxes.Address | None = None  # the address whose tenant is charged for targets outside
+
+    @property
+    def is_end(self) -> bool:
+        """Whether mail ends here, if perhaps not all of it."""
+        rules = self.mailbox.rules if self.mailbox else None
+        return self.outside is not None or (self.mailbox is not None and (rules is None or rules.keeps))
 
 
 class _Loops(Exception):
@@ -232,10 +241,17 @@ class _Walk:
 
     def resolve(self, asked: Address) -> Resolution:
         start = asked.canonical
-        verdict, found = Verdict.HERE, []
+        verdict = Verdict.HERE
+        deliveries: tuple[Delivery, ...] = ()
+        steps: tuple[Step, ...] = ()
         try:
             self._explore(start)
             found = self._collect(start)
+            if any(node.mailbox and node.mailbox.rules for node in self._nodes.values()):
+                steps = self._steps(start)
+                deliveries = filtering.follow(steps, filtering.Mail(None)).deliveries
+            else:
+                deliveries = self._charge(found)
         except _Loops:
             verdict = Verdict.LOOPS
         node = self._nodes[start]
@@ -244,9 +260,9 @@ class _Walk:
         }
         if node.outside:
             return Resolution(asked, Verdict.ELSEWHERE, domains=names)
-        if verdict is Verdict.HERE and not found:
+        if verdict is Verdict.HERE and not deliveries:
             verdict = Verdict.UNKNOWN
-        return Resolution(asked, verdict, node.tenant_id, self._charge(found), names)
+        return Resolution(asked, verdict, node.tenant_id, deliveries, names, steps)
 
     def _explore(self, start: Address) -> None:
         frontier = [start]
@@ -279,13 +295,14 @@ class _Walk:
         rows: dict[tuple[int, str], mailboxes.Address] = {}
         if ids:
             query = mailboxes.Address.objects.filter(domain_id__in=ids, local_part__in=local_parts)
-            query = query.select_related("mailbox", "alias", *_ADDRESS).order_by()
+            query = query.select_related("mailbox__rules", "alias", *_ADDRESS).order_by()
             rows = {(row.domain_id, row.local_part): row for row in query}
         chosen = {address: self._choose(address, rows) for address in addresses}
-        targets = _targets([row for row in chosen.values() if isinstance(row, mailboxes.Address)])
+        found = [row for row in chosen.values() if isinstance(row, mailboxes.Address)]
+        targets, blocked = _targets(found), _blocked(found)
         for address, choice in chosen.items():
             self._nodes[address] = (
-                choice if isinstance(choice, _Node) else _node(choice, address, targets, self._store)
+                choice if isinstance(choice, _Node) else _node(choice, address, targets, self._store, blocked)
             )
 
     def _choose(
@@ -317,23 +334,26 @@ class _Walk:
     def _collect(self, start: Address) -> list[tuple[_Node, mailboxes.Address | None]]:
         """The ends that `start` leads to, each once, with the alias that pays for it. Raises _Loops."""
         ends: dict[str, tuple[_Node, mailboxes.Address | None]] = {}
-        under_way: set[str] = set()
+        under_way: dict[str, _Node] = {}  # in the order of the way
         done: set[str] = set()
 
         def visit(address: Address, pays: mailboxes.Address | None) -> None:
             node = self._nodes[address]
             if node.id in under_way:
+                circle = list(under_way)[list(under_way).index(node.id) :]
+                if any(under_way[each].mailbox for each in circle):
+                    return  # A mailbox that forwards has its copy, or gets it: filtering.follow.
                 raise _Loops
             if node.id in done:
                 return
-            if node.mailbox or node.outside:
+            if node.is_end:
                 ends[node.id] = (node, pays)
                 if len(ends) > MOST_DELIVERIES:
                     raise _Loops
-            under_way.add(node.id)
+            under_way[node.id] = node
             for target in node.targets:
                 visit(target, node.pays)
-            under_way.remove(node.id)
+            del under_way[node.id]
             done.add(node.id)
 
         visit(start, None)
@@ -341,28 +361,60 @@ class _Walk:
 
     def _charge(self, ends: Sequence[tuple[_Node, mailboxes.Address | None]]) -> tuple[Delivery, ...]:
         """The deliveries; those outside are charged to the alias's tenant, and its domain if limited."""
-        paying = [pays for node, pays in ends if node.outside and pays]
-        limits = (
-            _own_limits(
-                {
-                    Kind.TENANT: {pays.tenant_id for pays in paying},
-                    Kind.DOMAIN: {pays.domain_id for pays in paying},
-                }
-            )
-            if paying
-            else {}
-        )
+        charged = _charged([pays for node, pays in ends if node.outside and pays])
         deliveries = []
         for node, pays in ends:
-            charged: tuple[Subject, ...] = ()
-            if node.outside and pays:
-                of_domain = _domain_subject(pays.domain, limits.get((Kind.DOMAIN, pays.domain_id), {}))
-                of_tenant = _tenant_subject(pays.tenant, limits.get((Kind.TENANT, pays.tenant_id), {}))
-                charged = (of_domain, of_tenant) if of_domain else (of_tenant,)
             resolved = node.mailbox.address if node.mailbox else node.outside
             if resolved is not None:
-                deliveries.append(Delivery(resolved, node.mailbox, charged))
+                subjects = charged[pays.pk] if node.outside and pays else ()
+                deliveries.append(Delivery(resolved, node.mailbox, subjects))
         return tuple(deliveries)
+
+    def _steps(self, start: Address) -> tuple[Step, ...]:
+        """The whole way from `start`: where mail goes on it depends on the message."""
+        order: dict[str, tuple[Address, _Node]] = {}
+        waiting = [start]
+        while waiting:
+            address = waiting.pop()
+            node = self._nodes[address]
+            if not node.outside and node.id not in order:
+                order[node.id] = (address, node)
+                waiting += reversed(node.targets)
+        numbers = {name: number for number, name in enumerate(order)}
+        leads = {name: [self._nodes[target] for target in node.targets] for name, (_, node) in order.items()}
+        charged = _charged([
+            node.pays for name, (_, node) in order.items()
+            if node.pays and any(target.outside for target in leads[name])
+        ])
+        return tuple(
+            Step(
+                address, node.mailbox,
+                tuple(
+                    Delivery(target.outside, None, charged[node.pays.pk] if node.pays else ())
+                    for target in leads[name] if target.outside
+                ),
+                tuple(dict.fromkeys(numbers[target.id] for target in leads[name] if not target.outside)),
+            )
+            for name, (address, node) in order.items()
+        )
+
+
+def _charged(paying: Sequence[mailboxes.Address]) -> dict[int, tuple[Subject, ...]]:
+    """Who pays for what leaves the house behind each address: its tenant, and its domain if that has a limit."""
+    if not paying:
+        return {}
+    limits = _own_limits(
+        {
+            Kind.TENANT: {pays.tenant_id for pays in paying},
+            Kind.DOMAIN: {pays.domain_id for pays in paying},
+        }
+    )
+    found: dict[int, tuple[Subject, ...]] = {}
+    for pays in paying:
+        of_domain = _domain_subject(pays.domain, limits.get((Kind.DOMAIN, pays.domain_id), {}))
+        of_tenant = _tenant_subject(pays.tenant, limits.get((Kind.TENANT, pays.tenant_id), {}))
+        found[pays.pk] = (of_domain, of_tenant) if of_domain else (of_tenant,)
+    return found
 
 
 def _targets(rows: Sequence[mailboxes.Address]) -> dict[int, tuple[Address, ...]]:
@@ -379,8 +431,55 @@ def _targets(rows: Sequence[mailboxes.Address]) -> dict[int, tuple[Address, ...]
     return {alias_id: tuple(targets) for alias_id, targets in found.items()}
 
 
-def _node(row: mailboxes.Address, asked: Address, targets: Mapping[int, tuple[Address, ...]], store: str) -> _Node:
-    """What an address row is: closed ones are nothing."""
+def _blocked(rows: Sequence[mailboxes.Address]) -> dict[int, frozenset[str]]:
+    """Whom the mailboxes among the rows that have rules block; no question when none has any."""
+    ruled = [row.mailbox.pk for row in rows if getattr(getattr(row, "mailbox", None), "rules", None)]
+    found: dict[int, set[str]] = {}
+    if ruled:
+        entries = mailboxes.BlockEntry.objects.filter(mailbox__in=ruled).order_by()
+        for mailbox_id, sender in entries.values_list("mailbox_id", "sender"):
+            found.setdefault(mailbox_id, set()).add(sender)
+    return {mailbox_id: frozenset(senders) for mailbox_id, senders in found.items()}
+
+
+def _mail_rules(row: mailboxes.Address, blocked: Mapping[int, frozenset[str]]) -> MailRules | None:
+    """The rules of the mailbox at this address; None when none does anything.
+
+    Who may not send neither forwards nor answers: what was set by a thief who is locked out ends with that.
+    """
+    box = row.mailbox
+    stored = getattr(box, "rules", None)
+    if stored is None:
+        return None
+    status = _address_status(row)
+    vacation = Vacation(
+        text=stored.vacation_text, subject=stored.vacation_subject, name=box.name, days=stored.vacation_days,
+        first=stored.vacation_from, last=stored.vacation_until,
+    )
+    answers = stored.vacation and policy.may_go(status, Proof(row.domain.proof))
+    forwards = bool(stored.forward_to) and status.may_send
+    rules = MailRules(
+        vacation=vacation if answers else None, junk=stored.junk, forwards=forwards,
+        keeps=stored.forward_keep or not forwards, blocked=blocked.get(box.pk, frozenset()),
+    )
+    return None if rules == MailRules() else rules
+
+
+def _parsed(texts: Iterable[str]) -> tuple[Address, ...]:
+    found = []
+    for text in texts:
+        try:
+            found.append(parse_address(text).canonical)
+        except BadAddress:
+            continue
+    return tuple(found)
+
+
+def _node(
+    row: mailboxes.Address, asked: Address, targets: Mapping[int, tuple[Address, ...]], store: str,
+    blocked: Mapping[int, frozenset[str]],
+) -> _Node:
+    """What an address row is: closed ones are nothing. Its mailbox's rules are read with it."""
     if not _address_status(row).may_receive:
         return _Node(f"closed {row.pk}", row.tenant_id)
     box = getattr(row, "mailbox", None)
@@ -388,9 +487,11 @@ def _node(row: mailboxes.Address, asked: Address, targets: Mapping[int, tuple[Ad
         # A catch-all has no address of its own to name.
         address = Address(row.local_part or asked.local_part, row.domain.name)
         local = LocalMailbox(
-            box.pk, box.opaque_id, row.tenant_id, address, box.quota_bytes, row.domain.store or store
+            box.pk, box.opaque_id, row.tenant_id, address, box.quota_bytes, row.domain.store or store,
+            _mail_rules(row, blocked),
         )
-        return _Node(f"address {row.pk}", row.tenant_id, mailbox=local)
+        onward = _parsed(box.rules.forward_to) if local.rules and local.rules.forwards else ()
+        return _Node(f"address {row.pk}", row.tenant_id, mailbox=local, targets=onward, pays=row)
     alias = getattr(row, "alias", None)
     found = targets.get(alias.pk, ()) if alias else ()
     return _Node(f"address {row.pk}", row.tenant_id, targets=found, pays=row)
@@ -416,9 +517,9 @@ def mailbox(address: Address) -> Found[LocalMailbox | None]:
     query = mailboxes.Address.objects.filter(
         domain__name=hosted.row.name if hosted else name, local_part=address.local_part, mailbox__isnull=False
     )
-    row = query.select_related("mailbox", *_ADDRESS).first() if address.local_part else None
-    # Who stores its mail is nothing to who reads it.
-    return Found(_node(row, address, {}, "").mailbox if row else None, names)
+    row = query.select_related("mailbox__rules", *_ADDRESS).first() if address.local_part else None
+    # Who stores its mail, and whom it blocks, is nothing to who reads it.
+    return Found(_node(row, address, {}, "", {}).mailbox if row else None, names)
 
 
 # Logins

@@ -23,6 +23,7 @@ from mailserver.spool.closed import end_grace
 from mailserver.spool.nodes import NoFreeNumber, has_pending_migrations, register_node, seen
 from mailserver.spool.settle import Settled, settle
 from mailserver.spool.sql import SpoolUnavailable, close_connection
+from mailserver.spool.vacations import forget
 
 __all__ = [
     "LIFE",
@@ -37,6 +38,7 @@ __all__ = [
     "close_connection",
     "count_waiting",
     "end_grace",
+    "forget",
     "has_pending_migrations",
     "leased",
     "mark_staged",

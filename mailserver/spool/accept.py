@@ -6,7 +6,7 @@ not stage or publish local copies (intake). DESIGN §5; RECIPES, "Reserving limi
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from mailserver import log
@@ -18,8 +18,9 @@ from mailserver.envelope import (
     Lease,
     NewRecipient,
     Refused,
+    VacationAnswer,
 )
-from mailserver.spool import sql
+from mailserver.spool import sql, vacations
 from panel.rules import limits, policy, reply
 from panel.sending.models import Content, Counter, Message, Recipient
 
@@ -65,14 +66,28 @@ def recipients_of(incoming: Incoming, next_id: Callable[[], int], *, staged: boo
                 id=next_id(),
                 original=str(recipient.original),
                 resolved=str(delivery.resolved),
-                tenant_id=incoming.login.tenant_id if incoming.login else recipient.tenant_id,
+                tenant_id=_causing(incoming, recipient.tenant_id),
                 recipient_tenant_id=recipient.tenant_id,
                 next_hop=LOCAL if ours else LMTP if local else delivery.resolved.domain,
                 local=ours and staged,
                 notify=recipient.notify,
                 orcpt=recipient.orcpt,
             )
+        if recipient.refusal:
+            name = str(recipient.original)
+            rows[name, recipient.tenant_id] = NewRecipient(
+                id=next_id(), original=name, resolved=name, tenant_id=_causing(incoming, recipient.tenant_id),
+                recipient_tenant_id=recipient.tenant_id, next_hop=LOCAL, local=False, notify=recipient.notify,
+                orcpt=recipient.orcpt, refusal=recipient.refusal,
+            )
     return tuple(rows.values())
+
+
+def _causing(incoming: Incoming, holder: int | None) -> int | None:
+    """Whose mail it is: the submitter's, or theirs for whom it was made; else theirs whose address it came to."""
+    if incoming.login:
+        return incoming.login.tenant_id
+    return holder if incoming.caused_by is None else incoming.caused_by
 
 
 def leased(entry: Entry, *, now: datetime, life: timedelta = LIFE) -> ClaimedMessage:
@@ -97,12 +112,14 @@ def leased(entry: Entry, *, now: datetime, life: timedelta = LIFE) -> ClaimedMes
 
 
 def accept(
-    batch: Sequence[Entry], *, now: datetime, life: timedelta = LIFE, time_s: Callable[[], float] | None = None
+    batch: Sequence[Entry], *, now: datetime, life: timedelta = LIFE, time_s: Callable[[], float] | None = None,
+    next_id: Callable[[], int] | None = None,
 ) -> list[Accepted | Refused]:
     """Take the batch's messages; one answer each, in the same order. Never raises for one of them.
 
     `time_s` tells the time of the charges, asked under the counters' lock: whoever waited
     for it must not be charged for an earlier minute, and be free before its hour is over.
+    `next_id` numbers the recipients of automatic answers; without it none is written.
     Over a limit: refused, nothing charged. A message that the database won't hold is refused
     alone, 451. Database lost: 451 for each.
     """
@@ -110,11 +127,11 @@ def accept(
     ready: list[_Ready] = []
     for entry in batch:
         try:
-            ready.append(_Ready.of(entry, now, life))
+            ready.append(_Ready.of(entry, now, life, next_id))
         except (ValueError, TypeError, AttributeError):
             log.fault("message can't be written", message=entry.incoming.id)
             answers[entry.incoming.id] = Refused(entry.incoming.id, reply.INTERNAL_ERROR)
-    answers |= _take(ready, time_s or now.timestamp)
+    answers |= _take(ready, time_s or now.timestamp, now)
     return [answers[entry.incoming.id] for entry in batch]
 
 
@@ -126,10 +143,36 @@ class _Ready:
     message: Row
     recipients: tuple[Row, ...]
     content: Row | None
+    answers: "tuple[_Answer, ...]" = ()
 
     @classmethod
-    def of(cls, entry: Entry, now: datetime, life: timedelta) -> "_Ready":
-        return cls(entry, *message_rows(entry, now, life))
+    def of(cls, entry: Entry, now: datetime, life: timedelta, next_id: Callable[[], int] | None) -> "_Ready":
+        answers = entry.incoming.answers if next_id else ()
+        return cls(
+            entry, *message_rows(entry, now, life),
+            tuple(made for each in answers if (made := _Answer.of(each, now, life, next_id))),  # type: ignore[arg-type]
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """An automatic answer with its rows."""
+
+    remembered: VacationAnswer
+    rows: tuple[Row, tuple[Row, ...], Row | None]
+
+    @classmethod
+    def of(
+        cls, answer: VacationAnswer, now: datetime, life: timedelta, next_id: Callable[[], int]
+    ) -> "_Answer | None":
+        """None for one that can't be written: the message that it answers goes on."""
+        letter = answer.letter
+        try:
+            recipients = recipients_of(letter, next_id, staged=False)
+            return cls(answer, message_rows(Entry(letter, recipients, keep_content=True), now, life))
+        except (ValueError, TypeError, AttributeError):
+            log.fault("an answer can't be written", message=letter.id)
+            return None
 
 
 def message_rows(entry: Entry, now: datetime, life: timedelta) -> tuple[Row, tuple[Row, ...], Row | None]:
@@ -166,6 +209,9 @@ def _recipient_row(
         return sql.clean(Recipient, column, value)
 
     state = Recipient.State.DELIVERED if row.local else Recipient.State.WAITING
+    said = reply.DELIVERED_HERE if row.local else None
+    if row.refusal:
+        state, said = Recipient.State.DISCARDED, row.refusal
     at = sql.moment(now)
     held = lease if row.next_hop == LMTP else None
     return (
@@ -173,7 +219,7 @@ def _recipient_row(
         sql.address(row.resolved), text("next_hop", row.next_hop), state.value, 0, at,
         sql.moment(held.until) if held else None, held.by if held else "", 0,
         sql.moment(now + life), row.local, text("notify", row.notify), text("orcpt", row.orcpt), False,
-        text("last_reply", str(reply.DELIVERED_HERE)) if row.local else "", at if row.local else None,
+        text("last_reply", str(said)) if said else "", at if said else None,
     )
 
 
@@ -197,11 +243,13 @@ def inserts(messages: Sequence[tuple[Row, Sequence[Row], Row | None]]) -> list[s
     ]
 
 
-def _take(ready: Sequence[_Ready], time_s: Callable[[], float]) -> Mapping[int, Accepted | Refused]:
+def _take(
+    ready: Sequence[_Ready], time_s: Callable[[], float], now: datetime
+) -> Mapping[int, Accepted | Refused]:
     if not ready:
         return {}
     try:
-        return commit(ready, time_s)
+        return commit(ready, time_s, now)
     except sql.SpoolUnavailable as error:
         log.warning("database unavailable", because=error, messages=len(ready))
         return {
@@ -209,35 +257,39 @@ def _take(ready: Sequence[_Ready], time_s: Callable[[], float]) -> Mapping[int, 
             for each in ready
         }
     except Exception as error:
+        if len(ready) == 1 and ready[0].answers:
+            log.fault("answers can't be written", message=ready[0].entry.incoming.id, because=error)
+            return _take([replace(ready[0], answers=())], time_s, now)
         if len(ready) == 1:
             log.fault("message can't be written", message=ready[0].entry.incoming.id, because=error)
             return {ready[0].entry.incoming.id: Refused(ready[0].entry.incoming.id, reply.INTERNAL_ERROR)}
     # One of them fails the batch: alone, each shows whether it is the one.
     answers: dict[int, Accepted | Refused] = {}
     for each in ready:
-        answers |= _take([each], time_s)
+        answers |= _take([each], time_s, now)
     return answers
 
 
-def commit(ready: Sequence[_Ready], time_s: Callable[[], float]) -> Mapping[int, Accepted | Refused]:
+def commit(ready: Sequence[_Ready], time_s: Callable[[], float], now: datetime) -> Mapping[int, Accepted | Refused]:
     """Reserve, write and commit; the step that fault tests stop at."""
     keys = sorted({(s.kind, s.id) for each in ready for s, _ in each.entry.incoming.charges})
     for _ in range(3):
         try:
-            return sql.run(lambda: _reserve_and_write(ready, keys, time_s))
+            return sql.run(lambda: _reserve_and_write(ready, keys, time_s, now))
         except _MissingCounters as missing:
             _create_counters(missing.keys)
     raise RuntimeError("counters vanish as fast as they are made")
 
 
 def _reserve_and_write(
-    ready: Sequence[_Ready], keys: Sequence[Key], time_s: Callable[[], float]
+    ready: Sequence[_Ready], keys: Sequence[Key], time_s: Callable[[], float], now: datetime
 ) -> dict[int, Accepted | Refused]:
     packed = _lock_counters(keys) if keys else {}
     now_s = time_s()
     rings = {key: limits.Rings.of(raw) for key, raw in packed.items()}
     answers: dict[int, Accepted | Refused] = {}
-    taken = []
+    taken: list[tuple[Row, Sequence[Row], Row | None]] = []
+    to_answer: list[_Answer] = []
     charged: set[Key] = set()
     for each in ready:
         incoming = each.entry.incoming
@@ -251,10 +303,16 @@ def _reserve_and_write(
             facts["charged"] = limits.charge_facts(result)
         answers[incoming.id] = Accepted(incoming.id)
         taken.append(((*each.message, json.dumps(facts)), each.recipients, each.content))
+        to_answer += each.answers
     counters = sql.Statement(
         f"UPDATE sending_counter SET rings = {sql.bytes_place()} WHERE kind = %s AND subject = %s",
         [(rings[key].pack(), int(key[0]), key[1]) for key in sorted(charged)],
     )
+    # In order, as everybody who locks several rows.
+    for answer in sorted(to_answer, key=lambda each: (each.remembered.mailbox_id, each.remembered.sender)):
+        if vacations.remember(answer.remembered, now):
+            message, recipients, content = answer.rows
+            taken.append(((*message, "{}"), recipients, content))
     sql.write([counters, *inserts(taken)])
     return answers
 

@@ -16,6 +16,7 @@ import psycopg
 from django.db import Error, InterfaceError, OperationalError, connection, models, transaction
 from psycopg.rows import tuple_row
 
+from panel.mailboxes.models import VacationAnswer
 from panel.operations.models import Node
 from panel.sending.models import Attempt, Content, Counter, Message, Recipient
 
@@ -40,7 +41,7 @@ ATTEMPT = (
     "duration_ms",
 )
 
-_TABLES: tuple[type[models.Model], ...] = (Message, Recipient, Content, Attempt, Counter, Node)
+_TABLES: tuple[type[models.Model], ...] = (Message, Recipient, Content, Attempt, Counter, Node, VacationAnswer)
 _LENGTHS = {
     (model, field.attname): field.max_length
     for model in _TABLES

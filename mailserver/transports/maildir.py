@@ -2,8 +2,9 @@
 
 The staged file is the truth: a second try renames it; if it is no longer in staging/ it
 was published, wherever the person has since moved it. Its name carries its Recipient's
-id: `T.R<id>.host,S=<size>,W=<size>`. staging/ stands on the Maildirs' own file system and
-is none of their tmp/, which Dovecot sweeps.
+id: `T.R<id>.host,S=<size>,W=<size>`, and behind that whether it goes into the folder Junk.
+staging/ stands on the Maildirs' own file system and is none of their tmp/, which Dovecot
+sweeps.
 
 Files hold CRLF, as the message came: byte for byte what the sender signed, and a body on
 disk is copied by the kernel. Dovecot reads either; W, the size that LF counted as CRLF
@@ -27,9 +28,12 @@ from panel.database import ids
 from panel.rules import headers
 from panel.rules.addresses import Address
 from panel.rules.facts import LocalMailbox
+from panel.rules.filtering import JUNK_FOLDER
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG})
 _APART = "try-"
+# At the end of a staged copy's name: into the folder Junk. Not in a row: the file is the truth.
+_JUNK = ",J"
 _NAME = re.compile(r"\d+\.R([0-9A-Z]{13})\.")
 _NO_COPY_FILE_RANGE = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM})
 _BLOCK = 1024 * 1024
@@ -43,6 +47,7 @@ class Copy:
     recipient_id: int
     mailbox: LocalMailbox
     resolved: str
+    junk: bool = False  # into the folder Junk
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +111,7 @@ def publish_all(config: Config, staged: Sequence[Staged]) -> list[OSError | None
     results: list[OSError | None] = []
     folders: dict[Path, OSError | None] = {}
     for each in staged:
-        new = config.maildir(each.mailbox.opaque_id) / "new"
+        new = _new_of(config, each)
         try:
             _rename(config, each, new)
             folders[new] = None
@@ -119,7 +124,7 @@ def publish_all(config: Config, staged: Sequence[Staged]) -> list[OSError | None
         except OSError as error:
             folders[new] = error
     return [
-        result or folders.get(config.maildir(each.mailbox.opaque_id) / "new")
+        result or folders.get(_new_of(config, each))
         for each, result in zip(staged, results, strict=True)
     ]
 
@@ -235,7 +240,7 @@ def _written(config: Config, letter: Letter, apart: bool) -> list[_File] | OSErr
                 _sync_files(files)
             head = f"Return-Path: <{letter.reverse_path}>\r\nDelivered-To: {copy.resolved}\r\n".encode()
             size = len(head) + len(letter.prefix) + letter.body.size
-            name = file_name(config, copy.recipient_id, letter.received_at, size)
+            name = file_name(config, copy.recipient_id, letter.received_at, size) + (_JUNK if copy.junk else "")
             path = config.staging / (f"{_APART}{secrets.token_hex(8)}.{name}" if apart else name)
             # A file of that name is a try that a crash cut short.
             path.unlink(missing_ok=True)
@@ -313,25 +318,46 @@ def _write_all(descriptor: int, content: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
+def _new_of(config: Config, staged: Staged) -> Path:
+    """The new/ that a staged copy goes into."""
+    maildir = config.maildir(staged.mailbox.opaque_id)
+    return (maildir / f".{JUNK_FOLDER}" if staged.path.name.endswith(_JUNK) else maildir) / "new"
+
+
 def _rename(config: Config, staged: Staged, new: Path) -> None:
+    name = staged.path.name.removesuffix(_JUNK)
     try:
-        os.rename(staged.path, new / staged.path.name)
+        os.rename(staged.path, new / name)
     except FileNotFoundError:
-        _make_maildir(config, new.parent)
+        maildir = config.maildir(staged.mailbox.opaque_id)
+        _make_maildir(config, maildir)
+        if new.parent != maildir:
+            _make_folder(new.parent)
         if staged.path.exists():
-            os.rename(staged.path, new / staged.path.name)
+            os.rename(staged.path, new / name)
         # Else it was published before: by the runner, or in a try whose end nobody noted.
 
 
 def _make_maildir(config: Config, maildir: Path) -> None:
     """A Maildir with the folders above it, each durable in its parent."""
-    missing = [folder for folder in (maildir.parent.parent, maildir.parent, maildir) if not folder.exists()]
-    for folder in [*missing, *(maildir / name for name in ("cur", "new", "tmp"))]:
+    _make([folder for folder in (maildir.parent.parent, maildir.parent, maildir) if not folder.exists()], maildir)
+
+
+def _make_folder(folder: Path) -> None:
+    """A folder of a Maildir; by its empty file `maildirfolder` delivery programs know it for one."""
+    _make([] if folder.exists() else [folder], folder)
+    descriptor = os.open(folder / "maildirfolder", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o660)
+    os.close(descriptor)
+    sync_folder(folder)
+
+
+def _make(missing: Sequence[Path], last: Path) -> None:
+    for folder in [*missing, *(last / name for name in ("cur", "new", "tmp"))]:
         try:
             os.mkdir(folder, 0o770)
         except FileExistsError:
             continue
         # Whatever the umask: Dovecot's user comes in by the group. A setgid bit stays.
         os.chmod(folder, stat.S_IMODE(folder.stat().st_mode) | 0o770)  # noqa: S103
-    for folder in dict.fromkeys([*(folder.parent for folder in missing), maildir]):
+    for folder in dict.fromkeys([*(folder.parent for folder in missing), last]):
         sync_folder(folder)

@@ -17,12 +17,13 @@ from unfold.widgets import (
     UnfoldAdminCheckboxSelectMultipleWidget,
     UnfoldAdminPasswordWidget,
     UnfoldAdminSelectWidget,
-    UnfoldAdminTextareaWidget,
     UnfoldAdminTextInputWidget,
 )
 
 from panel.mailboxes import services
+from panel.mailboxes.form_fields import LinesField
 from panel.mailboxes.models import Alias, Credential, LoginEvent, Mailbox
+from panel.mailboxes.rules_admin import RulesPage
 from panel.tenants.admin import OptionalReasonForm, PasswordForm, SuspendableAdmin
 from panel.tenants.models import Tenant
 from panel.tenants.scoped_admin import ReasonForm, ScopedAdmin, SizeField, badge, by, mono, state_of
@@ -36,19 +37,6 @@ SCOPE_CHOICES = [
 
 MOST_SIGN_INS = 10  # on the mailbox's page
 OUTCOME_LOOKS = {"ok": "good", "wrong": "warn", "refused": "warn", "scope": "warn", "suspended": "off", "locked": "bad"}
-
-
-class LinesField(forms.CharField):
-    """One value a line, as a list."""
-
-    widget = UnfoldAdminTextareaWidget
-
-    def prepare_value(self, value: Any) -> Any:
-        return "\n".join(value) if isinstance(value, list) else value
-
-    def to_python(self, value: Any) -> Any:
-        text = super().to_python(value)
-        return [line.strip() for line in (text or "").splitlines() if line.strip()]
 
 
 class HeldForm(forms.ModelForm):
@@ -91,7 +79,7 @@ class KnownMailboxForm(forms.ModelForm):
 
 
 @admin.register(Mailbox)
-class MailboxAdmin(HeldAdmin, SuspendableAdmin):
+class MailboxAdmin(HeldAdmin, SuspendableAdmin, RulesPage):
     noun = "mailbox"
     falls = "its mail and its passwords are removed, what it has in the queue bounces, and the address is free again"
     form = KnownMailboxForm
@@ -101,10 +89,10 @@ class MailboxAdmin(HeldAdmin, SuspendableAdmin):
     search_fields = ["address__local_part", "address__domain__name", "name"]
     list_select_related = ["address__domain", "address__tenant"]
     ordering = ["address__domain__name", "address__local_part"]
-    actions_detail = ["add_app_password", "set_password", "suspend", "resume", "close", "restore"]
+    actions_detail = ["rules", "add_app_password", "set_password", "suspend", "resume", "close", "restore"]
     readonly_fields = [
         "shown_address", "shown_tenant", "state", "status_reason", "grace_ends_at", "shown_credentials", "reached_by",
-        "last_sign_ins", "folder", "created_at",
+        "shown_rules", "last_sign_ins", "folder", "created_at",
     ]
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
@@ -119,6 +107,7 @@ class MailboxAdmin(HeldAdmin, SuspendableAdmin):
         return [
             (None, {"fields": ["shown_address", "shown_tenant", *self.told_state(obj), "name", "quota_bytes"]}),
             ("Who gets in, and what leads here", {"fields": ["shown_credentials", "reached_by"]}),
+            ("Rules", {"fields": ["shown_rules"]}),
             ("Last sign-ins", {"fields": ["last_sign_ins"]}),
             ("On disk", {"fields": ["folder", "created_at"]}),
         ]

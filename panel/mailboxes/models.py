@@ -1,4 +1,4 @@
-"""Addresses, and what stands behind them: mailboxes with their credentials and logins, and aliases."""
+"""Addresses, and what stands behind them: mailboxes with their rules, credentials and logins, and aliases."""
 
 import secrets
 
@@ -153,6 +153,75 @@ class Credential(models.Model):
 
     def __str__(self):
         return f'app password "{self.label or self.pk}"' if self.kind == self.Kind.APP else "main password"
+
+
+class MailRules(models.Model):
+    """What a mailbox does with its mail before it is stored. Without a row: nothing but storing it."""
+
+    to_tenant = "mailbox__address__tenant"
+
+    mailbox = models.OneToOneField(Mailbox, on_delete=models.CASCADE, related_name="rules")
+    vacation = models.BooleanField(default=False)
+    vacation_from = models.DateField(null=True, blank=True)  # days in UTC, both included
+    vacation_until = models.DateField(null=True, blank=True)
+    vacation_subject = models.CharField(max_length=200, blank=True)
+    vacation_text = models.TextField(blank=True)
+    vacation_days = models.PositiveSmallIntegerField(default=7)
+    forward_to = models.JSONField(default=list, blank=True)  # canonical addresses
+    forward_keep = models.BooleanField(default=True)
+    junk = models.BooleanField(default=False)
+
+    objects = ScopedQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["pk"]
+        verbose_name = verbose_name_plural = "rules"
+        constraints = [
+            models.CheckConstraint(
+                name="vacation_days_are_some", condition=Q(vacation_days__gte=1, vacation_days__lte=365)
+            ),
+        ]
+
+    def __str__(self):
+        return f"rules of {self.mailbox}"
+
+
+class BlockEntry(models.Model):
+    """An address, or a domain with all below it, from which a mailbox with rules takes nothing."""
+
+    to_tenant = "mailbox__address__tenant"
+
+    mailbox = models.ForeignKey(Mailbox, on_delete=models.CASCADE, related_name="blocked")
+    sender = models.CharField(max_length=320)  # canonical
+
+    objects = ScopedQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["sender"]
+        verbose_name_plural = "block entries"
+        constraints = [models.UniqueConstraint(fields=["mailbox", "sender"], name="block_entry_once")]
+
+    def __str__(self):
+        return self.sender
+
+
+class VacationAnswer(models.Model):
+    """Whom a mailbox has answered, and until when it doesn't again. Written by the mailserver, pruned by it."""
+
+    to_tenant = "mailbox__address__tenant"
+
+    mailbox = models.ForeignKey(Mailbox, on_delete=models.CASCADE, related_name="vacation_answers", db_index=False)
+    sender = models.CharField(max_length=320)  # canonical
+    until = models.DateTimeField(db_index=True)
+
+    objects = ScopedQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["pk"]
+        constraints = [models.UniqueConstraint(fields=["mailbox", "sender"], name="vacation_answer_once")]
+
+    def __str__(self):
+        return f"{self.mailbox} answered {self.sender}"
 
 
 class LoginEvent(models.Model):

@@ -448,7 +448,8 @@ def _taken(parsed: addresses.Address, asking: Tenant) -> Taken:
 
 
 def _refuse_loop(alias: Alias) -> None:
-    chain = loops.chain_back_to(alias, settings.ENVIRONMENT.separator)
+    targets = alias.targets.values_list("target", flat=True)
+    chain = loops.chain_back_to(alias.address, targets, settings.ENVIRONMENT.separator)
     if chain:
         raise ServiceError(f"The alias would lead back to itself: {' → '.join(chain)}.", "targets")
 

@@ -2,7 +2,7 @@
 
 import ipaddress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from enum import Enum
 
 from panel.rules.addresses import Address
@@ -69,6 +69,29 @@ class Login:
 
 
 @dataclass(frozen=True, slots=True)
+class Vacation:
+    """What a mailbox answers while its owner is away."""
+
+    text: str
+    subject: str = ""  # empty: that of the message which is answered
+    name: str = ""  # who answers
+    days: int = 7  # in which a sender is answered once
+    first: date | None = None  # days in UTC, both included; None: no bound
+    last: date | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MailRules:
+    """What a mailbox does with its mail before it is stored."""
+
+    vacation: Vacation | None = None
+    junk: bool = False  # what is marked as junk goes into the folder Junk, and nowhere else
+    forwards: bool = False  # to where Resolution.steps go on
+    keeps: bool = True  # a copy of what is forwarded
+    blocked: frozenset[str] = frozenset()  # canonical addresses, and domains with all below them
+
+
+@dataclass(frozen=True, slots=True)
 class LocalMailbox:
     """A mailbox that mail can be put into."""
 
@@ -78,6 +101,7 @@ class LocalMailbox:
     address: Address
     quota_bytes: int | None
     store: str = "maildir"  # who puts it there: we, or Dovecot by "lmtp"
+    rules: MailRules | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +109,24 @@ class Delivery:
     """One place where an accepted recipient's mail goes.
 
     `mailbox` is None when `resolved` is elsewhere: then it goes by MX or route.
-    `charged` are those whom an address outside costs when an alias led there: the
-    tenant whose alias it is, and its domain if that has a limit. Empty otherwise.
+    `charged` are those whom an address outside costs when an alias or a mailbox's forward
+    led there: the tenant whose it is, and its domain if that has a limit. Empty otherwise.
     """
 
     resolved: Address
     mailbox: LocalMailbox | None
     charged: tuple[Subject, ...] = ()
+    junk: bool = False  # into the mailbox's folder Junk
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A place on a recipient's way: an alias, or a mailbox with where it forwards to."""
+
+    address: Address  # as it is asked for there
+    mailbox: LocalMailbox | None  # None: an alias
+    outside: tuple[Delivery, ...] = ()  # where it leads out of the house
+    next: tuple[int, ...] = ()  # where it goes on here: indexes of other steps
 
 
 class Verdict(Enum):
@@ -101,6 +136,7 @@ class Verdict(Enum):
     UNKNOWN = "unknown"  # its domain is hosted here, it isn't; also a closed one
     ELSEWHERE = "elsewhere"  # its domain is not hosted here, or pending
     LOOPS = "loops"
+    BLOCKED = "blocked"  # by all whom it leads to: only of one sender, never kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +148,9 @@ class Resolution:
     tenant_id: int | None = None  # who holds the address here
     deliveries: tuple[Delivery, ...] = ()
     domains: frozenset[str] = frozenset()  # whose change makes this stale
+    # The way there, beginning with `asked`; only where a mailbox on it has rules. `deliveries` are then
+    # those of mail that no rule but forwarding touches (rules/filtering).
+    steps: tuple[Step, ...] = ()
 
     @property
     def is_charged(self) -> bool:

@@ -77,12 +77,14 @@ class Authors:
     """Who a message says that it is from.
 
     `addresses` are all of From, Sender, and every Resent-From and Resent-Sender, in the header's order,
-    repeated as they are. `from_text` is From's, for display. Exactly one From field is for policy to ask.
+    repeated as they are. `from_text` is From's, for display, `from_addresses` From's alone. Exactly one
+    From field is for policy to ask.
     """
 
     from_count: int
     addresses: tuple[Address, ...]
     from_text: str
+    from_addresses: tuple[Address, ...] = ()
 
 
 def header_end(body: bytes) -> int:
@@ -172,7 +174,8 @@ def authors(fields: Iterable[Field]) -> Authors:
         found += named
         if len(found) > MAX_AUTHORS:
             raise BadHeader(f"there are more than {MAX_AUTHORS} addresses", label)
-    return Authors(from_count, tuple(found), _clamp(", ".join(map(str, from_found)), MAX_FROM_TEXT))
+    from_text = _clamp(", ".join(map(str, from_found)), MAX_FROM_TEXT)
+    return Authors(from_count, tuple(found), from_text, tuple(from_found))
 
 
 def mailboxes(value: bytes) -> tuple[Address, ...]:

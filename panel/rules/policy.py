@@ -98,6 +98,8 @@ def recipient_refused(
     """
     if resolution.verdict is Verdict.LOOPS:
         return reply.ALIAS_LOOPS.about(address=resolution.asked)
+    if resolution.verdict is Verdict.BLOCKED:
+        return reply.SENDER_BLOCKED.about(address=resolution.asked)
     if resolution.verdict is Verdict.UNKNOWN:
         return reply.NO_SUCH_MAILBOX.about(address=resolution.asked)
     if resolution.verdict is Verdict.ELSEWHERE and login is None:

@@ -110,6 +110,7 @@ NO_SUCH_MAILBOX = Reply(550, "5.1.1", "no mailbox {address} here")
 NO_RELAY = Reply(550, "5.7.1", "mail for {address} is not taken here")
 TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "too many recipients, send the rest in another message")
 ALONE_PLEASE = Reply(452, "4.5.3", "send to {address} in a message of its own")
+SENDER_BLOCKED = Reply(550, "5.7.1", "{address} takes no mail from this sender")
 ALIAS_LOOPS = Reply(550, "5.4.6", "{address} leads back to itself")
 RECIPIENT_UNAVAILABLE = Reply(450, "4.2.1", "{address} can't take more mail just now, try again later")
 

@@ -16,8 +16,8 @@ from django.db.models import Q, QuerySet
 
 from panel.database import ids
 from panel.domains.models import Domain
-from panel.mailboxes.loops import aliases_at
-from panel.mailboxes.models import Address, AliasTarget, Mailbox
+from panel.mailboxes.loops import onward_at
+from panel.mailboxes.models import Address, Mailbox
 from panel.sending.models import Attempt, Message, Recipient
 from panel.tenants.models import Tenant
 
@@ -230,19 +230,16 @@ def _addresses_of(mine: Collection[int], asked: Collection[str]) -> set[str]:
 
 
 def _reached(originals: Collection[str], mine: Collection[int]) -> dict[str, set[str]]:
-    """What these tenants' own aliases, one behind the other, make of each address."""
+    """What these tenants' own aliases and forwards, one behind the other, make of each address."""
     reached: dict[str, set[str]] = {original: set() for original in originals}
     level = {original: {original} for original in originals}
     for _ in range(MOST_NESTING):
-        found = aliases_at(set().union(*level.values()), settings.ENVIRONMENT.separator)
-        own = {text: alias.pk for text, alias in found.items() if alias.address.tenant_id in mine}
+        found = onward_at(set().union(*level.values()), settings.ENVIRONMENT.separator)
+        own = {text: onward.targets for text, onward in found.items() if onward.address.tenant_id in mine}
         if not own:
             break
-        targets: dict[int, set[str]] = {}
-        for row in AliasTarget.objects.filter(alias__in=own.values()):
-            targets.setdefault(row.alias_id, set()).add(row.target)
         for original, texts in level.items():
-            after = set().union(*(targets.get(own[text], set()) for text in texts if text in own))
+            after: set[str] = set().union(*(own[text] for text in texts if text in own))
             level[original] = after - reached[original]
             reached[original] |= after
     return reached

@@ -88,6 +88,7 @@ class Message(models.Model):
         SUBMISSION = "submission", "submission"
         INBOUND = "inbound", "inbound"
         INTERNAL = "internal", "internal"  # made here: a DSN
+        ANSWER = "answer", "automatic answer"  # made here for a mailbox whose owner is away
 
     id = models.BigIntegerField(primary_key=True)
     accepted_at = models.DateTimeField()

@@ -544,12 +544,13 @@ async def test_dovecot_learns_where_a_mailbox_is_and_how_much_fits(dovecot: Dove
     home = str(house.config.maildir(demo.opaque_id).parent)
     assert await dovecot.place("Shop@demo.test") == {"user": "shop@demo.test", "home": home}
     Mailbox.objects.update(quota_bytes=1_000_000)
+    world.rules(demo, junk=True)
     world.domain_alias("demo.example", demo.address.domain)
     world.alias("info@demo.test", "shop@demo.test")
     version = house.directory.version
     world.changed("demo.test")
     await until(lambda: house.directory.version > version)
-    full = {"user": "shop@demo.test", "home": home, "quota_rule": "*:bytes=1000000"}
+    full = {"user": "shop@demo.test", "home": home, "quota_rule": "*:bytes=1000000", "sieve_env_junk": "yes"}
     assert await dovecot.place("shop@demo.example") == full
     for nobody in ("info@demo.test", "nobody@demo.test", "shop+tag@demo.test", "@demo.test", "shop", ""):
         assert await dovecot.place(nobody) is None, nobody
@@ -573,10 +574,12 @@ async def test_a_suspended_mailbox_has_a_place_and_a_closed_one_has_none(dovecot
 
 async def test_dovecot_2_4_hears_the_same(dovecot: Dovecot, house: House, demo: Mailbox):
     Mailbox.objects.update(quota_bytes=1_000_000)
+    world.rules(demo, junk=True)
     _, pop3 = world.app_password(demo, scopes=("pop3",), networks=["192.0.2.0/29"])
     yes = lua_protocol.found({"user": "shop@demo.test", "nopassword": "y"})
     home = str(house.config.maildir(demo.opaque_id).parent)
-    place = lua_protocol.found({"user": "shop@demo.test", "home": home, "quota_storage_size": "1000000B"})
+    facts = {"quota_storage_size": "1000000B", "sieve_environment/junk": "yes"}
+    place = lua_protocol.found({"user": "shop@demo.test", "home": home, **facts})
     questions = {
         f"P\timap\t192.0.2.7\tshop@demo.test\t{world.PASSWORD}": yes,
         "P\timap\t192.0.2.7\tshop@demo.test\twrong": NO,

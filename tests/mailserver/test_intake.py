@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from django.db import connection
@@ -14,13 +15,13 @@ from django.db import connection
 from mailserver import spool
 from mailserver.clock import Clock
 from mailserver.content import ContentStore
-from mailserver.envelope import Refused
+from mailserver.envelope import Refused, VacationAnswer
 from mailserver.intake import Intake
 from mailserver.transports import maildir
 from panel.rules import reply
 from panel.rules.limits import Kind, Subject, Window
 from panel.sending.models import Content, Message, Recipient
-from tests.support import letters
+from tests.support import letters, world
 from tests.support.letters import IDS, incoming, local, remote
 
 pytestmark = pytest.mark.django_db(transaction=True, serialized_rollback=True)
@@ -370,3 +371,54 @@ def test_after_its_stop_nothing_is_taken(here):
 def test_message_that_can_not_be_understood_fails_alone(here):
     answers = here.take(incoming(THERE), incoming(replace(THERE, deliveries=None)), incoming(THERE))
     assert [answer.code for answer in answers] == [250, 451, 250]
+
+
+# The rules of mailboxes
+
+
+JUNK = replace(OFFICE, deliveries=(replace(OFFICE.deliveries[0], junk=True),))
+
+
+def junk_of(here) -> list[bytes]:
+    folder = here.config.maildir(OFFICE.deliveries[0].mailbox.opaque_id) / ".Junk"
+    assert (folder / "maildirfolder").exists()
+    return [path.read_bytes() for path in sorted((folder / "new").iterdir()) if ",J" not in path.name]
+
+
+def test_junk_lies_in_the_folder_junk(here):
+    assert [answer.code for answer in here.take(incoming(JUNK), incoming(OFFICE))] == [250, 250]
+    assert (len(junk_of(here)), len(here.mail(OFFICE))) == (1, 1)
+    assert here.staged() == []
+
+
+def test_junk_that_could_not_be_renamed_is_still_for_junk(here, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(maildir, "publish_all", lambda config, staged: [OSError(errno.EIO, "broken") for _ in staged])
+        here.take(incoming(JUNK))
+    (row,) = Recipient.objects.all()
+    assert (row.state, row.staged) == ("waiting", True)
+    staged = maildir.staged_copy(here.config, row.pk, OFFICE.deliveries[0].mailbox)
+    maildir.publish(here.config, staged)
+    assert len(junk_of(here)) == 1
+
+
+def test_who_blocks_among_others_has_a_row_and_no_mail(here):
+    refused = replace(SHOP, deliveries=(), refusal=reply.SENDER_BLOCKED.about(address="shop@demo.test"))
+    [answer] = here.take(incoming(OFFICE, refused))
+    assert answer.code == 250
+    assert sorted(Recipient.objects.values_list("original", "state", "last_reply")) == [
+        ("office@demo.test", "delivered", str(reply.DELIVERED_HERE)),
+        ("shop@demo.test", "discarded", "550 5.7.1 shop@demo.test takes no mail from this sender"),
+    ]
+    assert here.woken == 0 and not Content.objects.exists()
+
+
+@pytest.mark.parametrize("others", [(), (THERE,)], ids=["rows that follow", "rows before the reply"])
+def test_an_answer_wakes_the_queue(here, others):
+    world.domain("demo.test", world.tenant("Demo"))
+    box = world.mailbox("office@demo.test")
+    letter = incoming(remote("peer@remote.test"), direction="answer", reverse_path=None)
+    answer = VacationAnswer(box.pk, "peer@remote.test", letters.now() + timedelta(days=7), letter)
+    here.take(incoming(OFFICE, *others, answers=(answer,)))
+    assert Recipient.objects.filter(state="waiting", original="peer@remote.test").count() == 1
+    assert here.woken

@@ -719,3 +719,38 @@ async def test_a_crowded_lane_goes_back_so_that_others_are_claimed(house, server
                     await asyncio.sleep(0.01)
     assert len(server.received) == 1
     assert Recipient.objects.filter(last_reply=module.WAITS_TURN, tries=0).exists()
+
+
+# The rules of mailboxes
+
+
+@database
+class TestRules:
+    async def test_an_automatic_answer_that_nobody_takes_is_gone(self, house, server):
+        server.behaviour.rcpt = {"ann@far.test": "550 5.1.1 nobody"}
+        message = await house.queue("ann@far.test", sender="", direction="answer", caused_by=house.demo.pk)
+        (row,) = await go(house, message)
+        assert (row.state, row.holds, row.tenant_id) == ("failed", 0, house.demo.pk)
+        assert Message.objects.count() == 1 and not Content.objects.exists()
+
+    async def test_an_answer_of_a_suspended_tenant_waits(self, house, server):
+        house.demo.status = Status.SUSPENDED
+        house.demo.save(update_fields=["status"])
+        message = await house.queue("ann@far.test", sender="", direction="answer", caused_by=house.demo.pk)
+        (row,) = await go(house, message)
+        assert row.holds == Hold.SUSPENDED
+
+    async def test_a_copy_in_the_queue_stays_its_mailboxs_whatever_is_forwarded_by_now(self, house, server):
+        message = await house.queue("office@demo.test")
+        world.rules(house.office, forward_to=["ann@far.test"], forward_keep=False)
+        (row,) = await go(house, message)
+        assert row.state == "delivered"
+        assert len(house.new(house.office)) == 1 and not server.received
+
+    async def test_junk_in_the_queue_goes_into_junk(self, house):
+        world.rules(house.office, junk=True)
+        message = await house.queue("office@demo.test", body=letters.body(b"X-Spam-Flag: YES\r\n\r\nBuy.\r\n"))
+        (row,) = await go(house, message)
+        assert row.state == "delivered"
+        assert house.new(house.office) == []
+        assert list((house.config.maildir(house.office.opaque_id) / ".Junk" / "new").iterdir())

@@ -240,7 +240,9 @@ def actions_of(model: type[models.Model]) -> list[str]:
 
 
 ACTIONS = [(model, name) for model in MODELS for name in actions_of(model)]
-EVERYTHING_AN_ACTION_ASKS = {"reason": "as agreed", "level": "all", "password": "another unusual one"}
+EVERYTHING_AN_ACTION_ASKS = {
+    "reason": "as agreed", "level": "all", "password": "another unusual one", "junk": "on",
+}
 
 
 def path_of_action(model: type[models.Model], name: str, pk: object) -> str:

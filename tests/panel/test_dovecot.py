@@ -12,6 +12,7 @@ from panel import environment
 from panel.environment import Environment
 from panel.operations import dovecot
 from panel.operations.dovecot import NoConfiguration, Owners
+from panel.rules import filtering
 
 # Users that every Debian has: what is asked here is not who they are.
 TWO = Owners("mail", "mail", "daemon", "daemon", "nobody", "games")
@@ -44,6 +45,8 @@ SAID = {
         ("protocol lmtp",): ["mail_plugins = $mail_plugins sieve"],
         ("plugin",): [
             "quota = count:User quota", "quota_vsizes = yes", "sieve = file:~/sieve;active=~/.dovecot.sieve",
+            'sieve_before = "{place}/junk.sieve"', "sieve_global_extensions = +vnd.dovecot.environment",
+            "sieve_extensions = -vacation -reject -enotify", "sieve_max_redirects = 0",
         ],
     },
     "2.4": {
@@ -53,7 +56,7 @@ SAID = {
             'ssl_server_cert_file = "/var/lib/posthouse/data/tls/cert.pem"',
             'ssl_server_key_file = "/var/lib/posthouse/data/tls/key.pem"',
             "auth_mechanisms = plain login", "auth_username_chars =",
-            "mail_driver = maildir", "mail_path = ~/Maildir", "quota_full_tempfail = yes",
+            "mail_driver = maildir", "mail_path = ~/Maildir", "quota_full_tempfail = yes", "sieve_max_redirects = 0",
             "mail_uid = mail", "first_valid_uid = 8", "last_valid_uid = 8",
         ],
         ("service imap-login", "inet_listener imap"): ["port = 0"],
@@ -76,6 +79,9 @@ SAID = {
         ("protocol lmtp", "mail_plugins"): ["sieve = yes"],
         ('quota "User quota"',): ["driver = count"],
         ("sieve_script personal",): ["driver = file", "path = ~/sieve", "active_path = ~/.dovecot.sieve"],
+        ("sieve_script junk",): ["type = before", "driver = file", 'path = "{place}/junk.sieve"'],
+        ("sieve_global_extensions",): ["vnd.dovecot.environment = yes"],
+        ("sieve_extensions",): ["vacation = no", "reject = no", "enotify = no"],
     },
 }
 
@@ -193,7 +199,7 @@ def test_what_2_4_needs_besides_is_named_when_it_is_missing(monkeypatch, tmp_pat
     assert dovecot.missing_packages("2.3") == ""
 
 
-def test_the_command_prints_both_parts_of_both_versions(monkeypatch, capsys):
+def test_the_command_prints_all_parts_of_both_versions(monkeypatch, capsys):
     monkeypatch.setattr(dovecot, "owners", lambda: TWO)
     monkeypatch.setattr(dovecot, "installed_version", lambda: "")
 
@@ -205,3 +211,4 @@ def test_the_command_prints_both_parts_of_both_versions(monkeypatch, capsys):
     assert "key = passdb/" in printed("--part", "authd")
     assert printed("--dovecot", "2.4").startswith("# Dovecot 2.4 for Posthouse")
     assert "function auth_password_verify" in printed("--dovecot", "2.4", "--part", "authd")
+    assert printed("--part", "junk") == printed("--dovecot", "2.4", "--part", "junk") == filtering.sieve_for_junk()

@@ -2,9 +2,10 @@
 
 import pytest
 from django.apps import apps
+from django.utils import timezone
 
 from panel.domains.services import create_domain_alias
-from panel.mailboxes.models import Credential
+from panel.mailboxes.models import Credential, VacationAnswer
 from panel.operations import services as operations
 from panel.sending.services import set_limit
 from panel.tenants import audit
@@ -22,6 +23,8 @@ def of_everything(owner: Tenant, name: str) -> None:
     mailbox = world.mailbox(f"a@{name}.test")
     world.alias(f"b@{name}.test", f"a@{name}.test")
     world.login_event(mailbox)
+    world.rules(mailbox, blocked=["elsewhere.test"])
+    VacationAnswer.objects.create(mailbox=mailbox, sender="x@elsewhere.test", until=timezone.now())
     set_limit(mailbox, window="hour", recipients=1, actor=None)
     queue.attempt(queue.waiting(owner, "x@elsewhere.test"))
     tenants.create_membership(user=account(f"member@{name}.example"), tenant=owner, role="owner", actor=None)

@@ -9,7 +9,16 @@ from django.utils import timezone
 
 from panel.domains.models import Domain, DomainAlias
 from panel.mailboxes import passwords
-from panel.mailboxes.models import Address, Alias, AliasTarget, Credential, LoginEvent, Mailbox
+from panel.mailboxes.models import (
+    Address,
+    Alias,
+    AliasTarget,
+    BlockEntry,
+    Credential,
+    LoginEvent,
+    Mailbox,
+    MailRules,
+)
 from panel.sending.models import SendingLimit
 from panel.tenants.models import DirectoryChange, Plan, Tenant, User
 
@@ -61,6 +70,13 @@ def app_password(of: Mailbox, label: str = "web shop", scopes=("submission",), *
 def alias(text: str, *targets: str, owner: Tenant | None = None) -> Alias:
     made = Alias.objects.create(address=address(text, owner))
     AliasTarget.objects.bulk_create(AliasTarget(alias=made, target=target) for target in targets)
+    return made
+
+
+def rules(of: Mailbox, blocked=(), **fields) -> MailRules:
+    """rules(mailbox, junk=True, blocked=["spam.test"]), as MailRules has them."""
+    made, _ = MailRules.objects.update_or_create(mailbox=of, defaults=fields)
+    BlockEntry.objects.bulk_create(BlockEntry(mailbox=of, sender=sender) for sender in blocked)
     return made
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from panel.environment import Environment
 from panel.operations.dovecot import version_2_3, version_2_4
-from panel.operations.dovecot.place import NoConfiguration, Owners, check, folder, lmtp_socket, owners
+from panel.operations.dovecot.place import JUNK_SCRIPT, NoConfiguration, Owners, check, folder, lmtp_socket, owners
+from panel.rules import filtering
 
 __all__ = [
     "PACKAGES", "VERSIONS", "NoConfiguration", "Owners", "authd_configuration", "configuration", "folder",
@@ -20,6 +21,7 @@ __all__ = [
 ]
 
 PROGRAM = Path("/usr/sbin/dovecot")
+SIEVE_COMPILER = Path("/usr/bin/sievec")
 VERSIONS = {module.VERSION: module for module in (version_2_3, version_2_4)}
 PACKAGES = "dovecot-imapd dovecot-pop3d dovecot-lmtpd dovecot-sieve dovecot-managesieved"
 
@@ -61,7 +63,7 @@ def authd_configuration(environment: Environment, version: str) -> str:
 
 
 def write(environment: Environment, owners: Owners) -> Path:
-    """Write both files for the installed Dovecot; dovecot.conf's path.
+    """Write all files for the installed Dovecot; dovecot.conf's path.
 
     Raises NoConfiguration, BadSetting, OSError.
     """
@@ -75,7 +77,20 @@ def write(environment: Environment, owners: Owners) -> Path:
     with os.fdopen(descriptor, "w") as file:
         file.write(authd_configuration(environment, version))
     (place / "dovecot.conf").write_text(text)
+    script = place / JUNK_SCRIPT
+    script.write_text(filtering.sieve_for_junk())
+    _compile(script, place / "dovecot.conf")
     # Whatever the umask: Dovecot's processes pass through.
     for path in (place.parent, place, place / "state") if os.getuid() == 0 else ():
         path.chmod(0o755)
+    for path in place.glob(f"{script.stem}.*"):
+        path.chmod(0o644)
     return place / "dovecot.conf"
+
+
+def _compile(script: Path, configuration: Path) -> None:
+    """Its binary beside the script: mail processes may not write there. Without it they compile it each time."""
+    if SIEVE_COMPILER.exists():
+        subprocess.run(  # noqa: S603
+            [SIEVE_COMPILER, "-c", str(configuration), str(script)], capture_output=True, timeout=30, check=False
+        )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from panel.environment import DOVECOT_SOCKET, Environment, Listen, dovecot_key, secret_key
-from panel.operations.dovecot.place import LMTP_SOCKET, SPECIAL_FOLDERS, Owners, quoted
+from panel.operations.dovecot.place import JUNK_SCRIPT, LMTP_SOCKET, SPECIAL_FOLDERS, Owners, quoted
 
 VERSION = "2.3"
 AUTHD_PART = "authd.conf.ext"
@@ -26,7 +26,7 @@ def configuration(environment: Environment, owners: Owners, place: Path) -> str:
             _logins(owners, place),
             _mail(environment),
             _quota(),
-            _sieve(),
+            _sieve(place),
         )
     )
 
@@ -215,12 +215,19 @@ plugin {
 """
 
 
-def _sieve() -> str:
-    return """# --- Sieve: what LMTP delivers is sorted by each mailbox's own script --------------------------
-protocol lmtp {
+def _sieve(place: Path) -> str:
+    return f"""# --- Sieve: what LMTP delivers is sorted by each mailbox's own script --------------------------
+protocol lmtp {{
   mail_plugins = $mail_plugins sieve
-}
-plugin {
+}}
+plugin {{
   sieve = file:~/sieve;active=~/.dovecot.sieve
-}
+  # Before people's own scripts: marked junk into Junk, for mailboxes with that rule.
+  sieve_before = {quoted(place / JUNK_SCRIPT)}
+  sieve_global_extensions = +vnd.dovecot.environment
+  # Scripts sort mail; they send none. What they would send is nobody's whom Posthouse knows, and counts
+  # against no limit. Posthouse itself answers and forwards: the mailbox's rules.
+  sieve_extensions = -vacation -reject -enotify
+  sieve_max_redirects = 0
+}}
 """

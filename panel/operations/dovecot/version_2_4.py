@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from panel.environment import DOVECOT_SOCKET, Environment, Listen
-from panel.operations.dovecot.place import LMTP_SOCKET, SPECIAL_FOLDERS, Owners, quoted
+from panel.operations.dovecot.place import JUNK_SCRIPT, LMTP_SOCKET, SPECIAL_FOLDERS, Owners, quoted
 
 VERSION = "2.4"
 AUTHD_PART = "authd.lua"
@@ -31,7 +31,7 @@ def configuration(environment: Environment, owners: Owners, place: Path) -> str:
             _logins(environment, place),
             _mail(environment),
             _quota(),
-            _sieve(),
+            _sieve(place),
         )
     )
 
@@ -210,16 +210,33 @@ quota "User quota" {
 """
 
 
-def _sieve() -> str:
-    return """# --- Sieve: what LMTP delivers is sorted by each mailbox's own script --------------------------
-protocol lmtp {
-  mail_plugins {
+def _sieve(place: Path) -> str:
+    return f"""# --- Sieve: what LMTP delivers is sorted by each mailbox's own script --------------------------
+protocol lmtp {{
+  mail_plugins {{
     sieve = yes
-  }
-}
-sieve_script personal {
+  }}
+}}
+sieve_script personal {{
   driver = file
   path = ~/sieve
   active_path = ~/.dovecot.sieve
-}
+}}
+# Before people's own scripts: marked junk into Junk, for mailboxes with that rule.
+sieve_script junk {{
+  type = before
+  driver = file
+  path = {quoted(place / JUNK_SCRIPT)}
+}}
+sieve_global_extensions {{
+  vnd.dovecot.environment = yes
+}}
+# Scripts sort mail; they send none. What they would send is nobody's whom Posthouse knows, and counts
+# against no limit. Posthouse itself answers and forwards: the mailbox's rules.
+sieve_extensions {{
+  vacation = no
+  reject = no
+  enotify = no
+}}
+sieve_max_redirects = 0
 """

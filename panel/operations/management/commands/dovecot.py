@@ -5,6 +5,7 @@ from django.conf import settings
 from panel.environment import BadSetting
 from panel.operations import dovecot
 from panel.operations.management import base
+from panel.rules import filtering
 from panel.tenants.changes import ServiceError
 
 
@@ -28,8 +29,9 @@ class Command(base.Command):
             """,
         )
         config.add_argument(
-            "--part", choices=("main", "authd"), default="main",
-            help="authd: the file that dovecot.conf names for passdb and userdb; 2.3's holds a secret",
+            "--part", choices=("main", "authd", "junk"), default="main",
+            help="authd: the file that dovecot.conf names for passdb and userdb; 2.3's holds a secret. junk: the Sieve "
+            "script that it names",
         )
         config.add_argument(
             "--dovecot", choices=tuple(dovecot.VERSIONS), dest="version",
@@ -42,6 +44,8 @@ class Command(base.Command):
             version = version or dovecot.rendered_version()
             if part == "authd":
                 text = dovecot.authd_configuration(environment, version)
+            elif part == "junk":
+                text = filtering.sieve_for_junk()
             else:
                 text = dovecot.configuration(environment, dovecot.owners(), version)
         except (dovecot.NoConfiguration, BadSetting) as error:

@@ -1,0 +1,131 @@
+"""The page of a mailbox's rules in the provider's admin."""
+
+from typing import Any
+
+from django import forms
+from django.contrib import messages
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.utils import timezone
+from django.utils.html import format_html_join
+from django.utils.safestring import mark_safe
+from unfold.decorators import action, display
+from unfold.widgets import (
+    UnfoldAdminIntegerFieldWidget,
+    UnfoldAdminTextareaWidget,
+    UnfoldAdminTextInputWidget,
+    UnfoldBooleanSwitchWidget,
+)
+
+from panel.mailboxes.form_fields import DayField, LinesField
+from panel.mailboxes.models import Mailbox
+from panel.mailboxes.rule_services import MOST_DAYS, change_rules, rules_of
+from panel.tenants.changes import ServiceError
+from panel.tenants.scoped_admin import ScopedAdmin, by
+
+
+class RulesForm(forms.Form):
+    vacation = forms.BooleanField(required=False, label="Answer senders", widget=UnfoldBooleanSwitchWidget)
+    vacation_from = DayField(label="First day", help_text="Empty: at once.")
+    vacation_until = DayField(label="Last day", help_text="Empty: until it is switched off. Days are in UTC.")
+    vacation_subject = forms.CharField(
+        required=False, max_length=200, label="Subject", widget=UnfoldAdminTextInputWidget,
+        help_text="Empty: the sender's own subject, with “Auto:” before it.",
+    )
+    vacation_text = forms.CharField(
+        required=False, label="Answer",
+        widget=UnfoldAdminTextareaWidget(attrs={"rows": 6, "placeholder": "I am away until Monday. Ask …"}),
+    )
+    vacation_days = forms.IntegerField(
+        required=False, label="Answer a sender again after so many days",
+        widget=UnfoldAdminIntegerFieldWidget(attrs={"min": 1, "max": MOST_DAYS, "placeholder": "7"}),
+    )
+    forward_to = LinesField(
+        required=False, label="Forward to",
+        widget=UnfoldAdminTextareaWidget(attrs={"rows": 3, "placeholder": "ann@elsewhere.example"}),
+        help_text="Addresses here or elsewhere, one a line. Empty: nothing is forwarded.",
+    )
+    forward_keep = forms.BooleanField(
+        required=False, label="Keep a copy in the mailbox", widget=UnfoldBooleanSwitchWidget
+    )
+    junk = forms.BooleanField(
+        required=False, label="Put marked junk into Junk", widget=UnfoldBooleanSwitchWidget
+    )
+    blocked = LinesField(
+        required=False, label="Blocked senders",
+        widget=UnfoldAdminTextareaWidget(attrs={"rows": 4, "placeholder": "spam.example\nbob@partner.example"}),
+        help_text="Addresses, or domains with all below them, one a line.",
+    )
+
+    def clean_vacation_days(self) -> int:
+        days: int | None = self.cleaned_data["vacation_days"]
+        return 7 if days is None else days
+
+    SECTIONS = (
+        (
+            "While away",
+            "Each sender is answered once in so many days. Mailing lists, programs, junk, and mail that names this "
+            "address in neither To nor Cc are never answered.",
+            ["vacation", "vacation_from", "vacation_until", "vacation_subject", "vacation_text", "vacation_days"],
+        ),
+        (
+            "Forward",
+            "What is sent on leaves with its sender's address. Outside addresses count against the tenant's sending "
+            "limits, and what can't be delivered there is handled as mail to an alias is.",
+            ["forward_to", "forward_keep"],
+        ),
+        (
+            "Junk",
+            "Mail that a spam filter on the way has marked goes into the folder Junk. It is neither forwarded nor "
+            "answered.",
+            ["junk"],
+        ),
+        (
+            "Block list",
+            "These senders are refused before their message is taken. What names them only in its From is refused too; "
+            "when it is for others as well, it is dropped for this mailbox alone, and the others don't notice.",
+            ["blocked"],
+        ),
+    )
+
+    def sections(self) -> list[tuple[str, str, list[forms.BoundField]]]:
+        return [(title, words, [self[name] for name in names]) for title, words, names in self.SECTIONS]
+
+
+class RulesPage(ScopedAdmin):
+    """What a mailbox's admin shows of its rules, and the page on which they are changed."""
+
+    @display(description="What happens to its mail")
+    def shown_rules(self, mailbox: Mailbox) -> str:
+        said = rules_of(mailbox).sentences(timezone.now().date())
+        return format_html_join(mark_safe("<br>"), "{}", ((each,) for each in said)) or "stored as it comes"
+
+    @action(description="Rules…", url_path="rules", permissions=["act"], icon="rule")
+    def rules(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        if not self.has_act_permission(request):
+            raise PermissionDenied
+        mailbox = self.object_or_404(request, object_id)
+        form = RulesForm(request.POST or None, initial=_initial(mailbox))
+        if request.method == "POST" and form.is_valid():
+            try:
+                change_rules(mailbox, **form.cleaned_data, **by(request))
+            except ServiceError as error:
+                form.add_error(error.field if error.field in form.fields else None, str(error))
+            else:
+                messages.success(request, f"The rules of {mailbox} are saved.")
+                return HttpResponseRedirect(self.url_of(object_id))
+        context = {
+            **self.admin_site.each_context(request),
+            "title": f"Rules of {mailbox}",
+            "form": form,
+            "opts": self.opts,
+            "object": mailbox,
+            "back": self.url_of(object_id),
+        }
+        return TemplateResponse(request, "admin/posthouse/rules.html", context)
+
+
+def _initial(mailbox: Mailbox) -> dict[str, Any]:
+    rules = rules_of(mailbox)
+    return {name: getattr(rules, name) for name in RulesForm.base_fields}

@@ -1,0 +1,136 @@
+"""The rules of mailboxes as the directory gives them: with the resolution, and at no cost for those without."""
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from mailserver.directory import rows
+from panel.domains.models import Domain
+from panel.rules.addresses import parse_address
+from panel.rules.facts import Resolution, Verdict
+from panel.rules.limits import Kind
+from panel.rules.status import Status
+from panel.tenants.models import Tenant
+from tests.support import world
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def demo() -> Tenant:
+    made = world.tenant("Demo")
+    world.domain("demo.test", made)
+    world.mailbox("shop@demo.test")
+    world.mailbox("office@demo.test")
+    return made
+
+
+def box(local_part: str):
+    from panel.mailboxes.models import Mailbox
+
+    return Mailbox.objects.get(address__local_part=local_part)
+
+
+def resolve(text: str) -> Resolution:
+    return rows.resolve(parse_address(text), separator="+", postmaster=None, hostname="mx.posthouse.test").value
+
+
+def leads(text: str) -> list[str]:
+    return [str(each.resolved) for each in resolve(text).deliveries]
+
+
+def test_a_mailbox_without_rules_costs_no_question_and_no_steps(demo):
+    with CaptureQueriesContext(connection) as asked:
+        found = resolve("shop@demo.test")
+    assert found.steps == ()
+    assert len(asked) == 2, [each["sql"][:100] for each in asked]
+
+
+def test_a_row_of_rules_that_do_nothing_is_none(demo):
+    world.rules(box("shop"))
+    assert resolve("shop@demo.test").steps == ()
+
+
+def test_all_rules_come_with_the_resolution(demo):
+    world.rules(
+        box("shop"), vacation=True, vacation_text="Away.", vacation_days=3, junk=True, blocked=["spam.test"],
+        forward_to=["far@elsewhere.test", "office@demo.test", "not an address"], forward_keep=False,
+    )
+    found = resolve("shop+x@demo.test")
+    (start, office) = found.steps
+    rules = start.mailbox.rules
+    assert (rules.vacation.text, rules.vacation.days, rules.junk, rules.blocked) == (
+        "Away.", 3, True, frozenset({"spam.test"}),
+    )
+    assert [str(each.resolved) for each in start.outside] == ["far@elsewhere.test"]
+    assert office.mailbox.rules is None
+    assert leads("shop@demo.test") == ["far@elsewhere.test", "office@demo.test"]
+
+
+def test_a_forward_outside_is_charged_to_the_mailboxs_tenant_and_limited_domain(demo):
+    world.limit(Domain.objects.get(name="demo.test"), hour=5)
+    world.rules(box("shop"), forward_to=["far@elsewhere.test"])
+    far = next(each for each in resolve("shop@demo.test").deliveries if each.mailbox is None)
+    assert [(subject.kind, subject.id) for subject in far.charged] == [
+        (Kind.DOMAIN, Domain.objects.get(name="demo.test").pk), (Kind.TENANT, demo.pk),
+    ]
+    assert resolve("shop@demo.test").is_charged
+
+
+def test_who_may_not_send_forwards_and_answers_no_more_but_keeps_its_block_list(demo):
+    made = box("shop")
+    world.rules(
+        made, vacation=True, vacation_text="Away.", forward_to=["far@elsewhere.test"], forward_keep=False,
+        blocked=["spam.test"],
+    )
+    type(made).objects.filter(pk=made.pk).update(status=Status.NO_SENDING)
+    found = resolve("shop@demo.test")
+    assert leads("shop@demo.test") == ["shop@demo.test"]
+    rules = found.steps[0].mailbox.rules
+    assert (rules.vacation, rules.forwards, rules.blocked) == (None, False, frozenset({"spam.test"}))
+
+
+def test_a_lapsed_proof_ends_answers(demo):
+    world.rules(box("shop"), vacation=True, vacation_text="Away.")
+    Domain.objects.update(proof="lapsed")
+    assert resolve("shop@demo.test").steps == ()
+
+
+def test_mailboxes_that_forward_to_each_other_both_get_the_mail(demo):
+    world.rules(box("shop"), forward_to=["office@demo.test"])
+    world.rules(box("office"), forward_to=["shop@demo.test"], forward_keep=False)
+    assert leads("shop@demo.test") == ["shop@demo.test"]
+    world.rules(box("shop"), forward_to=["office@demo.test"], forward_keep=False)
+    assert sorted(leads("office@demo.test")) == ["office@demo.test", "shop@demo.test"]
+
+
+def test_a_circle_of_aliases_alone_is_still_refused(demo):
+    world.rules(box("shop"), forward_to=["a@demo.test"])
+    world.alias("a@demo.test", "b@demo.test")
+    world.alias("b@demo.test", "a@demo.test")
+    assert resolve("shop@demo.test").verdict is Verdict.LOOPS
+
+
+def test_a_forward_to_nobody_leaves_the_mail_here(demo):
+    world.rules(box("shop"), forward_to=["nobody@demo.test"], forward_keep=False)
+    assert leads("shop@demo.test") == ["shop@demo.test"]
+
+
+def test_an_alias_of_some_who_forward_leads_to_each_once(demo):
+    world.rules(box("shop"), forward_to=["far@elsewhere.test", "office@demo.test"])
+    world.alias("all@demo.test", "shop@demo.test", "office@demo.test", "far@elsewhere.test")
+    assert sorted(leads("all@demo.test")) == ["far@elsewhere.test", "office@demo.test", "shop@demo.test"]
+
+
+def test_a_forward_gives_no_right_to_send_as_who_forwards(demo):
+    world.rules(box("shop"), forward_to=["office@demo.test"])
+    from django.utils import timezone
+
+    login = rows.login(box("office").credentials.get().pk, separator="+", now=timezone.now()).value
+    assert parse_address("shop@demo.test") not in login.may_send_as
+
+
+def test_authd_is_told_who_wants_junk_in_junk(demo):
+    world.rules(box("shop"), junk=True)
+    assert rows.mailbox(parse_address("shop@demo.test")).value.rules.junk
+    assert rows.mailbox(parse_address("office@demo.test")).value.rules is None
