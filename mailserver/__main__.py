@@ -120,7 +120,7 @@ class Parent:
         node = ask_database(self.config)
         log.setup("parent")
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-        self.children.append(Child("authd", lambda: self.authd_body(lock)))
+        self.children.append(Child("authd", lambda: self.authd_body(lock, node)))
         for number in range(self.config.workers):
             self.children.append(
                 Child(f"worker-{number}", lambda number=number: self.worker_body(lock, context, node, number))  # type: ignore[misc]
@@ -167,13 +167,13 @@ class Parent:
         finally:
             os._exit(status)
 
-    def authd_body(self, lock: int) -> None:
+    def authd_body(self, lock: int, node: int) -> None:
         os.close(lock)
         for sockets in self.sockets:
             _close_all(sockets)
         from mailserver import authd
 
-        authd.run(self.config)
+        authd.run(self.config, node)
 
     def worker_body(self, lock: int, context: ssl.SSLContext, node: int, number: int) -> None:
         os.close(lock)

@@ -10,6 +10,9 @@ Workers ask over a Unix socket, a JSON object a line, many at once, answers out 
 {"id", "login", "password", "ip", "protocol"} → {"id", "verdict", "credential_id", "login", "fingerprint"}.
 Dovecot asks over another one, in its dict protocol (dict_protocol.py), one look-up at a
 time on each of its connections.
+
+The node's knowledge of what mailboxes hold lives here as well (usage.py), asked and told over
+the same sockets: it must be one for all workers.
 """
 
 import asyncio
@@ -23,12 +26,12 @@ import stat
 import tempfile
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import django
 import uvloop
@@ -38,12 +41,17 @@ from django.conf import settings
 from mailserver import dict_protocol, log
 from mailserver.clock import Clock
 from mailserver.config import Config
-from mailserver.dict_protocol import BadLine, PasswordLookup, UserLookup
-from mailserver.directory import Candidates, Directory, DirectoryUnavailable, LoginFact, Use
+from mailserver.counting import Counting
+from mailserver.dict_protocol import BadLine, PasswordLookup, UsageTransactions, UserLookup
+from mailserver.directory import Candidates, Directory, DirectoryUnavailable, LoginFact, UsageFact, Use
 from mailserver.lines import Asker, Lines, frame
 from mailserver.lockout import Lockout
 from mailserver.login_events import LoginEvents
+from mailserver.numbers import number_for_ids
 from mailserver.recent import Recent
+from mailserver.usage import UsageBook
+from mailserver.warnings import Warnings
+from panel.database.ids import IdMaker
 from panel.environment import SOCKET_PATH_BYTES, dovecot_key
 from panel.mailboxes import passwords
 from panel.rules import policy, reply
@@ -356,10 +364,12 @@ class _Server(Lines):
     """One asker's connection."""
 
     def __init__(
-        self, authenticator: Authenticator, connections: "set[_Server]", tasks: set[asyncio.Task[None]]
+        self, authenticator: Authenticator, book: UsageBook, connections: "set[_Server]",
+        tasks: set[asyncio.Task[None]],
     ):
         super().__init__()
         self._authenticator = authenticator
+        self._book = book
         self._connections = connections
         self._tasks = tasks
 
@@ -369,10 +379,18 @@ class _Server(Lines):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.discard(self)
+        self._book.askers.discard(self)
 
     def line_received(self, line: bytes) -> None:
         try:
             question = json.loads(line)
+            if "added" in question:
+                self._book.told(question["added"])
+                return
+            if "usage" in question:
+                self._book.askers.add(self)
+                self._begin(self._answer_usage(question))
+                return
             number = int(question["id"])
             login, password, ip, protocol = (
                 str(question[key]) for key in ("login", "password", "ip", "protocol")
@@ -383,9 +401,18 @@ class _Server(Lines):
         if len(self._tasks) >= MOST_QUESTIONS:
             self._answer(number, Answer("unavailable", None, login))
             return
-        task = asyncio.ensure_future(self._decide(number, login, password, ip, protocol))
+        self._begin(self._decide(number, login, password, ip, protocol))
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _answer_usage(self, question: Mapping[str, Any]) -> None:
+        try:
+            self.send(frame(await self._book.asked(question)))
+        except (ValueError, TypeError, KeyError):
+            self.close()
 
     async def _decide(self, number: int, login: str, password: str, ip: str, protocol: str) -> None:
         try:
@@ -412,24 +439,29 @@ class _Server(Lines):
 class _Dovecot:
     """What Dovecot asks: the same logins as the workers', and where a mailbox lies."""
 
-    def __init__(self, config: Config, authenticator: Authenticator, directory: Directory) -> None:
+    def __init__(self, config: Config, authenticator: Authenticator, directory: Directory, book: UsageBook) -> None:
         self._config = config
         self._authenticator = authenticator
+        self._book = book
         self._directory = directory
         self._key = bytes.fromhex(dovecot_key(settings.SECRET_KEY))
         self.connections: set[asyncio.StreamWriter] = set()
 
     async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer one connection's look-ups in order, until it ends or sends what Dovecot doesn't send."""
+        """Answer one connection in order, until it ends or sends what Dovecot doesn't send."""
         if len(self.connections) >= MOST_QUESTIONS:
             writer.close()
             return
         self.connections.add(writer)
+        told: UsageTransactions | None = None
         try:
             while line := await reader.readline():
-                if not line.startswith(dict_protocol.HELLO):
-                    writer.write(await self._answer(line.removesuffix(b"\n")))
-                    await writer.drain()
+                line = line.removesuffix(b"\n")
+                if line.startswith(dict_protocol.HELLO):
+                    told = UsageTransactions() if dict_protocol.dict_name(line) == dict_protocol.QUOTA else None
+                    continue
+                writer.write(await self._answer(line) if told is None else await self._hear(told, line))
+                await writer.drain()
         except BadLine as error:
             log.warning("Dovecot asks what is not understood; is its configuration ours?", because=error)
         except (ConnectionError, ValueError):
@@ -450,6 +482,19 @@ class _Dovecot:
             log.fault("a login could not be checked", login=lookup.login)
             return dict_protocol.failed("internal error")
         return dict_protocol.found(facts) if facts else dict_protocol.NOT_FOUND
+
+    async def _hear(self, told: UsageTransactions, line: bytes) -> bytes:
+        """The answer to what Dovecot tells of a mailbox, which is never "failed": the count mends what is missed."""
+        answer, usage = told.take(line)
+        if usage is not None:
+            try:
+                async with asyncio.timeout(ASK_DEADLINE_S):
+                    box = await self._directory.mailbox(parse_address(usage.login).canonical)
+            except (BadAddress, DirectoryUnavailable, TimeoutError):
+                box = None
+            if box is not None:
+                self._book.tell(box.mailbox_id, UsageFact(usage.used_bytes, usage.messages))
+        return answer
 
     async def _facts(self, lookup: PasswordLookup | UserLookup) -> Mapping[str, str]:
         """The fields of the answer; none for no. Raises DirectoryUnavailable."""
@@ -541,21 +586,26 @@ def _listen_to_dovecot(config: Config) -> socket.socket | None:
     return _listen(path, 0o660 if is_shared else 0o600)
 
 
-async def serve(config: Config, directory: Directory, ready: Callable[[], None] | None = None) -> None:
-    """Answer on both sockets until cancelled; then give up what is under way, and write the last uses.
+async def serve(
+    config: Config, directory: Directory, ready: Callable[[], None] | None = None, ids: IdMaker | None = None
+) -> None:
+    """Answer on both sockets until cancelled; then give up what is under way, and write what is known.
 
-    `ready` is called when the sockets listen. Raises AlreadyRunning, OSError.
+    `ready` is called when the sockets listen; `ids` numbers the warnings that mailboxes fill
+    up, without it none are sent. Raises AlreadyRunning, OSError.
     """
     path = socket_path(config)
     listening = _listen(path)
     for_dovecot = _listen_to_dovecot(config)
-    authenticator = Authenticator(directory, Clock())
+    clock = Clock()
+    authenticator = Authenticator(directory, clock)
+    book = UsageBook(directory, Warnings(config, directory, ids, clock).send if ids else None)
     connections: set[_Server] = set()
     tasks: set[asyncio.Task[None]] = set()
     loop = asyncio.get_running_loop()
-    server = await loop.create_unix_server(lambda: _Server(authenticator, connections, tasks), sock=listening)
+    server = await loop.create_unix_server(lambda: _Server(authenticator, book, connections, tasks), sock=listening)
     servers = [server]
-    dovecot = _Dovecot(config, authenticator, directory)
+    dovecot = _Dovecot(config, authenticator, directory, book)
     if for_dovecot is not None:
         limit = dict_protocol.LINE_BYTES
         servers.append(await asyncio.start_unix_server(dovecot.converse, sock=for_dovecot, limit=limit))
@@ -563,6 +613,8 @@ async def serve(config: Config, directory: Directory, ready: Callable[[], None] 
         async with asyncio.TaskGroup() as group:
             group.create_task(directory.follow())
             group.create_task(_flush(authenticator))
+            group.create_task(book.run())
+            group.create_task(Counting(config, directory, book, clock).run())
             if ready is not None:
                 ready()
     finally:
@@ -579,6 +631,7 @@ async def serve(config: Config, directory: Directory, ready: Callable[[], None] 
             task.cancel()
         authenticator.close()
         await authenticator.flush(everything=True)
+        await book.flush()
 
 
 async def _flush(authenticator: Authenticator) -> None:
@@ -587,20 +640,24 @@ async def _flush(authenticator: Authenticator) -> None:
         await authenticator.flush()
 
 
-def run(config: Config) -> None:
+def run(config: Config, node: int) -> None:
     """The process's body, after the fork, until SIGTERM. SIGINT and SIGHUP are for the others."""
     if not apps.ready:
         django.setup()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_main(config))
+        runner.run(_main(config, node))
 
 
-async def _main(config: Config) -> None:
+async def _main(config: Config, node: int) -> None:
     loop = asyncio.get_running_loop()
     # Threads, and with them the database connections, are made here: none is shared with the parent.
     executor = ThreadPoolExecutor(LOOK_UP_THREADS, thread_name_prefix="directory")
-    directory = Directory(config.separator, config.postmaster, config.hostname, executor)
-    serving = asyncio.ensure_future(serve(config, directory, lambda: log.started("authd", pid=os.getpid())))
+    directory = Directory(
+        config.separator, config.postmaster, config.hostname, executor, store=config.store.default
+    )
+    config.run.mkdir(mode=0o750, parents=True, exist_ok=True)
+    ids = IdMaker(node, number_for_ids(config.run, from_above=True))
+    serving = asyncio.ensure_future(serve(config, directory, lambda: log.started("authd", pid=os.getpid()), ids))
     loop.add_signal_handler(signal.SIGTERM, serving.cancel)
     for number in (signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, lambda: None)

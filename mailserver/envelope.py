@@ -75,7 +75,8 @@ class Incoming:
     """A whole message between its final dot and the reply: what intake takes.
 
     `message_id` (ours) and `received_at` are made before; `prefix` is complete.
-    `charges` are the subjects with the number of recipients that each pays.
+    `charges` are the subjects with the number of recipients that each pays. `full` are the
+    mailboxes without room for it: their copies wait in the queue.
     """
 
     id: int
@@ -95,6 +96,7 @@ class Incoming:
     ret: str
     envid: str
     charges: tuple[tuple[Subject, int], ...] = ()
+    full: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,6 +85,11 @@ def bounced(queue_id: int, **facts: object) -> None:
     _log.info(_line("bounced", queue_id, facts))
 
 
+def mailbox_filling(mailbox: str, **facts: object) -> None:
+    """A mailbox has reached a threshold of its quota; its owner is told by mail."""
+    _log.info(_line("mailbox-filling", None, {"mailbox": mailbox, **facts}))
+
+
 def recovered(queue_id: int | None, **facts: object) -> None:
     _log.info(_line("recovered", queue_id, facts))
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from aiosmtpd.smtp import Envelope
 
-from mailserver import commands, log, trace
+from mailserver import commands, log, room, trace
 from mailserver.clock import Clock
 from mailserver.config import Config
 from mailserver.connection import Closing, Connection, Gone, Refused
@@ -32,9 +32,10 @@ from mailserver.directory import DirectoryUnavailable
 from mailserver.envelope import Client, Incoming, IncomingRecipient, Listener
 from mailserver.reader import DataReader, not_kept
 from panel.database.ids import IdMaker
-from panel.rules import headers, policy, reply
+from panel.rules import headers, policy, quota, reply
 from panel.rules.addresses import Address
 from panel.rules.facts import Delivery, Login, Recipients, Resolution, Verdict
+from panel.rules.quota import Wanted
 from panel.rules.reply import Reply
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from mailserver.content import ContentStore
     from mailserver.directory import Directory
     from mailserver.intake import Intake
+    from mailserver.usage import UsageClient
 
 OUTPUT_BYTES = 8 * 1024  # replies that wait; above it they are written, and others have their turn
 HANDSHAKE_S = 30.0
@@ -65,6 +67,7 @@ class Services:
     clock: Clock
     tls: ssl.SSLContext | None
     content: "ContentStore"
+    usage: "UsageClient"
     sessions: "set[Session]" = field(default_factory=set)
 
 
@@ -98,6 +101,7 @@ class Transaction(Envelope):
         self.envid = parameters.get("ENVID", "")
         self.version = version  # of the directory, before it was asked
         self.login = login
+        self.size = commands.declared_size(parameters)
         self.recipients: dict[Address, _Accepted] = {}  # by canonical address; elsewhere as it was written
         self.so_far = Recipients()
 
@@ -455,6 +459,7 @@ class Session(Connection):
         refused = policy.recipient_refused(
             resolution, login=transaction.login, so_far=transaction.so_far, most=self.config.recipients
         )
+        refused = refused or await self._full(resolution, transaction.size)
         if refused:
             return refused
         transaction.so_far = transaction.so_far.plus(resolution)
@@ -462,6 +467,15 @@ class Session(Connection):
             resolution, parameters.get("NOTIFY", "").upper(), parameters.get("ORCPT", "")
         )
         return reply.RECIPIENT_OK
+
+    async def _full(self, resolution: Resolution, size: int) -> Reply | None:
+        """The refusal of a recipient whose mailboxes have no room for so many bytes."""
+        wanted = [Wanted(each.mailbox_id, each.quota_bytes, size) for each in quota.mailboxes([resolution]).values()
+                  if each.quota_bytes is not None]
+        if not wanted:
+            return None
+        fits = await self.services.usage.fits(wanted)
+        return quota.recipient_refused(resolution, fits, for_good=self.config.full_refused)
 
     # The message
 
@@ -592,18 +606,27 @@ class Session(Connection):
         elif not trace.begins_with_field(reader.header):
             # No header at all: its first line must not become a part of ours.
             prefix += b"\r\n" if reader.header else b""
+        taken = await room.take(
+            self.services.usage, [each.resolution for each in accepted], transaction.reverse_path,
+            len(prefix) + reader.size, for_good=self.config.full_refused,
+        )
+        if taken.refused:
+            return taken.refused
         incoming = Incoming(
             id=number, received_at=now, direction="inbound" if login is None else "submission", login=login,
             client=client, reverse_path=transaction.reverse_path, recipients=recipients, prefix=prefix,
             subject=headers.first(fields, b"subject"), message_id=message_id, header_from=authors.from_text,
             smtputf8=transaction.smtp_utf8, body_type=transaction.body_type, ret=transaction.ret,
             envid=transaction.envid, charges=policy.charges(login, [each.resolution for each in accepted]),
+            full=taken.full,
             body=reader.body(),  # last: from here on its file is ours
         )
         # Nothing cancels this: a peer that has gone wakes only what waits for it.
         answer = await self.services.intake.take(incoming)
         if answer.code == 250:
             self._errors = self._idle_verbs = 0
+        else:
+            taken.give_back()
         return answer
 
     # One table for all sessions: looked up, never searched for.

@@ -8,7 +8,6 @@ session finish its message, and the queue its deliveries under way.
 import asyncio
 import fcntl
 import gc
-import os
 import signal
 import socket
 import ssl
@@ -16,7 +15,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
-from pathlib import Path
 
 import uvloop
 
@@ -27,9 +25,11 @@ from mailserver.content import ContentStore
 from mailserver.directory import Directory
 from mailserver.envelope import Listener
 from mailserver.intake import Intake
+from mailserver.numbers import number_for_ids
 from mailserver.resolver import Resolver
 from mailserver.runner import Runner
 from mailserver.session import Services, Session
+from mailserver.usage import UsageClient
 from panel.database.ids import WORKERS, IdMaker
 
 HANDSHAKE_TIMEOUT_S = 30.0
@@ -61,23 +61,6 @@ def run(
     asyncio.run(Worker(config, context, clock, node=node, number=number, of_ids=of_ids).serve(sockets))
 
 
-def number_for_ids(folder: Path) -> int:
-    """The lowest number that no live process of this node makes ids with; ours until the process ends.
-
-    Not the worker's own: those of a parent that was killed finish their sessions while the
-    next one's workers begin, and two that made the same id would overwrite each other's mail.
-    """
-    for number in range(WORKERS):
-        # Never closed: the lock ends with the process.
-        descriptor = os.open(folder / f"ids-{number}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return number
-        except BlockingIOError:
-            os.close(descriptor)
-    raise RuntimeError(f"{WORKERS} processes of this node make ids already")
-
-
 class Worker:
     def __init__(
         self, config: Config, context: ssl.SSLContext, clock: Clock, *, node: int, number: int, of_ids: int
@@ -96,9 +79,11 @@ class Worker:
         )
         self.ids = IdMaker(node, of_ids, self.clock.time_s)
         self.content = ContentStore(config)
+        self.usage = UsageClient(authd.socket_path(config))
         self.runner = Runner(
             config=config, directory=self.directory, ids=self.ids, clock=self.clock, content=self.content,
             resolver=Resolver.of(config), executor=self.executor, name=f"{node}-{of_ids}", node=node,
+            usage=self.usage,
         )
         self.intake = Intake(
             config, self.ids, self.clock, self.content, on_queued=self.runner.wake, deliverer=self.runner
@@ -106,6 +91,7 @@ class Worker:
         self.services = Services(
             config=config, directory=self.directory, auth=authd.AuthClient(authd.socket_path(config)),
             intake=self.intake, ids=self.ids, clock=self.clock, tls=context, content=self.content,
+            usage=self.usage,
         )
 
     async def serve(self, sockets: list[tuple[Listener, socket.socket]]) -> None:
@@ -119,6 +105,7 @@ class Worker:
             background = [
                 group.create_task(self.directory.follow()),
                 group.create_task(self.runner.run()),
+                group.create_task(self.usage.run()),
                 group.create_task(self.every(HOUSEKEEPING_S, self.keep_house)),
                 group.create_task(self.take_over()),
             ]
@@ -133,6 +120,7 @@ class Worker:
             for task in background:
                 task.cancel()
         await loop.run_in_executor(None, self.intake.stop)
+        await self.usage.flush()
         self.executor.shutdown(wait=False, cancel_futures=True)
 
     async def listen(self, kind: Listener, sock: socket.socket) -> asyncio.Server:

@@ -12,10 +12,13 @@ PANEL_FLOORS = ["tenants", "domains", "mailboxes", "sending", "operations", "aut
 MAILSERVER_FLOORS = [
     {
         "envelope", "config", "clock", "log", "reader", "trace", "dsn", "resolver", "tls", "connection", "commands",
-        "recent", "dict_protocol", "lines",
+        "recent", "dict_protocol", "lines", "numbers", "quota_warning",
     },
     {"directory", "spool", "content", "transports", "lanes"},
-    {"intake", "session", "runner", "authd", "lockout", "login_events"},
+    {
+        "intake", "session", "runner", "authd", "lockout", "login_events", "usage", "counting",
+        "warnings", "room",
+    },
     {"worker"},
     {"__main__"},
 ]

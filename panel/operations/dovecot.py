@@ -25,6 +25,7 @@ PROGRAM = Path("/usr/sbin/dovecot")
 PACKAGES = "dovecot-imapd dovecot-pop3d dovecot-lmtpd dovecot-sieve dovecot-managesieved"
 VERSION = "2.3"
 AUTHD_PART = "authd.conf.ext"
+QUOTA_DICT = "quota"  # mailserver/dict_protocol.py knows it by this name
 LONGEST_SOCKET = "run/token-login/imap-urlauth"
 _PLAIN_PATH = re.compile(r"[\w./+@:,=-]+", re.ASCII)
 
@@ -224,11 +225,23 @@ userdb {{
   args = {folder(environment) / AUTHD_PART}
 }}
 
+# --- quotas: authd is told ------------------------------------------------------------------
+# Mail processes ask this dict process, and only it connects to authd.
+dict {{
+  {QUOTA_DICT} = proxy:{data / DOVECOT_SOCKET}:{QUOTA_DICT}
+}}
+service dict {{
+  unix_listener dict {{
+    mode = 0600
+    user = {owners.mail}
+  }}
+}}
+
 # --- mail ---------------------------------------------------------------------------------
 # authd gives each mailbox's home: {data}/mail/ab/OPAQUE
 mail_location = maildir:~/Maildir
 mail_max_userip_connections = 50
-mail_plugins = quota
+mail_plugins = quota quota_clone
 namespace inbox {{
   inbox = yes
   separator = /
@@ -265,6 +278,8 @@ plugin {{
   # Counts what others than Dovecot delivered as well.
   quota = count:User quota
   quota_vsizes = yes
+  # Whenever a mailbox changes here, authd is told what it holds.
+  quota_clone_dict = proxy::{QUOTA_DICT}
   sieve = file:~/sieve;active=~/.dovecot.sieve
 }}
 """

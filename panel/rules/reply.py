@@ -111,6 +111,9 @@ NO_RELAY = Reply(550, "5.7.1", "mail for {address} is not taken here")
 TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "too many recipients, send the rest in another message")
 ALONE_PLEASE = Reply(452, "4.5.3", "send to {address} in a message of its own")
 ALIAS_LOOPS = Reply(550, "5.4.6", "{address} leads back to itself")
+MAILBOX_FULL = Reply(452, "4.2.2", "the mailbox {address} is full, try again later")
+MAILBOX_FULL_REFUSED = Reply(552, "5.2.2", "the mailbox {address} is full")
+TOO_LARGE_FOR_MAILBOX = Reply(552, "5.2.3", "the message is larger than all that the mailbox {address} may hold")
 RECIPIENT_UNAVAILABLE = Reply(450, "4.2.1", "{address} can't take more mail just now, try again later")
 
 # DATA

@@ -14,7 +14,8 @@ from mailserver import __main__ as parent
 from mailserver import worker as module
 from mailserver.clock import Clock
 from mailserver.envelope import Listener
-from mailserver.worker import Worker, number_for_ids
+from mailserver.numbers import number_for_ids
+from mailserver.worker import Worker
 from tests.support import letters
 
 FOREVER_S = 3600.0
