@@ -1,7 +1,7 @@
 """Room for a received message in the mailboxes that it is for: taken before intake, given back if it isn't kept.
 
-Asks; what follows is decided in panel/rules/quota. Room is taken only for what we store:
-of what goes by LMTP, Dovecot tells itself.
+Asks; what follows is decided in panel/rules/quota. For what goes by LMTP room is only kept free
+for a while: once it is there, Dovecot tells itself.
 """
 
 from collections.abc import Sequence
@@ -39,22 +39,29 @@ async def take(
     usage: UsageClient, resolutions: Sequence[Resolution], reverse_path: Address | None, size: int, *, for_good: bool
 ) -> Room:
     """Room for a message of `size` bytes, our headers included, with these recipients."""
-    ours: list[Wanted] = []
-    theirs: list[Wanted] = []
-    for box in quota.mailboxes(resolutions).values():
-        if box.store == LMTP:
-            if box.quota_bytes is not None:
-                theirs.append(Wanted(box.mailbox_id, box.quota_bytes, size))
-            continue
-        head = maildir.head_of(str(reverse_path or ""), str(box.address))
-        ours.append(Wanted(box.mailbox_id, box.quota_bytes, len(head) + size))
-    fits: dict[int, Fit] = await usage.take(ours)
-    if theirs:
-        fits |= await usage.fits(theirs)
+    wanted = [_wanted(box, reverse_path, size) for box in quota.mailboxes(resolutions).values()]
+    fits = await usage.take([each for each in wanted if each.quota_bytes is not None or not each.told])
     refused = quota.message_refused(resolutions, fits, for_good=for_good)
     full = frozenset(number for number, each in fits.items() if each is not Fit.FITS)
-    taken = tuple(each for each in ours if each.mailbox_id not in full)
+    taken = tuple(each for each in wanted if not each.told and each.mailbox_id not in full)
     return Room(usage, refused, full, taken)
+
+
+def _wanted(box: LocalMailbox, reverse_path: Address | None, size: int) -> Wanted:
+    head = maildir.head_of(str(reverse_path or ""), str(box.address))
+    return Wanted(box.mailbox_id, box.quota_bytes, len(head) + size, told=box.store == LMTP)
+
+
+async def refused_at_rcpt(usage: UsageClient, resolution: Resolution, size: int, *, for_good: bool) -> Reply | None:
+    """The refusal of a recipient whose mailboxes have no room for `size` bytes, as declared; nothing is taken."""
+    wanted = [
+        Wanted(box.mailbox_id, box.quota_bytes, size, told=box.store == LMTP)
+        for box in quota.mailboxes([resolution]).values()
+        if box.quota_bytes is not None
+    ]
+    if not wanted:
+        return None
+    return quota.recipient_refused(resolution, await usage.fits(wanted), for_good=for_good)
 
 
 async def take_one(

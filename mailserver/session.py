@@ -32,10 +32,9 @@ from mailserver.directory import DirectoryUnavailable
 from mailserver.envelope import Client, Incoming, IncomingRecipient, Listener
 from mailserver.reader import DataReader, not_kept
 from panel.database.ids import IdMaker
-from panel.rules import headers, policy, quota, reply
+from panel.rules import headers, policy, reply
 from panel.rules.addresses import Address
 from panel.rules.facts import Delivery, Login, Recipients, Resolution, Verdict
-from panel.rules.quota import Wanted
 from panel.rules.reply import Reply
 
 if TYPE_CHECKING:
@@ -459,7 +458,9 @@ class Session(Connection):
         refused = policy.recipient_refused(
             resolution, login=transaction.login, so_far=transaction.so_far, most=self.config.recipients
         )
-        refused = refused or await self._full(resolution, transaction.size)
+        refused = refused or await room.refused_at_rcpt(
+            self.services.usage, resolution, transaction.size, for_good=self.config.full_refused
+        )
         if refused:
             return refused
         transaction.so_far = transaction.so_far.plus(resolution)
@@ -467,15 +468,6 @@ class Session(Connection):
             resolution, parameters.get("NOTIFY", "").upper(), parameters.get("ORCPT", "")
         )
         return reply.RECIPIENT_OK
-
-    async def _full(self, resolution: Resolution, size: int) -> Reply | None:
-        """The refusal of a recipient whose mailboxes have no room for so many bytes."""
-        wanted = [Wanted(each.mailbox_id, each.quota_bytes, size) for each in quota.mailboxes([resolution]).values()
-                  if each.quota_bytes is not None]
-        if not wanted:
-            return None
-        fits = await self.services.usage.fits(wanted)
-        return quota.recipient_refused(resolution, fits, for_good=self.config.full_refused)
 
     # The message
 

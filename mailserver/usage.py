@@ -33,6 +33,7 @@ BATCH = 500
 MOST_OWED = 1000  # warnings that wait for the database
 # A worker may fill half of its share of the free room by itself, so that all of them together never overfill it.
 GRANT_S = 5.0
+KEPT_S = 30.0  # that room is kept free for what goes to Dovecot
 MOST_GRANTS = 20_000
 TELL_S = 0.1
 MOST_TOLD = 100  # mailboxes in a line
@@ -54,15 +55,14 @@ class _Known:
     messages: int = 0
     tellings: int = 0  # of `whole`: what was on its way when another came isn't subtracted from it
     changes: int = 0
+    # On its way to Dovecot, which will tell: never written, and forgotten when nothing is told.
+    kept_free: int = 0
+    kept_until_s: float = 0.0
 
-    @property
-    def is_dirty(self) -> bool:
-        return bool(self.whole or self.is_counted or self.used_bytes or self.messages)
-
-    @property
-    def used(self) -> int:
+    def used(self, now_s: float) -> int:
         base = self.whole or self.saved
-        return max(0, (base.used_bytes if base else 0) + self.used_bytes)
+        kept_free = self.kept_free if now_s < self.kept_until_s else 0
+        return max(0, (base.used_bytes if base else 0) + self.used_bytes) + kept_free
 
 
 class UsageBook:
@@ -101,16 +101,19 @@ class UsageBook:
 
     def _answer(self, wanted: Wanted, take: bool) -> tuple[Fit, int]:
         known = self._entry(wanted.mailbox_id)
-        fits = Fit.FITS
-        if wanted.quota_bytes is not None and (known.saved or known.whole):
-            fits = quota.fit(known.used, wanted.size, wanted.quota_bytes)
+        now_s = self._monotonic_s()
+        is_known = wanted.quota_bytes is not None and bool(known.saved or known.whole)
+        fits = quota.fit(known.used(now_s), wanted.size, wanted.quota_bytes) if is_known else Fit.FITS
         if fits is not Fit.FITS:
             return fits, 0
-        if take:
+        if take and wanted.told:
+            known.kept_free = wanted.size + (known.kept_free if now_s < known.kept_until_s else 0)
+            known.kept_until_s = now_s + KEPT_S
+        elif take:
             self.add(wanted.mailbox_id, wanted.size, 1)
-        if wanted.quota_bytes is None or not (known.saved or known.whole):
+        if not is_known or wanted.quota_bytes is None:
             return fits, 0
-        return fits, max(0, wanted.quota_bytes - known.used) // (2 * max(1, len(self.askers)))
+        return fits, max(0, wanted.quota_bytes - known.used(now_s)) // (2 * max(1, len(self.askers)))
 
     # News
 
@@ -126,7 +129,7 @@ class UsageBook:
         """This is all that it holds. None: nobody knows, but it has been its turn."""
         known = self._entry(mailbox_id)
         if fact is not None:
-            known.whole, known.used_bytes, known.messages = fact, 0, 0
+            known.whole, known.used_bytes, known.messages, known.kept_free = fact, 0, 0, 0
             known.tellings += 1
             known.changes += 1
         known.is_counted |= is_counted
@@ -172,8 +175,9 @@ class UsageBook:
         known = self._known.get(wanted.mailbox_id)
         if known is None or known.saved is None:
             return known is None or known.whole is None
-        is_short = known.used * 4 >= (wanted.quota_bytes or 0) * 3
-        return self._monotonic_s() - known.saved_s > (SHORT_S if is_short else AMPLE_S)
+        now_s = self._monotonic_s()
+        is_short = known.used(now_s) * 4 >= (wanted.quota_bytes or 0) * 3
+        return now_s - known.saved_s > (SHORT_S if is_short else AMPLE_S)
 
     async def flush(self) -> None:
         """Write what changed, and warn. Kept for the next time when the database is gone."""
@@ -239,8 +243,8 @@ class UsageBook:
 
     async def asked(self, question: Mapping[str, Any]) -> dict[str, object]:
         """A worker's `usage` and its answer. Raises KeyError, TypeError and ValueError for anything else."""
-        wanted = [Wanted(int(number), None if most is None else int(most), int(size))
-                  for number, most, size in question["usage"]]
+        wanted = [Wanted(int(number), None if most is None else int(most), int(size), told is True)
+                  for number, most, size, told in question["usage"]]
         answers = await self.ask(wanted, take=question["take"] is True)
         return {"id": int(question["id"]), "usage": [[fits.value, grant] for fits, grant in answers]}
 
@@ -282,7 +286,8 @@ class UsageClient:
         found: dict[int, Fit] = {}
         asking: list[Wanted] = []
         for each in wanted:
-            if each.quota_bytes is None or self._is_granted(each, take):
+            # What another one stores is always asked for: only authd hears how that goes.
+            if each.quota_bytes is None or (not each.told and self._is_granted(each, take)):
                 found[each.mailbox_id] = Fit.FITS
                 if take:
                     self.add(each.mailbox_id, each.size)
@@ -302,7 +307,7 @@ class UsageClient:
 
     async def _asked(self, wanted: Sequence[Wanted], take: bool) -> dict[int, Fit]:
         question: dict[str, object] = {
-            "take": take, "usage": [[each.mailbox_id, each.quota_bytes, each.size] for each in wanted]
+            "take": take, "usage": [[each.mailbox_id, each.quota_bytes, each.size, each.told] for each in wanted]
         }
         try:
             async with asyncio.timeout(self._deadline_s):
@@ -312,7 +317,8 @@ class UsageClient:
             answers = []
         if len(answers) != len(wanted):
             for each in wanted if take else ():
-                self.add(each.mailbox_id, each.size)
+                if not each.told:
+                    self.add(each.mailbox_id, each.size)
             return {each.mailbox_id: Fit.FITS for each in wanted}
         until_s = time.monotonic() + GRANT_S
         found: dict[int, Fit] = {}

@@ -223,6 +223,8 @@ passdb {{
 userdb {{
   driver = dict
   args = {folder(environment) / AUTHD_PART}
+  # LMTP looks mailboxes up by itself, and may do so only for those of its own user.
+  default_fields = uid={owners.mail} gid={owners.mail_group}
 }}
 
 # --- quotas: authd is told ------------------------------------------------------------------

@@ -29,11 +29,15 @@ class Fit(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Room that is asked for: `size` bytes in a mailbox that may hold `quota_bytes` (None: unlimited)."""
+    """Room that is asked for: `size` bytes in a mailbox that may hold `quota_bytes` (None: unlimited).
+
+    `told`: who stores it (Dovecot) tells afterwards what the mailbox holds then.
+    """
 
     mailbox_id: int
     quota_bytes: int | None
     size: int
+    told: bool = False
 
 
 def fit(used_bytes: int, size: int, quota_bytes: int | None) -> Fit:
