@@ -23,6 +23,7 @@ from unfold.widgets import (
 
 from panel.mailboxes import services
 from panel.mailboxes.models import Alias, Credential, LoginEvent, Mailbox
+from panel.mailboxes.storage import Storage
 from panel.tenants.admin import OptionalReasonForm, PasswordForm, SuspendableAdmin
 from panel.tenants.models import Tenant
 from panel.tenants.scoped_admin import ReasonForm, ScopedAdmin, SizeField, badge, by, mono, state_badge
@@ -87,7 +88,7 @@ class MailboxForm(HeldForm):
 
 
 class KnownMailboxForm(forms.ModelForm):
-    quota_bytes = SizeField()
+    quota_bytes = SizeField(label="Storage allowed")
 
 
 @admin.register(Mailbox)
@@ -95,15 +96,15 @@ class MailboxAdmin(HeldAdmin, SuspendableAdmin):
     noun = "mailbox"
     form = KnownMailboxForm
     empty_words = "A mailbox is an address with a person, a place for mail and a password. Its domain comes first."
-    list_display = ["shown_address", "name", "state", "shown_tenant"]
+    list_display = ["shown_address", "name", "state", "storage", "shown_tenant"]
     list_filter = ["status", ("address__tenant", AutocompleteSelectFilter)]
     search_fields = ["address__local_part", "address__domain__name", "name"]
-    list_select_related = ["address__domain", "address__tenant"]
+    list_select_related = ["address__domain", "address__tenant", "usage"]
     ordering = ["address__domain__name", "address__local_part"]
     actions_detail = ["add_app_password", "set_password", "suspend", "resume"]
     readonly_fields = [
         "shown_address", "shown_tenant", "state", "status_reason", "shown_credentials", "reached_by", "last_sign_ins",
-        "folder", "created_at",
+        "folder", "created_at", "whole_storage",
     ]
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
@@ -116,7 +117,9 @@ class MailboxAdmin(HeldAdmin, SuspendableAdmin):
         if obj is None:
             return [(None, {"fields": ["full_address", "tenant", "name", "password", "quota_bytes"]})]
         return [
-            (None, {"fields": ["shown_address", "shown_tenant", *self.told_state(obj), "name", "quota_bytes"]}),
+            (None, {"fields": [
+                "shown_address", "shown_tenant", *self.told_state(obj), "whole_storage", "name", "quota_bytes",
+            ]}),
             ("Who gets in, and what leads here", {"fields": ["shown_credentials", "reached_by"]}),
             ("Last sign-ins", {"fields": ["last_sign_ins"]}),
             ("On disk", {"fields": ["folder", "created_at"]}),
@@ -133,6 +136,14 @@ class MailboxAdmin(HeldAdmin, SuspendableAdmin):
     @display(description="State", ordering="status")
     def state(self, mailbox: Mailbox) -> str:
         return state_badge(mailbox.status, mailbox.status_reason)
+
+    @display(description="Storage used")
+    def storage(self, mailbox: Mailbox) -> str:
+        return Storage.of(mailbox).bar()
+
+    @display(description="Storage used")
+    def whole_storage(self, mailbox: Mailbox) -> str:
+        return Storage.of(mailbox).whole()
 
     @display(description="Passwords")
     def shown_credentials(self, mailbox: Mailbox) -> str:

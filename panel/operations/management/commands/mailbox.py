@@ -8,6 +8,7 @@ from django.core.management.base import CommandError
 
 from panel.mailboxes.models import Mailbox
 from panel.mailboxes.services import create_mailbox, find_mailbox, set_password
+from panel.mailboxes.storage import Storage
 from panel.operations.management import base
 from panel.operations.moving import mbsync
 from panel.operations.moving.accounts import hosts_beyond_loopback, parse_host, read_accounts
@@ -15,6 +16,7 @@ from panel.operations.moving.services import Options, Result, migrate, rehearse
 from panel.operations.services import resume, suspend
 from panel.rules.status import Status
 from panel.tenants.changes import ServiceError
+from panel.tenants.shown import about, moment, size
 
 MOST_FOLDER = 200  # characters of a folder's name
 
@@ -44,6 +46,15 @@ class Command(base.Command):
         listing = acts.add_list(self.list, help="Show mailboxes.")
         listing.add_argument("--tenant", metavar="TENANT", help="only this tenant's")
         listing.add_argument("--domain", metavar="DOMAIN", help="only in this domain")
+        showing = acts.add(
+            "show", self.show, help="Show a mailbox, with what it holds and may hold.",
+            examples="""
+                mailbox show ann@acme.example
+                mailbox show ann@acme.example --json
+            """,
+        )
+        showing.add_argument("address", metavar="ADDRESS")
+        showing.add_argument("--json", action="store_true", dest="as_json", help="as JSON; sizes in bytes")
         password = acts.add("password", self.set_password, help="Give a mailbox another main password.")
         password.add_argument("address", metavar="ADDRESS")
         base.add_password_stdin(password)
@@ -96,7 +107,7 @@ class Command(base.Command):
         self.show_password(str(mailbox), password, made)
 
     def list(self, *, tenant: str | None, domain: str | None, as_json: bool) -> None:
-        mailboxes = Mailbox.objects.select_related("address__domain", "address__tenant").order_by(
+        mailboxes = Mailbox.objects.select_related("address__domain", "address__tenant", "usage").order_by(
             "address__domain__name", "address__local_part"
         )
         if tenant is not None:
@@ -104,13 +115,43 @@ class Command(base.Command):
         if domain is not None:
             mailboxes = mailboxes.filter(address__domain=base.find_domain(domain))
         rows = [
-            (one, one.name, one.address.tenant, Status(one.status).words, one.opaque_id, one.status_reason)
+            (one, one.name, one.address.tenant, Status(one.status).words, *_storage(one, as_json), one.opaque_id,
+             one.status_reason)
             for one in mailboxes
         ]
         self.table(
-            ("ADDRESS", "NAME", "TENANT", "STATUS", "FOLDER", "REASON"), rows, as_json=as_json,
+            ("ADDRESS", "NAME", "TENANT", "STATUS", "USED", "ALLOWED", "FOLDER", "REASON"), rows, as_json=as_json,
             empty="There is no such mailbox: `manage.py mailbox create ADDRESS` makes one.",
         )
+
+    def show(self, *, address: str, as_json: bool) -> None:
+        mailbox = find_mailbox(address)
+        storage = Storage.of(mailbox)
+        facts: dict[str, object] = {
+            "address": str(mailbox),
+            "name": mailbox.name,
+            "tenant": str(mailbox.address.tenant),
+            "status": Status(mailbox.status).words,
+            "reason": mailbox.status_reason,
+            "folder": mailbox.opaque_id,
+        }
+        if as_json:
+            usage = storage.usage
+            self.json({
+                **facts, "used": storage.used_bytes, "allowed": storage.quota_bytes, "percent": storage.percent,
+                "messages": storage.messages, "known_at": storage.known_at.isoformat() if storage.known_at else None,
+                "counted_at": usage.counted_at.isoformat() if usage and usage.counted_at else None,
+            })
+            return
+        facts["storage"] = storage.words
+        if storage.usage and storage.known_at:
+            known = moment(storage.known_at, plain=True)
+            counted = storage.usage.counted_at
+            facts["messages"] = f"{storage.messages:,}"
+            facts["known"] = known if counted is None else f"{known}, counted {moment(counted, plain=True)}"
+        for name, value in facts.items():
+            if value:
+                self.say(f"{name + ':':10} {value}")
 
     def set_password(self, *, address: str, from_stdin: bool) -> None:
         mailbox = find_mailbox(address)
@@ -169,3 +210,12 @@ class Command(base.Command):
             again = "" if dry_run else " Run it again: it takes up where it ended."
             raise CommandError(f"{len(failed)} of {len(results)} accounts failed, lines {lines}.{again}")
         self.say(f"{len(results)} accounts can be pulled." if dry_run else f"All {len(results)} accounts are here.")
+
+
+def _storage(mailbox: Mailbox, as_json: bool) -> tuple[int | str | None, int | str | None]:
+    """Used and allowed: numbers for programs, words for people."""
+    storage = Storage.of(mailbox)
+    if as_json:
+        return storage.used_bytes, storage.quota_bytes
+    used = "unknown" if storage.used_bytes is None else about(storage.used_bytes)
+    return used, "unlimited" if storage.quota_bytes is None else size(storage.quota_bytes)
