@@ -178,7 +178,7 @@ class Parent:
         context = load_context(self.config)
         node = ask_database(self.config)
         self.signals = kernel.Signals(_SIGNALS)
-        self.children.append(Child("authd", self.authd_body))
+        self.children.append(Child("authd", lambda gate: self.authd_body(node, gate)))
         for number in range(self.config.workers):
             body = lambda gate, number=number: self.worker_body(context, node, number, gate)  # noqa: E731
             self.children.append(Child(f"worker-{number}", body))
@@ -322,13 +322,13 @@ class Parent:
         finally:
             os._exit(status)
 
-    def authd_body(self, gate: Gate) -> None:
+    def authd_body(self, node: int, gate: Gate) -> None:
         from mailserver import authd
 
         self.listeners.close()
         self.handed.doors[_DOOR].close()
         listening = authd.Listening(self.handed.doors[_AUTHD], self.handed.doors.get(_DOVECOT))
-        authd.run(self.config, listening, gate)
+        authd.run(self.config, node, listening, gate)
 
     def worker_body(self, context: ssl.SSLContext, node: int, number: int, gate: Gate) -> None:
         from mailserver import worker

@@ -8,6 +8,9 @@ Workers ask over a Unix socket, a JSON object a line, many at once, answers out 
 The panel asks there about its own sign-ins (panel/rules/sign_in).
 Dovecot asks over another one, 2.3 in its dict protocol (dict_protocol.py), 2.4 by our Lua
 script (lua_protocol.py), one look-up at a time on each of its connections.
+
+The node's knowledge of what mailboxes hold lives here as well (usage.py), asked and told over
+the same sockets: it must be one for all workers.
 """
 
 import asyncio
@@ -16,12 +19,12 @@ import os
 import signal
 import socket
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import django
 import uvloop
@@ -32,10 +35,15 @@ from mailserver import dict_protocol, hashing, log, lua_protocol
 from mailserver.authenticator import Answer, Authenticator, canonical
 from mailserver.clock import Clock
 from mailserver.config import Config
-from mailserver.dict_protocol import BadLine, PasswordLookup, UserLookup
-from mailserver.directory import Directory, DirectoryUnavailable
+from mailserver.counting import Counting
+from mailserver.dict_protocol import BadLine, PasswordLookup, UsageTransactions, UserLookup
+from mailserver.directory import Directory, DirectoryUnavailable, UsageFact
 from mailserver.gate import Gate
 from mailserver.lines import Asker, Lines, frame
+from mailserver.numbers import number_for_ids
+from mailserver.usage import UsageBook
+from mailserver.warnings import Warnings
+from panel.database.ids import IdMaker
 from panel.environment import SOCKET_PATH_BYTES, authd_socket, dovecot_key
 from panel.rules import sign_in
 from panel.rules.addresses import BadAddress, parse_address
@@ -66,10 +74,12 @@ class _Server(Lines):
     """One asker's connection."""
 
     def __init__(
-        self, authenticator: Authenticator, connections: "set[_Server]", tasks: set[asyncio.Task[None]]
+        self, authenticator: Authenticator, book: UsageBook, connections: "set[_Server]",
+        tasks: set[asyncio.Task[None]],
     ):
         super().__init__()
         self._authenticator = authenticator
+        self._book = book
         self._connections = connections
         self._tasks = tasks
 
@@ -79,10 +89,18 @@ class _Server(Lines):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.discard(self)
+        self._book.askers.discard(self)
 
     def line_received(self, line: bytes) -> None:
         try:
             question = json.loads(line)
+            if "added" in question:
+                self._book.told(question["added"])
+                return
+            if "usage" in question:
+                self._book.askers.add(self)
+                self._begin(self._answer_usage(question))
+                return
             number = int(question["id"])
             if question["protocol"] == sign_in.PROTOCOL:
                 asked = sign_in.Question.of(question)
@@ -98,9 +116,18 @@ class _Server(Lines):
         if len(self._tasks) >= MOST_QUESTIONS and not self._authenticator.remembers(login, password):
             self._answer(number, Answer("unavailable", None, login))
             return
-        task = asyncio.ensure_future(self._decide(number, login, password, ip, protocol))
+        self._begin(self._decide(number, login, password, ip, protocol))
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _answer_usage(self, question: Mapping[str, Any]) -> None:
+        try:
+            self.send(frame(await self._book.asked(question)))
+        except (ValueError, TypeError, KeyError):
+            self.close()
 
     async def _decide(self, number: int, login: str, password: str, ip: str, protocol: str) -> None:
         try:
@@ -138,25 +165,30 @@ class _Wire(Protocol):
 class _Dovecot:
     """What Dovecot asks: the same logins as the workers', and where a mailbox lies."""
 
-    def __init__(self, config: Config, authenticator: Authenticator, directory: Directory) -> None:
+    def __init__(self, config: Config, authenticator: Authenticator, directory: Directory, book: UsageBook) -> None:
         self._config = config
         self._authenticator = authenticator
+        self._book = book
         self._directory = directory
         self._key = bytes.fromhex(dovecot_key(settings.SECRET_KEY))
         self.connections: set[asyncio.StreamWriter] = set()
         self._held = 0
 
     async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer one connection's look-ups in order, until it ends or sends what Dovecot doesn't send."""
+        """Answer one connection in order, until it ends or sends what Dovecot doesn't send."""
         if len(self.connections) >= MOST_QUESTIONS:
             writer.close()
             return
         self.connections.add(writer)
+        told: UsageTransactions | None = None
         try:
             while line := await reader.readline():
-                if not line.startswith(dict_protocol.HELLO):
-                    writer.write(await self._answer(line.removesuffix(b"\n")))
-                    await writer.drain()
+                line = line.removesuffix(b"\n")
+                if line.startswith(dict_protocol.HELLO):
+                    told = UsageTransactions() if dict_protocol.dict_name(line) == dict_protocol.QUOTA else None
+                    continue
+                writer.write(await self._answer(line) if told is None else await self._hear(told, line))
+                await writer.drain()
         except BadLine as error:
             log.warning("Dovecot asks what is not understood; is its configuration ours?", because=error)
         except (ConnectionError, ValueError):
@@ -179,6 +211,19 @@ class _Dovecot:
             log.fault("a login could not be checked", login=lookup.login)
             return wire.failed("internal error")
         return wire.found(facts) if facts else dict_protocol.NOT_FOUND
+
+    async def _hear(self, told: UsageTransactions, line: bytes) -> bytes:
+        """The answer to what Dovecot tells of a mailbox, which is never "failed": the count mends what is missed."""
+        answer, usage = told.take(line)
+        if usage is not None:
+            try:
+                async with asyncio.timeout(ASK_DEADLINE_S):
+                    box = await self._directory.mailbox(parse_address(usage.login).canonical)
+            except (BadAddress, DirectoryUnavailable, TimeoutError):
+                box = None
+            if box is not None:
+                self._book.tell(box.mailbox_id, UsageFact(usage.used_bytes, usage.messages))
+        return answer
 
     async def _facts(self, lookup: PasswordLookup | UserLookup, wire: _Wire) -> Mapping[str, str]:
         """The fields of the answer; none for no. Raises DirectoryUnavailable."""
@@ -297,21 +342,25 @@ async def serve(
     ready: Callable[[], None] | None = None,
     listening: Listening | None = None,
     handed_over: asyncio.Event | None = None,
+    ids: IdMaker | None = None,
 ) -> None:
-    """Answer on both sockets until cancelled; then give up what is under way, and write the last uses.
+    """Answer on both sockets until cancelled; then give up what is under way, and write what is known.
 
-    `ready` is called when the sockets listen. Those that are given stay in place at the end,
+    `ready` is called when the sockets listen; `ids` numbers the warnings that mailboxes fill
+    up, without it none are sent. Sockets that are given stay in place at the end,
     own ones don't. After `handed_over` another authd accepts on them, and this one answers who
     is connected. Raises AlreadyRunning, OSError.
     """
     on = listening or listen(config)
-    authenticator = Authenticator(directory, Clock())
+    clock = Clock()
+    authenticator = Authenticator(directory, clock)
+    book = UsageBook(directory, Warnings(config, directory, ids, clock).send if ids else None)
     connections: set[_Server] = set()
     tasks: set[asyncio.Task[None]] = set()
     loop = asyncio.get_running_loop()
-    server = await loop.create_unix_server(lambda: _Server(authenticator, connections, tasks), sock=on.workers)
+    server = await loop.create_unix_server(lambda: _Server(authenticator, book, connections, tasks), sock=on.workers)
     servers = [server]
-    dovecot = _Dovecot(config, authenticator, directory)
+    dovecot = _Dovecot(config, authenticator, directory, book)
     if on.dovecot is not None:
         limit = dict_protocol.LINE_BYTES
         servers.append(await asyncio.start_unix_server(dovecot.converse, sock=on.dovecot, limit=limit))
@@ -319,6 +368,8 @@ async def serve(
         async with asyncio.TaskGroup() as group:
             group.create_task(directory.follow())
             group.create_task(_flush(authenticator))
+            group.create_task(book.run())
+            group.create_task(Counting(config, directory, book, clock).run())
             if ready is not None:
                 ready()
             if handed_over is not None:
@@ -342,8 +393,9 @@ async def serve(
         try:
             async with asyncio.timeout(LAST_FLUSH_S):
                 await authenticator.flush(everything=True)
+                await book.flush()
         except TimeoutError:
-            log.warning("the last logins were not recorded, the database doesn't answer")
+            log.warning("the last logins and usage were not recorded, the database doesn't answer")
 
 
 async def _flush(authenticator: Authenticator) -> None:
@@ -355,7 +407,7 @@ async def _flush(authenticator: Authenticator) -> None:
             log.fault("logins could not be recorded")  # who logs in is answered all the same
 
 
-def run(config: Config, listening: Listening | None = None, gate: Gate | None = None) -> None:
+def run(config: Config, node: int, listening: Listening | None = None, gate: Gate | None = None) -> None:
     """The process's body, after the fork, until SIGTERM; with `gate` it begins when that is opened.
 
     SIGUSR1 says that another authd answers on the sockets. SIGINT and SIGHUP are for the others.
@@ -363,20 +415,24 @@ def run(config: Config, listening: Listening | None = None, gate: Gate | None = 
     if not apps.ready:
         django.setup()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_main(config, listening, gate))
+        runner.run(_main(config, node, listening, gate))
 
 
-async def _main(config: Config, listening: Listening | None, gate: Gate | None) -> None:
+async def _main(config: Config, node: int, listening: Listening | None, gate: Gate | None) -> None:
     loop = asyncio.get_running_loop()
     # Threads, and with them the database connections, are made here: none is shared with the parent.
     executor = ThreadPoolExecutor(LOOK_UP_THREADS, thread_name_prefix="directory")
-    directory = Directory(config.separator, config.postmaster, config.hostname, executor)
+    directory = Directory(
+        config.separator, config.postmaster, config.hostname, executor, store=config.store.default
+    )
+    config.run.mkdir(mode=0o750, parents=True, exist_ok=True)
+    ids = IdMaker(node, number_for_ids(config.run, from_above=True))
     handed_over = asyncio.Event()
 
     async def life() -> None:
         if gate is None or await gate.passed():
             ready = partial(log.started, "authd", pid=os.getpid())
-            await serve(config, directory, ready, listening, handed_over)
+            await serve(config, directory, ready, listening, handed_over, ids)
 
     living = asyncio.ensure_future(life())
     loop.add_signal_handler(signal.SIGTERM, living.cancel)

@@ -4,6 +4,8 @@ Decides the grammar; bytes in, values out, and Refused for what isn't one. RFC 5
 RFC 3461 §4, RFC 4616, RFC 6531 §3.4.
 """
 
+from collections.abc import Mapping
+
 from mailserver.connection import Refused
 from panel.rules import addresses, reply
 from panel.rules.addresses import Address, BadAddress
@@ -37,6 +39,12 @@ def parse_mail(path: bytes) -> tuple[Address | None, dict[str, str]]:
     if not path.isascii() and "SMTPUTF8" not in parameters:
         raise Refused(reply.SMTPUTF8_NEEDED)
     return address, parameters
+
+
+def declared_size(parameters: Mapping[str, str]) -> int:
+    """The bytes that the message will have, by SIZE of MAIL (RFC 1870 §6); 0 when that isn't said."""
+    text = parameters.get("SIZE", "")
+    return int(text) if text.isascii() and text.isdigit() else 0
 
 
 def check_mail(parameters: dict[str, str], most_bytes: int) -> None:

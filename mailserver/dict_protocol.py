@@ -1,8 +1,9 @@
-"""Dovecot's dict protocol, as far as its logins need it: a line asked, a line answered.
+"""Dovecot's dict protocol, as far as its logins and its quotas need it.
 
-Decides what a line asks for. Who may log in and where mail lies is decided elsewhere; no
-I/O here. Dovecot asks as its configuration tells it to (panel/operations/dovecot.py), with
-the values escaped and the user name once more behind a tab:
+Decides what a line asks for or tells. Who may log in and where mail lies is decided
+elsewhere; no I/O here. Dovecot asks as its configuration tells it to
+(panel/operations/dovecot.py), with the values escaped and the user name once more behind a
+tab, a line asked, a line answered:
 
     H2\\t2\\t0\\t\\tauth                               hello, not answered
     Lshared/passdb/imap/203.0.113.9/USER/SEALED\\tUSER  may this password log in?
@@ -10,8 +11,19 @@ the values escaped and the user name once more behind a tab:
 
 The password is sealed with a key that authd and Dovecot's auth processes share, since
 Dovecot writes the whole key into its log whenever a look-up fails. The answers: `O` and
-JSON, `N` for no, `F` for "ask again later". Sources: Dovecot 2.3, src/lib-dict/dict-client.h
-and its variable encryption plugin (AES-256-CBC, PKCS #7; hexadecimal: IV$TEXT$).
+JSON, `N` for no, `F` for "ask again later".
+
+On connections whose hello names the dict `quota`, its quota_clone plugin tells what a
+mailbox holds, in transactions of which only the commit is answered (`O1`):
+
+    H3\\t2\\t0\\t\\tquota
+    B1\\tUSER                          begin number 1, about this user
+    S1\\tpriv/quota/storage\\t2000      bytes
+    S1\\tpriv/quota/messages\\t1
+    C1                                commit (R: forget it)
+
+Sources: Dovecot 2.3, src/lib-dict/dict-client.h, its variable encryption plugin (AES-256-CBC,
+PKCS #7; hexadecimal: IV$TEXT$), and what its quota_clone plugin was seen to send.
 """
 
 import ipaddress
@@ -26,6 +38,9 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 LINE_BYTES = 32 * 1024  # Dovecot takes logins of at most 8 KiB; hexadecimal doubles them
 
 HELLO = b"H"
+QUOTA = "quota"  # the dict's name
+MOST_OPEN = 100  # transactions of a connection; Dovecot's dict process carries one for each mailbox that changes
+MOST_DIGITS = 18
 LOOK_UP = b"L"
 NOT_FOUND = b"N\n"
 
@@ -99,6 +114,83 @@ def quota(size_bytes: int) -> Mapping[str, str]:
 def failed(because: str) -> bytes:
     """The answer that makes Dovecot say "temporary failure"; `because` goes to its log."""
     return b"F" + escape(because.encode()) + b"\n"
+
+
+def dict_name(hello: bytes) -> str:
+    """Which dict a hello is for. Raises BadLine."""
+    fields = hello.split(b"\t")
+    if len(hello) > LINE_BYTES or len(fields) < 5:
+        raise BadLine("a hello without the name of a dict")
+    return text(fields[4])
+
+
+@dataclass(slots=True)
+class _Open:
+    """A transaction that isn't committed yet."""
+
+    login: str
+    values: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class UsageTold:
+    """All that a mailbox holds, as Dovecot counts it."""
+
+    login: str
+    used_bytes: int
+    messages: int
+
+
+class UsageTransactions:
+    """What one connection tells. Bounded: MOST_OPEN transactions, of each the two values that are known."""
+
+    def __init__(self) -> None:
+        self._open: dict[bytes, _Open] = {}
+
+    def take(self, line: bytes) -> tuple[bytes, UsageTold | None]:
+        """The answer to a line (empty: none), and what it committed. Raises BadLine."""
+        if len(line) > LINE_BYTES:
+            raise BadLine("longer than any telling")
+        verb, (number, *values) = line[:1], line[1:].split(b"\t")
+        if not number.isdigit() or len(number) > MOST_DIGITS:
+            raise BadLine("no number of a transaction")
+        if verb == b"B":
+            return self._begin(number, values)
+        if number not in self._open:
+            raise BadLine("a transaction that never began")
+        if verb == b"S":
+            return self._set(self._open[number], values)
+        if verb == b"C":
+            done = self._open.pop(number)
+            answer = b"O" + number + b"\n"
+            if done.values.keys() != _RESOURCES:
+                return answer, None
+            return answer, UsageTold(done.login, done.values["storage"], done.values["messages"])
+        if verb == b"R":
+            del self._open[number]
+        elif verb not in (b"T", b"U"):  # a time, and a value that is taken away: nothing to us
+            raise BadLine("no part of a transaction")
+        return b"", None
+
+    def _begin(self, number: bytes, values: list[bytes]) -> tuple[bytes, None]:
+        if not values or number in self._open or len(self._open) >= MOST_OPEN:
+            raise BadLine("a transaction without a user, twice, or one too many")
+        self._open[number] = _Open(text(values[0]))
+        return b"", None
+
+    def _set(self, transaction: _Open, values: list[bytes]) -> tuple[bytes, None]:
+        if len(values) != 2:
+            raise BadLine("a value is a key and a number")
+        resource = text(values[0]).removeprefix("priv/quota/")
+        value = values[1].lstrip(b"-")
+        if resource in _RESOURCES:
+            if not value.isdigit() or len(value) > MOST_DIGITS:
+                raise BadLine("a use that is no number")
+            transaction.values[resource] = 0 if values[1].startswith(b"-") else int(value)
+        return b"", None
+
+
+_RESOURCES = {"storage", "messages"}
 
 
 def _open(sealed: str, key: bytes) -> str:

@@ -88,6 +88,7 @@ class Incoming:
     `message_id` (ours) and `received_at` are made before; `prefix` is complete.
     `charges` are the subjects with the number of recipients that each pays. `caused_by` is
     the tenant on whose behalf it was made here; its answers are written with its rows.
+    `full` are the mailboxes without room for it: their copies wait in the queue.
     """
 
     id: int
@@ -109,6 +110,7 @@ class Incoming:
     charges: tuple[tuple[Subject, int], ...] = ()
     caused_by: int | None = None
     answers: tuple[VacationAnswer, ...] = ()
+    full: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,6 +100,11 @@ def removed(what: str) -> None:
     _log.info(_line("removed", None, {"what": what}))
 
 
+def mailbox_filling(mailbox: str, **facts: object) -> None:
+    """A mailbox has reached a threshold of its quota; its owner is told by mail."""
+    _log.info(_line("mailbox-filling", None, {"mailbox": mailbox, **facts}))
+
+
 def recovered(queue_id: int | None, **facts: object) -> None:
     _log.info(_line("recovered", queue_id, facts))
 

@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeVar
 
-from mailserver import dsn, log, spool
+from mailserver import dsn, log, room, spool
 from mailserver.clock import Clock
 from mailserver.config import Config
 from mailserver.content import ContentStore
@@ -41,6 +41,7 @@ from mailserver.resolver import Resolver
 from mailserver.transports import maildir
 from mailserver.transports.lmtp import LmtpTransport
 from mailserver.transports.smtp import SmtpTransport
+from mailserver.usage import UsageClient
 from panel.database.ids import IdMaker
 from panel.rules import filtering, headers, reply, schedule
 from panel.rules.addresses import Address, BadAddress, parse_address
@@ -106,8 +107,9 @@ class Runner:
         transport: SmtpTransport | None = None,
         lmtp: LmtpTransport | None = None,
         chance: random.Random | None = None,
+        usage: UsageClient | None = None,
     ) -> None:
-        """`name` is this worker's; `node` its node's number, whose draining it heeds."""
+        """`name` is this worker's; `node` its node's number, whose draining it heeds; `usage` knows full mailboxes."""
         self._config = config
         self._directory = directory
         self._ids = ids
@@ -117,6 +119,7 @@ class Runner:
         self._node = node
         self._transport = transport or SmtpTransport(config, resolver)
         self._lmtp = lmtp or LmtpTransport(config)
+        self._usage = usage
         self._chance = chance or random.Random()  # noqa: S311 jitter, no secret
         # A predecessor of the same name may still be settling: leases are told apart.
         self._lease_by = f"{name[:40]}-{secrets.token_hex(8)}"
@@ -523,11 +526,17 @@ class Runner:
     ) -> Outcome:
         """Into a mailbox here: staged if it is not, then published. A published one is never staged again."""
         began_s = self._clock.time_s()
-        try:
-            answer = await self._call(partial(self._put, mailbox, message, recipient, content))
-        except OSError as error:
-            log.warning("a mailbox can't be written", mailbox=mailbox.opaque_id, error=error)
-            answer = reply.DISK_FULL if error.errno in maildir.NO_ROOM else reply.UNAVAILABLE
+        # A staged copy has had its room.
+        taken = await room.take_one(self._usage, mailbox, message, recipient) if not recipient.staged else None
+        answer = taken.refused if taken else None
+        if answer is None:
+            try:
+                answer = await self._call(partial(self._put, mailbox, message, recipient, content))
+            except OSError as error:
+                log.warning("a mailbox can't be written", mailbox=mailbox.opaque_id, error=error)
+                answer = reply.DISK_FULL if error.errno in maildir.NO_ROOM else reply.UNAVAILABLE
+            if taken and answer.code != 250:
+                taken.give_back()
         disposition = Disposition.DELIVERED if answer.code == 250 else Disposition.DEFERRED
         if answer.is_permanent:
             disposition = Disposition.FAILED

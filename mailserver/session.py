@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from aiosmtpd.smtp import Envelope
 
-from mailserver import commands, disposition, log, trace
+from mailserver import commands, disposition, log, room, trace
 from mailserver.clock import Clock
 from mailserver.config import Config
 from mailserver.connection import Closing, Connection, Gone, Refused
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from mailserver.content import ContentStore
     from mailserver.directory import Directory
     from mailserver.intake import Intake
+    from mailserver.usage import UsageClient
 
 OUTPUT_BYTES = 8 * 1024  # replies that wait; above it they are written, and others have their turn
 HANDSHAKE_S = 30.0
@@ -65,6 +66,7 @@ class Services:
     clock: Clock
     tls: ssl.SSLContext | None
     content: "ContentStore"
+    usage: "UsageClient"
     sessions: "set[Session]" = field(default_factory=set)
 
 
@@ -103,6 +105,7 @@ class Transaction(Envelope):
         self.envid = parameters.get("ENVID", "")
         self.version = version  # of the directory, before it was asked
         self.login = login
+        self.size = commands.declared_size(parameters)
         self.recipients: dict[Address, _Accepted] = {}  # by canonical address; elsewhere as it was written
         self.so_far = Recipients()
 
@@ -460,6 +463,9 @@ class Session(Connection):
         refused = policy.recipient_refused(
             resolution, login=transaction.login, so_far=transaction.so_far, most=self.config.recipients
         )
+        refused = refused or await room.refused_at_rcpt(
+            self.services.usage, resolution, transaction.size, for_good=self.config.full_refused
+        )
         if refused:
             return refused
         transaction.so_far = transaction.so_far.plus(resolution)
@@ -613,6 +619,12 @@ class Session(Connection):
         )
         if recipients[0].refusal and all(each.refusal for each in recipients):
             return recipients[0].refusal
+        taken = await room.take(
+            self.services.usage, disposed.resolutions, transaction.reverse_path,
+            len(disposed.prefix) + len(prefix) + reader.size, for_good=self.config.full_refused,
+        )
+        if taken.refused:
+            return taken.refused
         incoming = Incoming(
             id=number, received_at=now, direction="inbound" if login is None else "submission", login=login,
             client=client, reverse_path=transaction.reverse_path, recipients=recipients,
@@ -620,12 +632,15 @@ class Session(Connection):
             subject=headers.first(fields, b"subject"), message_id=message_id, header_from=authors.from_text,
             smtputf8=transaction.smtp_utf8, body_type=transaction.body_type, ret=transaction.ret,
             envid=transaction.envid, charges=policy.charges(login, disposed.resolutions), answers=disposed.answers,
+            full=taken.full,
             body=reader.body(),  # last: from here on its file is ours
         )
         # Nothing cancels this: a peer that has gone wakes only what waits for it.
         answer = await self.services.intake.take(incoming)
         if answer.code == 250:
             self._errors = self._idle_verbs = 0
+        else:
+            taken.give_back()
         return answer
 
     # One table for all sessions: looked up, never searched for.

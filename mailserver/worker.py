@@ -9,7 +9,6 @@ mailserver has taken over, stops accepting and claiming and lets every session g
 import asyncio
 import fcntl
 import gc
-import os
 import signal
 import socket
 import ssl
@@ -18,22 +17,23 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 
 import uvloop
 
 from mailserver import authd, log, spool, tls
 from mailserver.clock import Clock
-from mailserver.config import CannotStart, Config
+from mailserver.config import Config
 from mailserver.content import ContentStore
 from mailserver.directory import Directory
 from mailserver.envelope import Listener
 from mailserver.gate import Gate
 from mailserver.intake import Intake
 from mailserver.listeners import BACKLOG, Sockets
+from mailserver.numbers import number_for_ids
 from mailserver.resolver import Resolver
 from mailserver.runner import Runner
 from mailserver.session import Services, Session
+from mailserver.usage import UsageClient
 from panel.database.ids import WORKERS, IdMaker
 
 HANDSHAKE_TIMEOUT_S = 30.0
@@ -68,26 +68,6 @@ def run(
     asyncio.run(Worker(config, context, clock, node=node, number=number, of_ids=of_ids).serve(sockets, gate))
 
 
-def number_for_ids(folder: Path) -> int:
-    """The lowest number that no live process of this node makes ids with; ours until the process ends.
-
-    Not the worker's own: those of a parent that was killed finish their sessions while the
-    next one's workers begin, and two that made the same id would overwrite each other's mail.
-    """
-    for number in range(WORKERS):
-        # Never closed: the lock ends with the process.
-        descriptor = os.open(folder / f"ids-{number}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return number
-        except BlockingIOError:
-            os.close(descriptor)
-    raise CannotStart(
-        f"{WORKERS} worker processes of this node are running, with those that finish their sessions after a "
-        "take-over: wait for their end, or set POSTHOUSE_WORKERS or POSTHOUSE_FINISH_S to less."
-    )
-
-
 class Worker:
     def __init__(
         self, config: Config, context: ssl.SSLContext, clock: Clock, *, node: int, number: int, of_ids: int
@@ -108,9 +88,11 @@ class Worker:
         # Numbers in ids of live processes, and, before the first look, of any: what they leave is taken back.
         self._alive = set(range(WORKERS)) - {of_ids}
         self.content = ContentStore(config)
+        self.usage = UsageClient(authd.socket_path(config))
         self.runner = Runner(
             config=config, directory=self.directory, ids=self.ids, clock=self.clock, content=self.content,
             resolver=Resolver.of(config), executor=self.executor, name=f"{node}-{of_ids}", node=node,
+            usage=self.usage,
         )
         self.intake = Intake(
             config, self.ids, self.clock, self.content, on_queued=self.runner.wake, deliverer=self.runner
@@ -118,6 +100,7 @@ class Worker:
         self.services = Services(
             config=config, directory=self.directory, auth=authd.AuthClient(authd.socket_path(config)),
             intake=self.intake, ids=self.ids, clock=self.clock, tls=context, content=self.content,
+            usage=self.usage,
         )
 
     async def serve(self, sockets: Sockets, gate: Gate | None = None) -> None:
@@ -134,6 +117,7 @@ class Worker:
             background = [
                 group.create_task(self.directory.follow()),
                 group.create_task(self.runner.run()),
+                group.create_task(self.usage.run()),
                 group.create_task(self.every(HOUSEKEEPING_S, self.keep_house)),
             ]
             recovering = [group.create_task(self.recover())]
@@ -156,6 +140,7 @@ class Worker:
             for task in (*background, *recovering, *connections):
                 task.cancel()
         await loop.run_in_executor(None, self.intake.stop)
+        await self.usage.flush()
         self.executor.shutdown(wait=False, cancel_futures=True)
 
     async def finish(self, connections: Sequence[asyncio.Task[None]], stopping: asyncio.Event) -> None:

@@ -159,6 +159,13 @@ def _store(text: str) -> Store:
     return Store("maildir" if ways[0] == "maildir" else "lmtp", where)
 
 
+def _full_mailbox(text: str) -> bool:
+    word = text.strip().lower()
+    if word not in ("defer", "refuse"):
+        raise ValueError("write defer or refuse")
+    return word == "refuse"
+
+
 def _text(text: str) -> str:
     return text.strip()
 
@@ -292,6 +299,12 @@ SETTINGS: Mapping[str, Setting] = {
         "Seconds for which a mailserver that another has taken over from waits for its sessions. Then idle ones are"
         " ended with 421, and those at a message after it.",
     ),
+    "full_refused": Setting(
+        "POSTHOUSE_FULL_MAILBOX", "defer", _full_mailbox,
+        "What is said at RCPT of a mailbox without room. defer: 452 4.2.2, the sender's server tries again for days."
+        " refuse: 552 5.2.2, the sender is told at once.",
+        example="defer",
+    ),
     "node": Setting(
         "POSTHOUSE_NODE", "", _text,
         "This machine's name among several that share one database. Empty: the host name.",
@@ -333,6 +346,7 @@ class Environment:
     grace_days: int
     store: Store
     finish_s: int
+    full_refused: bool
     node: str
     debug: bool
 

@@ -13,12 +13,12 @@ MAILSERVER_FLOORS = [
     {
         "envelope", "config", "clock", "log", "reader", "trace", "dsn", "resolver", "tls", "connection", "commands",
         "recent", "dict_protocol", "lua_protocol", "hashing", "lines", "gate", "handover", "kernel",
-        "listeners", "systemd", "vacation",
+        "listeners", "systemd", "vacation", "numbers", "quota_warning",
     },
     {"directory", "spool", "content", "transports", "lanes"},
     {
         "intake", "session", "runner", "authd", "authenticator", "lockout", "login_events", "panel_sign_ins",
-        "rehash", "disposition",
+        "rehash", "disposition", "usage", "counting", "warnings", "room",
     },
     {"worker"},
     {"__main__"},

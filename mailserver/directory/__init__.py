@@ -10,20 +10,32 @@ import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
 
 from mailserver import log
 from mailserver.clock import Clock
-from mailserver.directory import rows
+from mailserver.directory import rows, usage
 from mailserver.directory.cache import Cache
 from mailserver.directory.rows import Candidates, DirectoryUnavailable, Found, LoginFact, Use
+from mailserver.directory.usage import Crossing, Recorded, Uncounted, UsageChange, UsageFact
 from panel.rules import policy
 from panel.rules.addresses import Address, BadAddress, parse_address
 from panel.rules.facts import HostedDomain, LocalMailbox, Login, Resolution, Route, Verdict
 
-__all__ = ["Candidates", "Directory", "DirectoryUnavailable", "LoginFact", "Use"]
+__all__ = [
+    "Candidates",
+    "Crossing",
+    "Directory",
+    "DirectoryUnavailable",
+    "LoginFact",
+    "Recorded",
+    "Uncounted",
+    "UsageChange",
+    "UsageFact",
+    "Use",
+]
 
 POLL_S = 0.25
 FRESH_S = 30.0  # how long kept answers serve while the changes can't be followed
@@ -173,6 +185,24 @@ class Directory:
         """The networks from which a mailbox logged in within KNOWN_DAYS, as rules/lockout counts them."""
         since = self._clock.now() - timedelta(days=KNOWN_DAYS)
         return await self._bounded(self._on_thread(rows.known_networks, mailbox_id, since))
+
+    # What mailboxes hold: never kept here (mailserver/usage.py does)
+
+    async def usage(self, mailbox_ids: Sequence[int]) -> dict[int, UsageFact]:
+        """What these mailboxes hold, as the database knows it. Raises DirectoryUnavailable."""
+        return await self._bounded(self._on_thread(usage.read, mailbox_ids))
+
+    async def record_usage(self, changes: Sequence[UsageChange]) -> Recorded:
+        """Write what changed, in one transaction. Raises DirectoryUnavailable; it may have been written then."""
+        return await self._bounded(self._on_thread(usage.record, changes, self._clock.now()))
+
+    async def uncounted(self, before: datetime, limit: int) -> list[Uncounted]:
+        """The mailboxes to count next. Raises DirectoryUnavailable."""
+        return await self._bounded(self._on_thread(usage.next_uncounted, before, limit))
+
+    async def was_counted(self, mailbox_id: int, since: datetime) -> bool:
+        """Whether a mailbox has been counted since then. Raises DirectoryUnavailable."""
+        return await self._bounded(self._on_thread(usage.was_counted, mailbox_id, since))
 
     # Following
 

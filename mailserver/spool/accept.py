@@ -51,13 +51,15 @@ def recipients_of(incoming: Incoming, next_id: Callable[[], int], *, staged: boo
     """The message's Recipient rows: once for each resolved address and tenant, the first original wins.
 
     What a sender wrote twice is delivered once; but two tenants whose addresses lead to one
-    place each see their own. `staged`: copies for our Maildirs are, so they are written as delivered.
+    place each see their own. `staged`: copies for our Maildirs are, so they are written as delivered,
+    unless their mailbox is full.
     """
     rows: dict[tuple[object, int | None], NewRecipient] = {}
     for recipient in incoming.recipients:
         for delivery in recipient.deliveries:
-            local = delivery.mailbox is not None
-            ours = delivery.mailbox is not None and delivery.mailbox.store != LMTP
+            box = delivery.mailbox
+            local = box is not None
+            ours = box is not None and box.store != LMTP
             # Elsewhere upper and lower case may be two people (RFC 5321 §2.4).
             once = (delivery.resolved.canonical if local else delivery.resolved, recipient.tenant_id)
             if once in rows:
@@ -69,7 +71,7 @@ def recipients_of(incoming: Incoming, next_id: Callable[[], int], *, staged: boo
                 tenant_id=_causing(incoming, recipient.tenant_id),
                 recipient_tenant_id=recipient.tenant_id,
                 next_hop=LOCAL if ours else LMTP if local else delivery.resolved.domain,
-                local=ours and staged,
+                local=box is not None and ours and staged and box.mailbox_id not in incoming.full,
                 notify=recipient.notify,
                 orcpt=recipient.orcpt,
             )

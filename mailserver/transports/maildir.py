@@ -204,6 +204,11 @@ def was_delivered_to(block: bytes, resolved: Address) -> bool:
     return False
 
 
+def head_of(reverse_path: str, resolved: str) -> bytes:
+    """What stands above a message in its copy for one mailbox (RFC 5321 §4.4)."""
+    return f"Return-Path: <{reverse_path}>\r\nDelivered-To: {resolved}\r\n".encode()
+
+
 def file_name(config: Config, recipient_id: int, at: datetime, size: int) -> str:
     """The name of a copy, in staging/ and in the Maildir."""
     return f"{int(at.timestamp())}.R{ids.to_text(recipient_id)}.{config.hostname},S={size},W={size}"
@@ -238,7 +243,7 @@ def _written(config: Config, letter: Letter, apart: bool) -> list[_File] | OSErr
         for number, copy in enumerate(letter.copies):
             if number % OPEN_MOST == 0:
                 _sync_files(files)
-            head = f"Return-Path: <{letter.reverse_path}>\r\nDelivered-To: {copy.resolved}\r\n".encode()
+            head = head_of(letter.reverse_path, copy.resolved)
             size = len(head) + len(letter.prefix) + letter.body.size
             name = file_name(config, copy.recipient_id, letter.received_at, size) + (_JUNK if copy.junk else "")
             path = config.staging / (f"{_APART}{secrets.token_hex(8)}.{name}" if apart else name)

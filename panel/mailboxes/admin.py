@@ -24,6 +24,7 @@ from panel.mailboxes import services
 from panel.mailboxes.form_fields import LinesField
 from panel.mailboxes.models import Alias, Credential, LoginEvent, Mailbox
 from panel.mailboxes.rules_admin import RulesPage
+from panel.mailboxes.storage import Storage
 from panel.tenants.admin import OptionalReasonForm, PasswordForm, SuspendableAdmin
 from panel.tenants.models import Tenant
 from panel.tenants.scoped_admin import ReasonForm, ScopedAdmin, SizeField, badge, by, mono, state_of
@@ -75,7 +76,7 @@ class MailboxForm(HeldForm):
 
 
 class KnownMailboxForm(forms.ModelForm):
-    quota_bytes = SizeField()
+    quota_bytes = SizeField(label="Storage allowed")
 
 
 @admin.register(Mailbox)
@@ -84,15 +85,15 @@ class MailboxAdmin(HeldAdmin, SuspendableAdmin, RulesPage):
     falls = "its mail and its passwords are removed, what it has in the queue bounces, and the address is free again"
     form = KnownMailboxForm
     empty_words = "A mailbox is an address with a person, a place for mail and a password. Its domain comes first."
-    list_display = ["shown_address", "name", "state", "shown_tenant"]
+    list_display = ["shown_address", "name", "state", "storage", "shown_tenant"]
     list_filter = ["status", ("address__tenant", AutocompleteSelectFilter)]
     search_fields = ["address__local_part", "address__domain__name", "name"]
-    list_select_related = ["address__domain", "address__tenant"]
+    list_select_related = ["address__domain", "address__tenant", "usage"]
     ordering = ["address__domain__name", "address__local_part"]
     actions_detail = ["rules", "add_app_password", "set_password", "suspend", "resume", "close", "restore"]
     readonly_fields = [
         "shown_address", "shown_tenant", "state", "status_reason", "grace_ends_at", "shown_credentials", "reached_by",
-        "shown_rules", "last_sign_ins", "folder", "created_at",
+        "shown_rules", "last_sign_ins", "folder", "created_at", "whole_storage",
     ]
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
@@ -105,7 +106,9 @@ class MailboxAdmin(HeldAdmin, SuspendableAdmin, RulesPage):
         if obj is None:
             return [(None, {"fields": ["full_address", "tenant", "name", "password", "quota_bytes"]})]
         return [
-            (None, {"fields": ["shown_address", "shown_tenant", *self.told_state(obj), "name", "quota_bytes"]}),
+            (None, {"fields": [
+                "shown_address", "shown_tenant", *self.told_state(obj), "whole_storage", "name", "quota_bytes",
+            ]}),
             ("Who gets in, and what leads here", {"fields": ["shown_credentials", "reached_by"]}),
             ("Rules", {"fields": ["shown_rules"]}),
             ("Last sign-ins", {"fields": ["last_sign_ins"]}),
@@ -123,6 +126,14 @@ class MailboxAdmin(HeldAdmin, SuspendableAdmin, RulesPage):
     @display(description="State", ordering="status")
     def state(self, mailbox: Mailbox) -> str:
         return state_of(mailbox)
+
+    @display(description="Storage used")
+    def storage(self, mailbox: Mailbox) -> str:
+        return Storage.of(mailbox).bar()
+
+    @display(description="Storage used")
+    def whole_storage(self, mailbox: Mailbox) -> str:
+        return Storage.of(mailbox).whole()
 
     @display(description="Passwords")
     def shown_credentials(self, mailbox: Mailbox) -> str:

@@ -74,6 +74,33 @@ class Mailbox(models.Model):
         return str(self.address)
 
 
+class MailboxUsage(models.Model):
+    """What a mailbox holds, as far as it is known. Written behind, in batches, by authd.
+
+    Apart from Mailbox: mail that comes and goes is no change of the directory. Without a row
+    nothing is known yet.
+    """
+
+    to_tenant = "mailbox__address__tenant"
+
+    mailbox = models.OneToOneField(Mailbox, on_delete=models.CASCADE, primary_key=True, related_name="usage")
+    used_bytes = models.BigIntegerField(default=0)
+    messages = models.BigIntegerField(default=0)
+    known_at = models.DateTimeField(null=True)  # when the numbers last changed
+    counted_at = models.DateTimeField(null=True, db_index=True)  # when its files were last counted
+    warned_percent = models.PositiveSmallIntegerField(default=0)  # the threshold that its owner was told of
+
+    objects = ScopedQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["pk"]
+        verbose_name = "storage used"
+        verbose_name_plural = "storage used"
+
+    def __str__(self):
+        return f"{self.used_bytes} bytes"
+
+
 class Alias(models.Model):
     """An address that leads to others, here or elsewhere."""
 

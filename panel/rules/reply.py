@@ -112,6 +112,9 @@ TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "too many recipients, send the rest in
 ALONE_PLEASE = Reply(452, "4.5.3", "send to {address} in a message of its own")
 SENDER_BLOCKED = Reply(550, "5.7.1", "{address} takes no mail from this sender")
 ALIAS_LOOPS = Reply(550, "5.4.6", "{address} leads back to itself")
+MAILBOX_FULL = Reply(452, "4.2.2", "the mailbox {address} is full, try again later")
+MAILBOX_FULL_REFUSED = Reply(552, "5.2.2", "the mailbox {address} is full")
+TOO_LARGE_FOR_MAILBOX = Reply(552, "5.2.3", "the message is larger than all that the mailbox {address} may hold")
 RECIPIENT_UNAVAILABLE = Reply(450, "4.2.1", "{address} can't take more mail just now, try again later")
 
 # DATA

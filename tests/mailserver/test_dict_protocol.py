@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailserver import dict_protocol
-from mailserver.dict_protocol import BadLine, PasswordLookup, UserLookup
-from tests.support.dovecot_dict import passdb, userdb
+from mailserver.dict_protocol import BadLine, PasswordLookup, UsageTold, UsageTransactions, UserLookup
+from tests.support.dovecot_dict import HELLO, QUOTA_HELLO, passdb, told, userdb
 
 KEY = bytes(range(32))
 # What a client can send: UTF-8, and bytes that are none, as lone surrogates.
@@ -71,3 +71,60 @@ def test_an_answer_is_one_line_of_json(facts: dict[str, str]):
 
 def test_a_failure_is_one_line():
     assert dict_protocol.failed("no\ndatabase\t\x01") == b"Fno\x01ndatabase\x01t\x011\n"
+
+
+# What a mailbox holds
+
+
+def take(lines: bytes) -> list[tuple[bytes, UsageTold | None]]:
+    connection = UsageTransactions()
+    return [found for line in lines.splitlines() if (found := connection.take(line)) != (b"", None)]
+
+
+def test_the_dict_is_named_by_the_hello():
+    assert dict_protocol.dict_name(QUOTA_HELLO.removesuffix(b"\n")) == dict_protocol.QUOTA
+    assert dict_protocol.dict_name(HELLO.removesuffix(b"\n")) == "auth"
+    with pytest.raises(BadLine):
+        dict_protocol.dict_name(b"H3\t2\t0")
+
+
+@given(texts.filter(lambda text: "\n" not in text), st.integers(0, 10**17), st.integers(0, 10**9))
+def test_every_use_that_is_told_is_understood(login: str, used_bytes: int, messages: int):
+    lines = told(login, used_bytes, messages, number=7)
+    connection = UsageTransactions()
+    answers = [connection.take(line) for line in lines.removesuffix(b"\n").split(b"\n")]
+    assert answers == [(b"", None)] * 3 + [(b"O7\n", UsageTold(login, used_bytes, messages))]
+
+
+def test_only_what_is_committed_whole_counts():
+    begun = b"B1\tx\nS1\tpriv/quota/storage\t5\n"
+    assert take(begun + b"C1\n") == [(b"O1\n", None)]
+    assert take(begun + b"S1\tpriv/quota/messages\t1\nR1\n") == []
+    assert take(begun + b"T1\t5\t0\nS1\tpriv/other\tx\nS1\tpriv/quota/messages\t-1\nC1\n") == [
+        (b"O1\n", UsageTold("x", 5, 0))
+    ]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        b"C1", b"B1", b"Bx\ty", b"B\ty", b"B1\tx\nB1\tx", b"B1\tx\nD1", b"B1\tx\nS1\tpriv/quota/storage",
+        b"B1\tx\nS1\tpriv/quota/storage\tmany", b"B1\tx\nS1\tpriv/quota/storage\t" + b"9" * 30, b"S1\ta\t1",
+        b"Lshared/userdb/x\tx", b"B1\tx\x01", b"B1\t" + b"x" * dict_protocol.LINE_BYTES,
+        b"\n".join(b"B%d\tx" % number for number in range(dict_protocol.MOST_OPEN + 1)),
+    ],
+)
+def test_what_quota_clone_does_not_send_is_refused(lines: bytes):
+    with pytest.raises(BadLine):
+        take(lines)
+
+
+@given(st.lists(st.binary(max_size=40) | st.sampled_from([b"B1\tx", b"S1\tpriv/quota/storage\t5", b"C1", b"R1"])))
+def test_any_lines_are_taken_or_bad(lines: list[bytes]):
+    connection = UsageTransactions()
+    try:
+        for line in lines:
+            connection.take(line)
+    except BadLine:
+        pass
+    assert len(connection._open) <= dict_protocol.MOST_OPEN

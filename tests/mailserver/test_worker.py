@@ -16,7 +16,8 @@ from mailserver.clock import Clock
 from mailserver.envelope import Listener
 from mailserver.gate import Gate
 from mailserver.listeners import bound
-from mailserver.worker import Worker, number_for_ids
+from mailserver.numbers import number_for_ids
+from mailserver.worker import Worker
 from panel.environment import Listen
 from tests.support import letters
 

@@ -20,6 +20,7 @@ from mailserver.authenticator import Authenticator
 from mailserver.config import Config
 from mailserver.directory import Directory
 from panel import environment
+from panel.database.ids import IdMaker
 from panel.mailboxes.models import Mailbox
 from panel.tenants.models import Plan
 from tests.support import world
@@ -72,11 +73,12 @@ class House:
 
 
 @contextlib.asynccontextmanager
-async def running(config: Config) -> AsyncIterator[House]:
+async def running(config: Config, *, warns: bool = False) -> AsyncIterator[House]:
+    """authd listening; `warns`: of filling mailboxes."""
     executor = ThreadPoolExecutor(THREADS)
     house = House(config, Directory("+", "", config.hostname, executor), [])
     ready = asyncio.Event()
-    serving = asyncio.create_task(authd.serve(config, house.directory, ready.set))
+    serving = asyncio.create_task(authd.serve(config, house.directory, ready.set, IdMaker(1, 63) if warns else None))
     try:
         await asyncio.wait({asyncio.create_task(ready.wait()), serving}, return_when=asyncio.FIRST_COMPLETED)
         if serving.done():

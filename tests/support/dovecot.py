@@ -52,13 +52,18 @@ class Dovecot:
     def lmtp_socket(self) -> Path:
         return dovecot.lmtp_socket(environment.read(self.installation.environment))
 
-    def start(self) -> None:
-        """Write its configuration, start it and wait for its greeting."""
+    def write(self) -> Path:
+        """Write its configuration."""
         configuration = Path(self.installation.run(
             "from django.conf import settings\nfrom panel.operations import dovecot\n"
             "answer = dovecot.write(settings.ENVIRONMENT, dovecot.owners())"
         ))
         self.folder = configuration.parent
+        return configuration
+
+    def start(self) -> None:
+        """Write its configuration, start it and wait for its greeting."""
+        configuration = self.write()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [PROGRAM, "-F", "-c", configuration], stdout=log, stderr=log, stdin=subprocess.DEVNULL,

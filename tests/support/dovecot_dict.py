@@ -29,3 +29,15 @@ def passdb(login: str, password: str, key: bytes, *, protocol: str = "imap", ip:
 
 def userdb(login: str) -> bytes:
     return b"L" + escaped(f"shared/userdb/{login}") + b"\t" + escaped(login)
+
+
+QUOTA_HELLO = b"H3\t2\t0\t\tquota\n"
+
+
+def told(login: str, used_bytes: int, messages: int, number: int = 1) -> bytes:
+    """What quota_clone sends when a mailbox has changed."""
+    lines = [
+        b"B%d\t%s" % (number, escaped(login)), b"S%d\tpriv/quota/storage\t%d" % (number, used_bytes),
+        b"S%d\tpriv/quota/messages\t%d" % (number, messages), b"C%d" % number,
+    ]
+    return b"\n".join(lines) + b"\n"

@@ -11,7 +11,7 @@ import hashlib
 import os
 import ssl
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +28,7 @@ from panel.database import ids
 from panel.rules import reply
 from panel.rules.addresses import Address, parse_address
 from panel.rules.facts import Delivery, LocalMailbox, Login, Proof, Resolution, SenderRights, Verdict
+from panel.rules.quota import Fit, Wanted, fit
 from panel.rules.reply import Reply
 from panel.rules.status import Status
 from tests.support.dialogue import Wire, run
@@ -59,6 +60,8 @@ class StandInDirectory:
         self.gone = False
         self.broken = False
         self.asked: list[Address] = []
+        self.quotas: dict[int, int] = {}
+        self.aliases: dict[str, tuple[int, ...]] = {}
 
     async def login(self, credential_id: int, fingerprint: str = "") -> Login | None:
         self._check()
@@ -71,12 +74,18 @@ class StandInDirectory:
             return Resolution(address, Verdict.ELSEWHERE)
         for number, login in self.logins.items():
             if login.address == address.canonical.without_subaddress("+") and login.status.may_receive:
-                mailbox = LocalMailbox(number, f"opaque{number}", 7, login.address, None)
-                return Resolution(address, Verdict.HERE, 7, (Delivery(login.address, mailbox),))
+                return Resolution(address, Verdict.HERE, 7, (self._delivery(number),))
+        if address.local_part in self.aliases:
+            targets = tuple(map(self._delivery, self.aliases[address.local_part]))
+            return Resolution(address, Verdict.HERE, 7, targets)
         if address.local_part == "postmaster":
             mailbox = LocalMailbox(2, "opaque2", 7, self.logins[2].address, None)
             return Resolution(address, Verdict.HERE, 7, (Delivery(mailbox.address, mailbox),))
         return Resolution(address, Verdict.UNKNOWN, 7)
+
+    def _delivery(self, number: int) -> Delivery:
+        address = self.logins[number].address
+        return Delivery(address, LocalMailbox(number, f"opaque{number}", 7, address, self.quotas.get(number)))
 
     def change(self, text: str, status: Status) -> None:
         """Suspend or resume, as a click in the panel does."""
@@ -133,6 +142,29 @@ class StandInIntake:
         return self.answer or reply.QUEUED.about(queue_id=ids.to_text(incoming.id))
 
 
+class StandInUsage:
+    """Everything fits but where a test says otherwise, by mailbox."""
+
+    def __init__(self) -> None:
+        self.used: dict[int, int] = {}
+        self.asked: list[Wanted] = []
+
+    async def fits(self, wanted: Sequence[Wanted]) -> dict[int, Fit]:
+        self.asked += wanted
+        return {each.mailbox_id: fit(self.used.get(each.mailbox_id, 0), each.size, each.quota_bytes)
+                for each in wanted}
+
+    async def take(self, wanted: Sequence[Wanted]) -> dict[int, Fit]:
+        found = await self.fits(wanted)
+        for each in wanted:
+            if found[each.mailbox_id] is Fit.FITS:
+                self.add(each.mailbox_id, each.size)
+        return found
+
+    def add(self, mailbox_id: int, used_bytes: int, messages: int = 1) -> None:
+        self.used[mailbox_id] = self.used.get(mailbox_id, 0) + used_bytes
+
+
 class Spill:
     """A body in a file, as the content store's."""
 
@@ -175,6 +207,7 @@ class House:
     auth: StandInAuth
     intake: StandInIntake
     content: StandInContent
+    usage: StandInUsage
     client_tls: ssl.SSLContext
     ports: dict[Listener, int] = field(default_factory=dict)
 
@@ -261,12 +294,12 @@ async def house(folder: Path, **settings: object) -> AsyncIterator[House]:
     config = dataclasses.replace(OPEN, data=folder, **settings)
     context = tls.server_context(*certificate(folder))
     directory, auth, intake = StandInDirectory(), StandInAuth(), StandInIntake()
-    content = StandInContent(folder / "spool")
+    content, usage = StandInContent(folder / "spool"), StandInUsage()
     services = Services(
         config=config, directory=directory, auth=auth, intake=intake, ids=ids.IdMaker(1, 1), clock=Clock(),
-        tls=context, content=content,
+        tls=context, content=content, usage=usage,
     )
-    made = House(services, directory, auth, intake, content, trusting())
+    made = House(services, directory, auth, intake, content, usage, trusting())
     loop = asyncio.get_running_loop()
     servers = []
     for kind in Listener:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 
-async def until(condition: Callable[[], bool | Awaitable[bool]], within_s: float = 5.0) -> float:
+async def until(condition: Callable[[], bool | Awaitable[bool]], within_s: float = 20.0) -> float:
     """Wait until it holds; the seconds that it took. Fails after `within_s`."""
     began_s = time.monotonic()
     while True:

@@ -12,6 +12,7 @@ from panel import system_users
 from panel.environment import DOVECOT_SOCKET, SOCKET_PATH_BYTES, Environment
 
 LMTP_SOCKET = "posthouse-lmtp"
+QUOTA_DICT = "quota"  # mailserver/dict_protocol.py knows it by this name
 JUNK_SCRIPT = "junk.sieve"  # rules/filtering.sieve_for_junk, run before people's own scripts
 SPECIAL_FOLDERS = ("Drafts", "Sent", "Junk", "Trash", "Archive")  # RFC 6154, made with each mailbox
 LONGEST_SOCKET = "run/token-login/imap-urlauth"

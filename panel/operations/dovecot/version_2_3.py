@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from panel.environment import DOVECOT_SOCKET, Environment, Listen, dovecot_key, secret_key
-from panel.operations.dovecot.place import JUNK_SCRIPT, LMTP_SOCKET, SPECIAL_FOLDERS, Owners, quoted
+from panel.operations.dovecot.place import JUNK_SCRIPT, LMTP_SOCKET, QUOTA_DICT, SPECIAL_FOLDERS, Owners, quoted
 
 VERSION = "2.3"
 AUTHD_PART = "authd.conf.ext"
@@ -25,7 +25,7 @@ def configuration(environment: Environment, owners: Owners, place: Path) -> str:
             _listeners(environment, owners),
             _logins(owners, place),
             _mail(environment),
-            _quota(),
+            _quota(environment, owners),
             _sieve(place),
         )
     )
@@ -199,19 +199,32 @@ namespace inbox {{
 """
 
 
-def _quota() -> str:
-    return """# --- quota ----------------------------------------------------------------------------------
-mail_plugins = $mail_plugins quota
-protocol imap {
+def _quota(environment: Environment, owners: Owners) -> str:
+    told = Path(f"proxy:{environment.data / DOVECOT_SOCKET}:{QUOTA_DICT}")
+    return f"""# --- quota ----------------------------------------------------------------------------------
+mail_plugins = $mail_plugins quota quota_clone
+protocol imap {{
   mail_plugins = $mail_plugins imap_quota
-}
+}}
 # A full mailbox is 452 at LMTP: the queue tries again.
 quota_full_tempfail = yes
-plugin {
+plugin {{
   # Counts what others than Dovecot delivered as well.
   quota = count:User quota
   quota_vsizes = yes
-}
+  # Whenever a mailbox changes here, authd is told what it holds.
+  quota_clone_dict = proxy::{QUOTA_DICT}
+}}
+# Mail processes ask this dict process, and only it connects to authd.
+dict {{
+  {QUOTA_DICT} = {quoted(told)}
+}}
+service dict {{
+  unix_listener dict {{
+    mode = 0600
+    user = {owners.mail}
+  }}
+}}
 """
 
 

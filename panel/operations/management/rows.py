@@ -6,6 +6,7 @@ A table shows some of the keys. Sizes are in bytes, times in UTC, None is "no bo
 from panel.domains.models import Domain, DomainAlias
 from panel.mailboxes.models import Alias, Credential, Mailbox
 from panel.mailboxes.services import SCOPES
+from panel.mailboxes.storage import Storage
 from panel.operations.management.base import Row
 from panel.rules.addresses import display_domain
 from panel.rules.status import Status
@@ -56,9 +57,14 @@ def of_domain_alias(alias: DomainAlias) -> Row:
 
 
 def of_mailbox(mailbox: Mailbox) -> Row:
+    """`used_bytes` and `messages` are None until something is known of them; `percent` also without a quota."""
+    storage = Storage.of(mailbox)
     return {
         "address": str(mailbox), "name": mailbox.name, "tenant": str(mailbox.address.tenant),
-        "quota_bytes": mailbox.quota_bytes, "folder": mailbox.opaque_id, **_state(mailbox),
+        "quota_bytes": mailbox.quota_bytes, "used_bytes": storage.used_bytes, "percent": storage.percent,
+        "messages": storage.messages, "known_at": storage.known_at,
+        "counted_at": storage.usage.counted_at if storage.usage else None,
+        "folder": mailbox.opaque_id, **_state(mailbox),
     }
 
 

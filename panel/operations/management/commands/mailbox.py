@@ -53,7 +53,8 @@ class Command(stops.Command):
         listing = acts.add_list(self.list, help="Show mailboxes.", examples="mailbox list --domain acme.example")
         listing.add_argument("--tenant", metavar="TENANT", help="only this tenant's")
         listing.add_argument("--domain", metavar="DOMAIN", help="only in this domain")
-        show = acts.add("show", self.show, help="Show a mailbox.", examples="mailbox show ann@acme.example")
+        show = acts.add("show", self.show, help="Show a mailbox, with what it holds and may hold.",
+            examples="mailbox show ann@acme.example",)
         show.add_argument("address", metavar="ADDRESS")
         change = acts.add(
             "set", self.set, help="Give a mailbox another name or quota.",
@@ -146,7 +147,7 @@ class Command(stops.Command):
         self.show_password(str(mailbox), password, made)
 
     def list(self, *, tenant: str | None, domain: str | None) -> None:
-        mailboxes = Mailbox.objects.select_related("address__domain", "address__tenant").order_by(
+        mailboxes = Mailbox.objects.select_related("address__domain", "address__tenant", "usage").order_by(
             "address__domain__name", "address__local_part"
         )
         if tenant is not None:
@@ -154,7 +155,8 @@ class Command(stops.Command):
         if domain is not None:
             mailboxes = mailboxes.filter(address__domain=base.find_domain(domain))
         self.rows(
-            map(rows.of_mailbox, mailboxes), ("address", "name", "tenant", "status", "folder", "reason"),
+            map(rows.of_mailbox, mailboxes),
+            ("address", "name", "tenant", "status", "used_bytes", "quota_bytes", "folder", "reason"),
             empty="There is no such mailbox: `manage.py mailbox create ADDRESS` makes one.",
         )
 
