@@ -123,7 +123,7 @@ def test_from_tenant_to_suspension(page, posthouse):
             return False
         return True
 
-    until(sends, within_s=5, what="the new mailbox")
+    until(sends, within_s=30, what="the new mailbox")
     posthouse.inbox("office@demo.test").wait()
 
     page.goto("/admin/sending/message/")
@@ -148,7 +148,7 @@ def test_from_tenant_to_suspension(page, posthouse):
             client.rset()
             return code == 550 and b"suspended" in text
 
-        until(refused, within_s=5, what="the refusal")
+        until(refused, within_s=30, what="the refusal")
         print(f"refused {time.monotonic() - suspended_at:.2f} s after the page came back")
     assert "found in a leak" in page.inner_text("#content")
     picture(page, "suspended")

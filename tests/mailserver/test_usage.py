@@ -237,7 +237,7 @@ async def test_ample_room_is_asked_for_once(demo, house, client, monkeypatch):
 
 
 async def test_mail_is_taken_while_authd_is_away_and_told_later(demo, config):
-    client = UsageClient(authd.socket_path(config), deadline_s=0.5)
+    client = UsageClient(authd.socket_path(config))
     assert await client.take([Wanted(demo.pk, 10, 700)]) == {demo.pk: Fit.FITS}
     await client.flush()
     async with running(config):

@@ -25,7 +25,7 @@ SAID = {
             "protocols = imap pop3 sieve lmtp", "ssl = required", "disable_plaintext_auth = yes",
             "ssl_cert = </var/lib/posthouse/data/tls/cert.pem", "ssl_key = </var/lib/posthouse/data/tls/key.pem",
             "auth_mechanisms = plain login", "auth_username_chars =", "auth_worker_max_count = 120",
-            "mail_location = maildir:~/Maildir", "mail_plugins = $mail_plugins quota", "quota_full_tempfail = yes",
+            "mail_location = maildir:~/Maildir", "mail_plugins = $mail_plugins quota quota_clone", "quota_full_tempfail = yes",
             "mail_uid = mail", "first_valid_uid = 8", "last_valid_uid = 8",
         ],
         ("service imap-login", "inet_listener imap"): ["port = 0"],

@@ -78,7 +78,9 @@ async def running(config: Config, *, warns: bool = False) -> AsyncIterator[House
     executor = ThreadPoolExecutor(THREADS)
     house = House(config, Directory("+", "", config.hostname, executor), [])
     ready = asyncio.Event()
-    serving = asyncio.create_task(authd.serve(config, house.directory, ready.set, IdMaker(1, 63) if warns else None))
+    serving = asyncio.create_task(authd.serve(
+        config, house.directory, ready.set, ids=IdMaker(1, 63) if warns else None
+    ))
     try:
         await asyncio.wait({asyncio.create_task(ready.wait()), serving}, return_when=asyncio.FIRST_COMPLETED)
         if serving.done():

@@ -1,12 +1,10 @@
 """A mailbox's rules on the command line."""
 
 import sys
-from argparse import ArgumentParser
 from dataclasses import asdict
 from datetime import date
 from typing import Any
 
-from django.core.management.base import CommandError
 from django.utils import timezone
 
 from panel.mailboxes.rule_services import PARTS, change_rules, clear_rules, rules_of
@@ -29,8 +27,8 @@ class Command(base.Command):
     """
 
     def add_acts(self, acts: base.Acts) -> None:
-        show = acts.add("show", self.show, help="Show the rules of a mailbox.")
-        _address_and_json(show)
+        show = acts.add("show", self.show, help="Show the rules of a mailbox.", examples="rule show ann@acme.example")
+        show.add_argument("address", metavar="ADDRESS")
         change = acts.add(
             "set", self.set, help="Change what is given of a mailbox's rules, and leave the rest as it is.",
             examples="""
@@ -39,7 +37,7 @@ class Command(base.Command):
                 rule set ann@acme.example --forward-to bob@acme.example --forward-to ann@elsewhere.example --keep yes
             """,
         )
-        _address_and_json(change)
+        change.add_argument("address", metavar="ADDRESS")
         vacation = change.add_argument_group("vacation", "Each sender is answered once in so many days; lists never.")
         vacation.add_argument("--vacation", choices=("on", "off"), help="answer, or no more")
         vacation.add_argument("--from", dest="first", metavar="DAY", help='first day, such as 2026-08-01; "" for none')
@@ -59,15 +57,21 @@ class Command(base.Command):
             "--block", action="append", default=[], metavar="SENDER", help="an address, or a domain with all below it"
         )
         junk.add_argument("--unblock", action="append", default=[], metavar="SENDER", help="take it off the list")
-        clear = acts.add("clear", self.clear, help="Take rules away; all of them unless some are named.")
-        _address_and_json(clear)
+        clear = acts.add(
+            "clear", self.clear, help="Take rules away; all of them unless some are named.",
+            examples="""
+                rule clear ann@acme.example vacation
+                rule clear ann@acme.example
+            """,
+        )
+        clear.add_argument("address", metavar="ADDRESS")
         clear.add_argument("parts", nargs="*", metavar="RULE", help=f"one of {', '.join(PARTS)}")
 
-    def show(self, *, address: str, as_json: bool) -> None:
-        self._show(address, as_json)
+    def show(self, *, address: str) -> None:
+        self._show(address)
 
     def set(
-        self, *, address: str, as_json: bool, vacation: str | None, first: str | None, last: str | None,
+        self, *, address: str, vacation: str | None, first: str | None, last: str | None,
         subject: str | None, text: str | None, text_stdin: bool, days: int | None, forward_to: list[str] | None,
         keep: str | None, junk: str | None, block: list[str], unblock: list[str],
     ) -> None:
@@ -82,18 +86,18 @@ class Command(base.Command):
             if day is not None:
                 values[name] = _day(day)
         if not values and not block and not unblock:
-            raise CommandError("Nothing is to be changed: `rule set --help` shows what can be.")
+            raise base.Usage("Nothing is to be changed: `rule set --help` shows what can be.")
         change_rules(find_mailbox(address), **values, block=block, unblock=unblock, actor=None)
-        self._show(address, as_json)
+        self._show(address)
 
-    def clear(self, *, address: str, as_json: bool, parts: list[str]) -> None:
+    def clear(self, *, address: str, parts: list[str]) -> None:
         clear_rules(find_mailbox(address), parts or tuple(PARTS), actor=None)
-        self._show(address, as_json)
+        self._show(address)
 
-    def _show(self, address: str, as_json: bool) -> None:
+    def _show(self, address: str) -> None:
         mailbox = find_mailbox(address)
         rules = rules_of(mailbox)
-        if as_json:
+        if self.as_json:
             days = {name: str(value) for name, value in asdict(rules).items() if isinstance(value, date)}
             self.json({"address": str(mailbox), **asdict(rules), **days})
             return
@@ -108,11 +112,6 @@ class Command(base.Command):
             self.say(f"  Its answer{f' ({rules.vacation_subject})' if rules.vacation_subject else ''}:")
             for line in rules.vacation_text.split("\n"):
                 self.say(f"    {line}")
-
-
-def _address_and_json(parser: ArgumentParser) -> None:
-    parser.add_argument("address", metavar="ADDRESS")
-    parser.add_argument("--json", action="store_true", dest="as_json", help="as JSON")
 
 
 def _day(text: str) -> date | None:
