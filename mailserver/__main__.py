@@ -281,9 +281,10 @@ class Parent:
             child.gate.open()
         self.handed.ports = self.listeners.every()
         write_pid(self.handed.lock)
+        # Before the other one ends, or its end would be the service's.
+        systemd.notify(MAINPID=os.getpid(), READY=1)
         if self.predecessor:
             self.predecessor.tell_taken()
-        systemd.notify(MAINPID=os.getpid(), READY=1)
         self.tell()
         log.started(
             "mailserver", version=VERSION, pid=os.getpid(), node=node, workers=self.config.workers,
