@@ -165,6 +165,7 @@ class Parent:
         self.predecessor: Predecessor | None = None
         self.successor: Successor | None = None
         self.children: list[Child] = []
+        self.serves = False
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT, or until another has taken over. Raises CannotStart while nobody is served."""
@@ -183,11 +184,11 @@ class Parent:
             body = lambda gate, number=number: self.worker_body(context, node, number, gate)  # noqa: E731
             self.children.append(Child(f"worker-{number}", body))
         try:
-            serves = self.start_all()
+            is_ready = self.start_all()
         except BaseException:
             self.end(self.children, KILL_AFTER_S)
             raise
-        if serves:
+        if is_ready:
             self.begin(node)
             if self.watch():
                 self.finish()
@@ -247,7 +248,7 @@ class Parent:
             raise CannotStart(f"the sockets in {self.config.run} can't be made: {error}") from None
 
     def start_all(self) -> bool:
-        """Start every process and wait until each is ready; False: told to stop meanwhile. Raises CannotStart."""
+        """Start every process and wait until each is ready, then listen; False: told to stop. Raises CannotStart."""
         for child in self.children:
             self.start(child)
         deadline = time.monotonic() + START_WITHIN_S
@@ -272,18 +273,20 @@ class Parent:
                     if not child.gate.is_ready():
                         raise CannotStart(f"{child.name} ended at its start; the lines above say why.")
                     waiting.remove(child)
+        self.listeners.listen()
         return True
 
     def begin(self, node: int) -> None:
         """All are ready: serve, and have the other one finish."""
-        self.listeners.listen()
         for child in self.children:
             child.gate.open()
+        self.serves = True
         self.handed.ports = self.listeners.every()
         write_pid(self.handed.lock)
+        # Before the other one ends, or its end would be the service's.
+        systemd.notify(MAINPID=os.getpid(), READY=1)
         if self.predecessor:
             self.predecessor.tell_taken()
-        systemd.notify(MAINPID=os.getpid(), READY=1)
         self.tell()
         log.started(
             "mailserver", version=VERSION, pid=os.getpid(), node=node, workers=self.config.workers,
@@ -434,7 +437,7 @@ class Parent:
         Waits for whom this one has taken over from, too: who is told to stop passes it on.
         """
         assert self.successor
-        log.stopped("accepting", taken_over_by=self.successor.pid)
+        log.stopped("accepting connections", taken_over_by=self.successor.pid)
         self.signal(signal.SIGUSR1)
         self.listeners.close()
         for each in self.handed.doors.values():
@@ -469,17 +472,18 @@ class Parent:
 
     def stop(self) -> None:
         """The sockets first: nobody accepts any more, and who connects now must be refused at
-        once and not wait in a queue for nothing.
+        once and not wait in a queue for nothing. Before it serves, all of that is another one's.
         """
-        systemd.notify(STOPPING=1)
         self.listeners.close()
         if self.successor:
             self.successor.tell_of_stop()
-        elif not self.predecessor or self.handed.ports:
+        elif self.serves or not self.predecessor:
             for name in self.handed.doors:
                 unlink_door(self.config, name)
-        if self.predecessor and self.handed.ports:
-            self.predecessor.tell_to_stop()
+        if self.serves:
+            systemd.notify(STOPPING=1)
+            if self.predecessor:
+                self.predecessor.tell_to_stop()
         self.end_all()
 
     def end_all(self) -> None:
@@ -488,7 +492,7 @@ class Parent:
         within_s = self.config.stop_s + KILL_AFTER_S
         self.end(workers, within_s)
         self.end([authd], KILL_AFTER_S)
-        if self.predecessor and self.handed.ports and readable([self.predecessor], within_s):
+        if self.serves and self.predecessor and readable([self.predecessor], within_s):
             self.forget_predecessor()
 
     def end(self, children: Sequence[Child], within_s: float) -> None:

@@ -208,14 +208,14 @@ def _put(handed: Handed, what: Sequence[str], descriptors: Sequence[int]) -> Non
 
 
 def _send(connection: socket.socket, facts: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
-    socket.send_fds(connection, [json.dumps(facts).encode()], list(descriptors), socket.MSG_NOSIGNAL)
+    socket.send_fds(connection, [json.dumps(facts).encode()], list(descriptors))
 
 
 def _receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
     """One message with its descriptors. Raises ConnectionError at the end, or for what is no message."""
-    text, descriptors, flags, _ = socket.recv_fds(
-        connection, _MESSAGE_BYTES, _MOST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
-    )
+    text, descriptors, flags, _ = socket.recv_fds(connection, _MESSAGE_BYTES, _MOST_DESCRIPTORS)
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, False)
     try:
         facts = json.loads(text)
         if flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC) or len(facts.get("what", ())) != len(descriptors):

@@ -14,7 +14,7 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Protocol
@@ -175,10 +175,12 @@ class Intake:
             part.first_try.cancel()
         return answer
 
-    def sweep(self) -> None:
+    def sweep(self, alive: Collection[int] = ()) -> None:
         """Finish what a crash left: staged files late in publication, and files that belong to nothing.
 
-        Synchronous; for a worker's start, and every minute. Raises SpoolUnavailable, OSError.
+        `alive`: numbers in ids of other processes that live, as those of a mailserver that was
+        taken over from, and publish what they stage. Synchronous; for a worker's start, and
+        every minute. Raises SpoolUnavailable, OSError.
         """
         now_s = time.time()
         late = {}
@@ -186,9 +188,10 @@ class Intake:
             with contextlib.suppress(FileNotFoundError):
                 modified_s = path.stat().st_mtime
                 age_s = now_s - modified_s
-                # What is older than this process may be a dead one's. A living one is not disturbed:
-                # of two that rename a file, one finds it published.
-                if age_s > STAGED_LATE_S or modified_s < self._began_s:
+                # What is older than this process may be a dead one's. A living one that is slow is not
+                # disturbed: of two that rename a file, one finds it published.
+                is_left = modified_s < self._began_s and id_text.worker_of(recipient_id) not in alive
+                if age_s > STAGED_LATE_S or is_left:
                     late[recipient_id] = (path, age_s)
         every = list(late)
         for start in range(0, len(every), 500):

@@ -230,7 +230,7 @@ class Worker:
 
     def sweep(self) -> None:
         self.take_back()
-        self.intake.sweep()
+        self.intake.sweep(frozenset(self._alive))
         now = self.clock.now()
         spool.forget(now)
         spool.try_suspended(now, held_before=now - timedelta(seconds=SUSPENDED_S))

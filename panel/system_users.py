@@ -12,6 +12,7 @@ import os
 import pwd
 import stat
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -152,3 +153,15 @@ def _give_one(path: Path, uid: int, gid: int, *, in_mail: bool) -> None:
         os.chmod(path, 0o2770 if is_folder else 0o640)
     else:
         os.chmod(path, stat.S_IMODE(found.st_mode) & ~UMASK)
+
+
+if __name__ == "__main__":
+    # For a service manager, which starts everything as these users already: once, as root.
+    from panel import environment
+
+    try:
+        give(environment.read().data, ensure())
+    except (environment.BadSetting, UsersMissing) as problem:
+        sys.exit(f"posthouse: {problem}")
+    except OSError as problem:
+        sys.exit(f"posthouse: the data folder can't be given to {SERVICE}: {problem}. This needs root.")

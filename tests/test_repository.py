@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -179,3 +180,16 @@ def test_a_program_that_a_test_starts_reads_the_same_database():
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.strip() == "1"
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not installed")
+def test_units_are_right_to_systemd(tmp_path):
+    # Where nothing is installed, the commands are not there.
+    for unit in (ROOT / "deploy" / "systemd").iterdir():
+        text = unit.read_text().replace("/opt/posthouse/.venv/bin/python", sys.executable)
+        (tmp_path / unit.name).write_text(text.replace("/opt/posthouse", str(ROOT)))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", *map(str, tmp_path.iterdir())], capture_output=True, text=True,
+        timeout=60, check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -69,6 +69,11 @@ def first_of_ms(at_ms: int) -> int:
     return max(0, at_ms - EPOCH_MS) << (_NODE_BITS + _WORKER_BITS + _SEQUENCE_BITS)
 
 
+def worker_of(number: int) -> int:
+    """Which of its node's workers made the id."""
+    return number >> _SEQUENCE_BITS & WORKERS - 1
+
+
 def made_at_ms(number: int) -> int:
     """When the id was made, in milliseconds since 1970."""
     return (number >> (_NODE_BITS + _WORKER_BITS + _SEQUENCE_BITS)) + EPOCH_MS

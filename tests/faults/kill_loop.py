@@ -144,7 +144,7 @@ def run(template: Template, data: Path, *, kills: int, chance: random.Random) ->
         sent.stop.set()
         for client in clients:
             client.join(60)
-        until(lambda: _is_drained(installation), within_s=DRAINED_WITHIN_S, what="an empty queue")
+        until(lambda: is_drained(installation), within_s=DRAINED_WITHIN_S, what="an empty queue")
         return _count(installation, elsewhere, sent, killed_at, slowest_s)
     finally:
         installation.kill()
@@ -174,7 +174,7 @@ def _kill(
     return killed_at, slowest_s
 
 
-def _is_drained(installation: Installation) -> bool:
+def is_drained(installation: Installation) -> bool:
     """Nothing waits but what waits for an operator, and no published mail is still staged."""
     [(waiting,)] = installation.query("SELECT COUNT(*) FROM sending_recipient WHERE state = 'waiting'")
     return not waiting

@@ -5,8 +5,9 @@
 on SQLite; with POSTHOUSE_TEST_DATABASE=postgresql on a PostgreSQL of its own. The suite does
 it a few times. Each message comes on a connection of its own, half of them by STARTTLS and
 AUTH to the submission port, half to the MX port; beside them others only connect and quit,
-so that at each moment somebody waits in a socket's queue. No connection may be refused,
-reset or ended before its QUIT, and each 250 is in the mailbox exactly once.
+so that at each moment somebody waits in a socket's queue. Some go to another server as well,
+by the queues of both mailservers. No connection may be refused, reset or ended before its
+QUIT, and each 250 arrives exactly once.
 """
 
 import argparse
@@ -21,10 +22,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.faults.kill_loop import number_of
+from tests.faults.kill_loop import is_drained, number_of
 from tests.support.installation import PASSWORD, Installation, Template, message, until
+from tests.support.peer import Peer
 
-SHOP, OFFICE = "shop@demo.test", "office@demo.test"
+SHOP, OFFICE, BOB = "shop@demo.test", "office@demo.test", "bob@elsewhere.test"
 KNOCKERS = 4
 BETWEEN = 4  # messages of each sender between two take-overs
 SETTLED_WITHIN_S = 30.0
@@ -37,6 +39,7 @@ class Load:
     sent: int = 0
     knocks: int = 0
     answered: set[int] = field(default_factory=set)
+    elsewhere: set[int] = field(default_factory=set)  # of those, what goes to the other server as well
     failures: list[str] = field(default_factory=list)
     slowest_s: float = 0.0
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -53,6 +56,7 @@ class Result:
     times: int
     answered: int
     knocks: int
+    elsewhere: int
     failures: list[str]
     lost: list[int]
     repeated: list[int]
@@ -64,9 +68,9 @@ class Result:
 
     def __str__(self) -> str:
         return (
-            f"{self.times} take-overs, {self.answered} connections with a message answered 250 and {self.knocks} "
-            f"without, {len(self.failures)} failed {self.failures[:5]}, lost {self.lost}, twice {self.repeated}; "
-            f"the slowest {self.slowest_s:.2f} s"
+            f"{self.times} take-overs, {self.answered} connections with a message answered 250 ({self.elsewhere} for "
+            f"another server as well) and {self.knocks} without, {len(self.failures)} failed {self.failures[:5]}, "
+            f"lost {self.lost}, twice {self.repeated}; the slowest {self.slowest_s:.2f} s"
         )
 
 
@@ -99,7 +103,11 @@ class Sender(threading.Thread):
             if not self.is_mx:
                 client.starttls(context=self.context)
                 client.login(SHOP, PASSWORD)
-            client.sendmail(sender, [OFFICE], message(sender, OFFICE, f"number {number}"))
+            recipients = [OFFICE]
+            if not self.is_mx and number % 3 == 0:
+                recipients.append(BOB)
+                self.load.elsewhere.add(number)
+            client.sendmail(sender, recipients, message(sender, OFFICE, f"number {number}"))
             client.quit()
 
 
@@ -137,6 +145,16 @@ def prepare(template: Template, data: Path) -> Installation:
 
 def run(installation: Installation, *, times: int, senders: int) -> Result:
     """The loop, on an installation that runs; what came of every message."""
+    other = Peer()
+    other.start()
+    try:
+        installation.manage("route", "set", "elsewhere.test", f"smtp://{other.listen}")
+        return _run(installation, other, times, senders)
+    finally:
+        other.stop()
+
+
+def _run(installation: Installation, other: Peer, times: int, senders: int) -> Result:
     load = Load()
     threads: list[threading.Thread] = [Knocker(installation, load) for _ in range(KNOCKERS)]
     threads += [Sender(installation, load, is_mx=number % 2 == 0) for number in range(senders)]
@@ -153,14 +171,17 @@ def run(installation: Installation, *, times: int, senders: int) -> Result:
             thread.join(60)
     inbox = installation.inbox(OFFICE)
     inbox.wait(len(load.answered), within_s=SETTLED_WITHIN_S)
-    arrived = Counter(number_of(path.read_bytes()) for path in inbox.files())
+    until(lambda: is_drained(installation), within_s=SETTLED_WITHIN_S, what="an empty queue")
+    here = Counter(number_of(path.read_bytes()) for path in inbox.files())
+    there = Counter(number_of(each.content) for each in other.received)
     return Result(
         times=times,
         answered=len(load.answered),
         knocks=load.knocks,
+        elsewhere=len(load.answered & load.elsewhere),
         failures=load.failures,
-        lost=sorted(load.answered - arrived.keys()),
-        repeated=sorted(number for number, count in arrived.items() if count > 1),
+        lost=sorted((load.answered - here.keys()) | (load.answered & load.elsewhere) - there.keys()),
+        repeated=sorted(number for counts in (here, there) for number, count in counts.items() if count > 1),
         slowest_s=load.slowest_s,
     )
 
@@ -181,17 +202,13 @@ def main() -> int:
 
         cluster = Postgres()
         cluster.start()
-    try:
-        with tempfile.TemporaryDirectory(prefix="ph-") as folder:
-            installation = prepare(Template(Path(folder) / "template", cluster), Path(folder) / "data")
-            try:
-                installation.start()
-                result = run(installation, times=options.times, senders=options.senders)
-            finally:
-                installation.kill()
-    finally:
-        if cluster:
-            cluster.stop()
+    with tempfile.TemporaryDirectory(prefix="ph-") as folder:
+        installation = prepare(Template(Path(folder) / "template", cluster), Path(folder) / "data")
+        try:
+            installation.start()
+            result = run(installation, times=options.times, senders=options.senders)
+        finally:
+            installation.kill()
     print(result)
     return 0 if result.is_right else 1
 

@@ -70,6 +70,7 @@ def test_take_overs_under_load_refuse_and_reset_no_connection(server):
     print(f"\n{result}")
     assert result.is_right, result
     assert result.answered > TIMES * SENDERS
+    assert result.elsewhere
     assert all(old.wait(30) == 0 for old in server.finishing)
 
 

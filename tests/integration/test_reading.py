@@ -6,6 +6,7 @@ import re
 import shutil
 import smtplib
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -75,6 +76,30 @@ def authenticate(reading: Dovecot, *plain: str) -> str:
     finally:
         client.shutdown()
     return ""
+
+
+def test_logins_are_answered_while_another_mailserver_takes_over(reading):
+    """Dovecot's auth processes keep their connections to the authd before, until that ends."""
+    stop, failures, answered = threading.Event(), [], []
+
+    def log_in() -> None:
+        while not stop.is_set():
+            refusal = reading.refusal("office@demo.test")
+            (failures if refusal else answered).append(refusal)
+
+    reader = threading.Thread(target=log_in)
+    reader.start()
+    try:
+        for _ in range(2):
+            reading.installation.take_over()
+            old = reading.installation.finishing[-1]
+            until(lambda old=old: old.poll() is not None, what="the end of the one before")
+            so_far = len(answered)
+            until(lambda so_far=so_far: failures or len(answered) > so_far + 3, what="logins after it")
+    finally:
+        stop.set()
+        reader.join(60)
+    assert failures == []
 
 
 def test_app_password_opens_its_scopes_only(reading):

@@ -18,6 +18,7 @@ from mailserver.content import ContentStore
 from mailserver.envelope import Refused, VacationAnswer
 from mailserver.intake import Intake
 from mailserver.transports import maildir
+from panel.database import ids
 from panel.rules import reply
 from panel.rules.limits import Kind, Subject, Window
 from panel.sending.models import Content, Message, Recipient
@@ -251,6 +252,17 @@ def test_crash_between_commit_and_publish_is_finished_once(here):
     assert len(here.mail(OFFICE)) == 1
     here.intake.sweep()
     assert spool.claim(now=letters.now(), lease_by="1/1", lease_s=60, limit=10) == []
+
+
+def test_copy_that_a_living_process_is_about_to_publish_is_left_to_it(here):
+    """As one that finishes its sessions after a take-over; a crashed one's is finished at once."""
+    killed_at(here, "publish", incoming(OFFICE, THERE))
+    here.intake._began_s = time.time() + 1  # a process that began after it was staged
+    number = ids.worker_of(Recipient.objects.get(resolved="office@demo.test").id)
+    here.intake.sweep(alive={number})
+    assert Recipient.objects.get(resolved="office@demo.test").state == "delivered"
+    here.intake.sweep(alive={number + 1})
+    assert Recipient.objects.get(resolved="office@demo.test").state == "waiting"
 
 
 def killed_at(here: World, step: str, message) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import fcntl
 import os
 import signal
 import socket
@@ -13,6 +14,7 @@ import pytest
 from mailserver import __main__ as parent
 from mailserver import worker as module
 from mailserver.clock import Clock
+from mailserver.config import CannotStart
 from mailserver.envelope import Listener
 from mailserver.gate import Gate
 from mailserver.listeners import bound
@@ -69,6 +71,28 @@ def test_two_live_workers_never_make_ids_with_one_number(config):
     assert number_for_ids(config.run) == 0
     for descriptor in (reader, writer, ended):
         os.close(descriptor)
+
+
+def test_number_that_is_not_left_is_a_sentence(config, monkeypatch):
+    monkeypatch.setattr(module, "WORKERS", 0)
+    with pytest.raises(CannotStart, match="0 worker processes of this node are running"):
+        number_for_ids(config.run)
+
+
+def test_leases_are_taken_back_from_who_died_since_the_last_look_and_from_nobody_else(config, monkeypatch):
+    made = Worker(config, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), Clock(), node=0, number=0, of_ids=5)
+    taken: list[str] = []
+    monkeypatch.setattr(made.runner, "take_back", taken.append)
+    (config.run / "ids-1.lock").touch()  # died before we began
+    with (config.run / "ids-2.lock").open("w") as living:
+        fcntl.flock(living, fcntl.LOCK_EX)
+        made.take_back()
+        assert taken == ["0-1"]
+        made.take_back()
+        assert taken == ["0-1"]
+    made.take_back()
+    made.take_back()
+    assert taken == ["0-1", "0-2"]
 
 
 def test_number_is_within_the_ids_that_a_worker_makes(config):

@@ -21,6 +21,11 @@ def test_ids_of_two_workers_never_meet():
     assert len(set(made)) == len(made)
 
 
+def test_worker_is_known_from_its_ids():
+    maker = ids.IdMaker(63, 5)
+    assert {ids.worker_of(maker.next()) for _ in range(3)} == {5}
+
+
 @given(st.integers(min_value=0, max_value=(1 << 63) - 1))
 def test_text_leads_back_to_the_id(number):
     text = ids.to_text(number)

@@ -162,10 +162,11 @@ class Installation:
     def begin_take_over(self, **settings: object) -> subprocess.Popen[bytes]:
         """Start another one with --take-over; it isn't waited for."""
         environment = self.environment | {f"POSTHOUSE_{name.upper()}": str(value) for name, value in settings.items()}
+        drop = ["--drop"] if self.server is not None and "--drop" in self.server.args else []
         with self.log.open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "mailserver", "--take-over"], cwd=ROOT, env=environment, stdout=log, stderr=log,
-                stdin=subprocess.DEVNULL, start_new_session=True,
+                [sys.executable, "-m", "mailserver", "--take-over", *drop], cwd=ROOT, env=environment, stdout=log,
+                stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
             )
 
     def take_over(self, **settings: object) -> None:
