@@ -151,6 +151,15 @@ async def test_without_pipelining_commands_go_one_by_one(tmp_path):
     assert "MAIL FROM:<peer@far.test>" in store.commands
 
 
+async def test_a_connection_whose_replies_are_out_of_step_is_not_used_again(tmp_path):
+    with lmtp_peer(answers={"MAIL": "250 2.1.0 OK\r\n250 2.1.0 once more"}) as store:
+        async with transport(store.setting, tmp_path) as made:
+            assert told(await send(made)) == [("deferred", 451, "4.5.0")]
+            store.script.answers.clear()
+            assert told(await send(made, within_s=5.0)) == [("delivered", 250, "2.0.0")]
+    assert store.connections == 2
+
+
 @pytest.mark.parametrize("verb", ["CONNECT", "LHLO", "MAIL", "RCPT", "DATA", "DOT"])
 async def test_a_silent_store_is_given_up_at_the_deadline(tmp_path, verb):
     began_s = time.monotonic()
