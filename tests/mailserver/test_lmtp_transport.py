@@ -194,6 +194,16 @@ async def test_a_store_that_is_away_or_turns_us_away_is_waited_for(tmp_path):
         assert told(await send(made, message(*FOUR[:2]))) == [("deferred", 451, "4.3.5")] * 2
 
 
+async def test_the_log_says_why_the_store_is_away_and_says_it_once(tmp_path, caplog):
+    async with transport(f"lmtp:{tmp_path}/nothing", tmp_path) as made:
+        for _ in range(3):
+            await send(made)
+    (line,) = caplog.messages
+    assert "the mail store can't be reached" in line
+    assert f"{tmp_path}/nothing" in line
+    assert "No such file" in line
+
+
 async def test_a_reply_without_end_is_cut(tmp_path):
     with lmtp_peer(answers={"MAIL": "\r\n".join(["250-more"] * 200)}) as store:
         assert told(await once(store, tmp_path, deadlines=QUICK)) == [("deferred", 451, "4.5.0")]
