@@ -46,7 +46,7 @@ from mailserver.warnings import Warnings
 from panel.database.ids import IdMaker
 from panel.environment import SOCKET_PATH_BYTES, authd_socket, dovecot_key
 from panel.rules import sign_in
-from panel.rules.addresses import BadAddress, parse_address
+from panel.rules.addresses import Address, BadAddress, parse_address
 
 ASK_DEADLINE_S = hashing.DEADLINE_S
 MOST_QUESTIONS = 1000  # under way at once
@@ -243,7 +243,7 @@ class _Dovecot:
 
     async def _place(self, login: str, wire: _Wire) -> Mapping[str, str]:
         try:
-            box = await self._directory.mailbox(parse_address(login).canonical)
+            box = await self._directory.mailbox(_named(login).canonical)
         except BadAddress:
             return {}
         if box is None:
@@ -254,6 +254,16 @@ class _Dovecot:
         if box.rules and box.rules.junk:
             place |= wire.JUNK
         return place
+
+
+def _named(login: str) -> Address:
+    """The address of a mailbox that Dovecot names: it takes the quotes off those that need them. Raises BadAddress."""
+    try:
+        return parse_address(login)
+    except BadAddress:
+        local_part, _, domain = login.rpartition("@")
+        escaped = local_part.replace("\\", "\\\\").replace('"', '\\"')
+        return parse_address(f'"{escaped}"@{domain}')
 
 
 class AuthClient:

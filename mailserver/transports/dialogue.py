@@ -211,7 +211,9 @@ class Carrier:
         for recipient in accepted:
             delivery.decide(recipient.id, refused, wire)
         wire.commands(b"RSET")
-        await wire.reply(self._deadlines.greeting)
+        if not _ok(await wire.reply(self._deadlines.greeting)):
+            # Another command's answer, perhaps 354: what is said next would be taken for a message.
+            raise Lost(reply.REMOTE_NO_SENSE.about(host=wire.host))
 
     async def _each(self, wire: Wire, delivery: Delivery, accepted: Sequence[Claimed]) -> None:
         """The message to an LMTP server: a reply for each accepted recipient, in their order (RFC 2033 §4.2).

@@ -18,9 +18,11 @@ Dovecot 2.3 offers no SMTPUTF8: headers outside ASCII go to it as 8-bit, and a r
 as it is, which it takes; only a recipient outside ASCII it doesn't understand.
 """
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
+from mailserver import log
 from mailserver.config import Config
 from mailserver.envelope import Body, Claimed, ClaimedMessage, Outcome
 from mailserver.transports.dialogue import IDLE_S, Carrier, Delivery
@@ -29,6 +31,7 @@ from panel.environment import Listen
 from panel.rules import reply
 from panel.rules.reply import Reply
 
+WARN_EVERY_S = 60.0
 STORE = "the mail store"  # what replies call it: tenants read them
 
 
@@ -38,6 +41,7 @@ class LmtpTransport(Carrier):
     def __init__(self, config: Config, *, deadlines: Deadlines | None = None, idle_s: float = IDLE_S) -> None:
         super().__init__(deadlines, idle_s)
         self._config = config
+        self._quiet_until_s = 0.0
 
     async def deliver(self, message: ClaimedMessage, prefix: bytes, body: Body, *, within_s: float) -> list[Outcome]:
         """One Outcome a recipient, in `within_s` seconds; each `resolved` is a mailbox's own address.
@@ -68,7 +72,16 @@ class LmtpTransport(Carrier):
             )
             await self.over(wire, delivery, where, _refuse_unsuitable)
         except Lost as lost:
+            if isinstance(lost.__cause__, OSError):
+                self._warn(where, lost.__cause__)
             delivery.decide_rest(lost.reply, wire)
+
+    def _warn(self, where: Listen | Path, error: OSError) -> None:
+        """Tell the operator, and no tenant, why the store can't be reached: now and then, not for each message."""
+        now_s = time.monotonic()
+        if now_s >= self._quiet_until_s:
+            self._quiet_until_s = now_s + WARN_EVERY_S
+            log.warning("the mail store can't be reached", at=where, because=str(error) or "it doesn't answer")
 
 
 def _refuse_unsuitable(wire: Wire, delivery: Delivery) -> None:

@@ -275,7 +275,7 @@ async def open_wire(
 async def open_lmtp(where: Listen | Path, *, host: str, hostname: str, deadlines: Deadlines) -> Wire:
     """A connection to an LMTP server on a TCP port or Unix socket, greeted as `hostname`. Raises Lost.
 
-    `host` is what replies call it.
+    `host` is what replies call it. Without a connection the cause is the OSError.
     """
     loop = asyncio.get_running_loop()
     try:
@@ -284,8 +284,8 @@ async def open_lmtp(where: Listen | Path, *, host: str, hostname: str, deadlines
                 transport, stream = await loop.create_unix_connection(_Stream, str(where))
             else:
                 transport, stream = await loop.create_connection(_Stream, where.host, where.port)
-    except OSError:  # TimeoutError is one
-        raise Lost(reply.UNREACHABLE.about(host=host)) from None
+    except OSError as error:  # TimeoutError is one
+        raise Lost(reply.UNREACHABLE.about(host=host)) from error
     address = where.host if isinstance(where, Listen) else ""
     wire = Wire(transport, host, address, "", {}, is_lmtp=True, stream=stream)
     try:

@@ -25,7 +25,7 @@ from mailserver.config import Config
 from mailserver.directory import rows
 from panel.environment import dovecot_key
 from panel.mailboxes import foreign, passwords
-from panel.mailboxes.models import Credential, Mailbox
+from panel.mailboxes.models import Address, Credential, Mailbox
 from panel.mailboxes.services import set_password
 from panel.rules.status import Status
 from tests.support import dovecot_dict, world
@@ -554,6 +554,17 @@ async def test_dovecot_learns_where_a_mailbox_is_and_how_much_fits(dovecot: Dove
     assert await dovecot.place("shop@demo.example") == full
     for nobody in ("info@demo.test", "nobody@demo.test", "shop+tag@demo.test", "@demo.test", "shop", ""):
         assert await dovecot.place(nobody) is None, nobody
+
+
+async def test_a_quoted_mailbox_is_found_as_dovecot_names_it(dovecot: Dovecot, demo: Mailbox):
+    for local_part in ("a b", 'a"b\\c'):
+        Address.objects.filter(pk=demo.address.pk).update(local_part=local_part)
+        world.changed("demo.test")
+        await until(lambda name=local_part: placed(dovecot, f"{name}@demo.test"))
+
+
+async def placed(dovecot: Dovecot, login: str) -> bool:
+    return await dovecot.place(login) is not None
 
 
 async def test_a_suspended_mailbox_has_a_place_and_a_closed_one_has_none(dovecot: Dovecot):

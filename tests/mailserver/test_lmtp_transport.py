@@ -151,6 +151,15 @@ async def test_without_pipelining_commands_go_one_by_one(tmp_path):
     assert "MAIL FROM:<peer@far.test>" in store.commands
 
 
+async def test_a_connection_whose_replies_are_out_of_step_is_not_used_again(tmp_path):
+    with lmtp_peer(answers={"MAIL": "250 2.1.0 OK\r\n250 2.1.0 once more"}) as store:
+        async with transport(store.setting, tmp_path) as made:
+            assert told(await send(made)) == [("deferred", 451, "4.5.0")]
+            store.script.answers.clear()
+            assert told(await send(made, within_s=5.0)) == [("delivered", 250, "2.0.0")]
+    assert store.connections == 2
+
+
 @pytest.mark.parametrize("verb", ["CONNECT", "LHLO", "MAIL", "RCPT", "DATA", "DOT"])
 async def test_a_silent_store_is_given_up_at_the_deadline(tmp_path, verb):
     began_s = time.monotonic()
@@ -183,6 +192,16 @@ async def test_a_store_that_is_away_or_turns_us_away_is_waited_for(tmp_path):
         assert told(await once(store, tmp_path)) == [("deferred", 451, "4.5.0")]
     async with transport("maildir", tmp_path) as made:
         assert told(await send(made, message(*FOUR[:2]))) == [("deferred", 451, "4.3.5")] * 2
+
+
+async def test_the_log_says_why_the_store_is_away_and_says_it_once(tmp_path, caplog):
+    async with transport(f"lmtp:{tmp_path}/nothing", tmp_path) as made:
+        for _ in range(3):
+            await send(made)
+    (line,) = caplog.messages
+    assert "the mail store can't be reached" in line
+    assert f"{tmp_path}/nothing" in line
+    assert "No such file" in line
 
 
 async def test_a_reply_without_end_is_cut(tmp_path):

@@ -121,6 +121,8 @@ def test_every_setting_stands_where_it_belongs(settings, version):
         assert found["namespace inbox", f"mailbox {folder}"] == [f"special_use = \\{folder}", "auto = subscribe"]
     assert not [path for path in found if "chroot =" in found[path]], "root's is locked in"
     assert text.count("port = 0") == 2, "no plain IMAP or POP3"
+    assert found["service lmtp", "unix_listener lmtp"] == ["mode = 0"], "Dovecot's own is open to everybody"
+    assert "mode = 0600" in found["service lmtp", "unix_listener posthouse-lmtp"]
     assert text.startswith(f"# Dovecot {version} for Posthouse")
     if version == "2.4":
         assert found[()][0].startswith("dovecot_config_version"), "2.4 wants it first"

@@ -316,6 +316,16 @@ def test_work_that_was_left_undone_is_told_whatever_the_exit_code(pull):
     assert pull("rm $folder/state/INBOX.journal") == ""
 
 
+@pytest.mark.mbsync
+def test_message_that_mbsync_leaves_out_is_told(old_host, data, mailbox, move):
+    old_host.put_all("ann", [letter(1), b"Subject: a header without end\r\n"])
+    out = io.StringIO()
+    with pytest.raises(CommandError, match="1 of 1 accounts failed"):
+        move(f"shop@demo.test,ann,{QUOTED}", options=("--ca", "--last"), out=out)
+    assert "1 messages in 1 folders; not all came:\nWarning: message 2 from far side" in out.getvalue()
+    assert subjects(maildir(data, mailbox)) == ["Letter 1"]
+
+
 def test_mbsync_that_outlives_the_command_keeps_the_account_locked(pull, monkeypatch, tmp_path):
     def die(*arguments):
         raise KeyboardInterrupt

@@ -128,6 +128,10 @@ service imap {{
 }}
 service lmtp {{
   user = {owners.mail}
+  # Dovecot's own, which everybody on this machine could write to.
+  unix_listener lmtp {{
+    mode = 0
+  }}
   unix_listener {LMTP_SOCKET} {{
     mode = 0600
     user = {owners.service}

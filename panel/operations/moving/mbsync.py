@@ -37,6 +37,7 @@ STALLED_S = 1800.0  # nothing new for so long; mbsync's own bound starts anew wi
 MOST_MEMORY = 1024**3
 MOST_OUTPUT = 4000  # bytes kept of what mbsync says
 MOST_LISTED = 256 * 1024  # bytes of far folders' names
+_LEFT_OUT = re.compile(r"skipping|ignoring mailbox")
 FOLDERS = ("inbox", "folders", "state", "ready")
 
 
@@ -93,7 +94,9 @@ def pull(
 
     code, said = _run(["-q", "all"], config, account, look, also=[lock])
     if not code and not any(path.suffix == ".journal" for path in (folder / "state").iterdir()):
-        return ""
+        # What it leaves out, such as a message whose header has no end, is only a warning to it.
+        left = [line for line in said.splitlines() if _LEFT_OUT.search(line)]
+        return "\n".join(["not all came:", *left]) if left else ""
     if not code:
         # With the disk full it ends like that.
         return f"mbsync left its work undone, as when the disk is full: {said}"
