@@ -5,6 +5,7 @@ from typing import Any
 from django import forms
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.utils import timezone
@@ -22,7 +23,7 @@ from panel.mailboxes.form_fields import DayField, LinesField
 from panel.mailboxes.models import Mailbox
 from panel.mailboxes.rule_services import MOST_DAYS, change_rules, rules_of
 from panel.tenants.changes import ServiceError
-from panel.tenants.scoped_admin import ScopedAdmin, by
+from panel.tenants.scoped_admin import By, ScopedAdmin, by
 
 
 class RulesForm(forms.Form):
@@ -107,14 +108,9 @@ class RulesPage(ScopedAdmin):
             raise PermissionDenied
         mailbox = self.object_or_404(request, object_id)
         form = RulesForm(request.POST or None, initial=_initial(mailbox))
-        if request.method == "POST" and form.is_valid():
-            try:
-                change_rules(mailbox, **form.cleaned_data, **by(request))
-            except ServiceError as error:
-                form.add_error(error.field if error.field in form.fields else None, str(error))
-            else:
-                messages.success(request, f"The rules of {mailbox} are saved.")
-                return HttpResponseRedirect(self.url_of(object_id))
+        if request.method == "POST" and form.is_valid() and _saved(form, mailbox, by(request)):
+            messages.success(request, f"The rules of {mailbox} are saved.")
+            return HttpResponseRedirect(self.url_of(object_id))
         context = {
             **self.admin_site.each_context(request),
             "title": f"Rules of {mailbox}",
@@ -124,6 +120,26 @@ class RulesPage(ScopedAdmin):
             "back": self.url_of(object_id),
         }
         return TemplateResponse(request, "admin/posthouse/rules.html", context)
+
+
+def _saved(form: RulesForm, mailbox: Mailbox, who: By) -> bool:
+    """Save all of it, or nothing and say each thing that is wrong beside its field."""
+    data = dict(form.cleaned_data)
+    with transaction.atomic():
+        while True:
+            try:
+                change_rules(mailbox, **data, **who)
+            except ServiceError as error:
+                form.add_error(error.field if error.field in form.fields else None, str(error))
+                if data.pop(error.field, None) is None:
+                    break
+                if error.field == "vacation_text":
+                    data.pop("vacation", None)
+            else:
+                break
+        if form.errors:
+            transaction.set_rollback(True)
+    return not form.errors
 
 
 def _initial(mailbox: Mailbox) -> dict[str, Any]:

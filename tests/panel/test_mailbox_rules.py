@@ -198,6 +198,17 @@ def test_the_page_says_what_is_wrong_beside_the_field(shop, owner, values, field
     assert rules_of(shop) == Rules()
 
 
+def test_the_page_says_all_that_is_wrong_and_saves_nothing(shop, owner):
+    seen = Traces()
+    answer = owner.post(page_of(shop), sent(
+        vacation="on", vacation_from="2026-02-01", vacation_until="2026-01-01", forward_to="shop@demo.test",
+        blocked="a b", junk="on",
+    ))
+    assert set(answer.context["form"].errors) == {"vacation_text", "vacation_until", "forward_to", "blocked"}
+    assert seen.nothing
+    assert rules_of(shop) == Rules()
+
+
 # The command line
 
 
