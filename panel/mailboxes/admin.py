@@ -137,7 +137,7 @@ class MailboxAdmin(HeldAdmin, SuspendableAdmin):
     def state(self, mailbox: Mailbox) -> str:
         return state_badge(mailbox.status, mailbox.status_reason)
 
-    @display(description="Storage used")
+    @display(description="Storage")
     def storage(self, mailbox: Mailbox) -> str:
         return Storage.of(mailbox).bar()
 
