@@ -127,7 +127,7 @@ class MailboxAdmin(HeldAdmin, SuspendableAdmin, RulesPage):
     def state(self, mailbox: Mailbox) -> str:
         return state_of(mailbox)
 
-    @display(description="Storage used")
+    @display(description="Storage")
     def storage(self, mailbox: Mailbox) -> str:
         return Storage.of(mailbox).bar()
 

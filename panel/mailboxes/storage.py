@@ -70,7 +70,7 @@ class Storage:
             return self.bar()
         counted = self.usage.counted_at
         return format_html(
-            '{}<span class="ph-storage-more ph-dim">{} {} · known {} · {}</span>',
+            '{}<span class="ph-storage-more ph-dim">{} {} · as of {} · {}</span>',
             self.bar(), f"{self.usage.messages:,}", "message" if self.usage.messages == 1 else "messages",
             moment(self.known_at), format_html("counted {}", moment(counted)) if counted else "never counted",
         )

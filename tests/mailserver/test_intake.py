@@ -103,6 +103,18 @@ def test_mail_for_here_and_elsewhere_is_delivered_here_and_queued(here):
     assert here.woken == 1
 
 
+def test_copy_for_a_full_mailbox_waits_and_the_others_are_delivered(here):
+    office = OFFICE.deliveries[0].mailbox.mailbox_id
+    [answer] = here.take(incoming(OFFICE, SHOP, full=frozenset({office})))
+    assert answer.code == 250
+    assert (len(here.mail(OFFICE)), len(here.mail(SHOP))) == (0, 1)
+    assert sorted(Recipient.objects.values_list("resolved", "state", "next_hop")) == [
+        ("office@demo.test", "waiting", "local"), ("shop@demo.test", "delivered", "local"),
+    ]
+    assert Content.objects.count() == 1, "its content is kept for it"
+    assert here.woken == 1
+
+
 def test_inbound_mail_for_mailboxes_here_has_its_rows_after_the_reply(here):
     answers = here.take(incoming(OFFICE, SHOP), incoming(OFFICE))
     assert [answer.code for answer in answers] == [250, 250]

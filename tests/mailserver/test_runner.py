@@ -37,6 +37,7 @@ from panel.sending.models import Attempt, Content, Message, OutboundRoute, Recip
 from panel.tenants.models import Plan
 from tests.support import letters, world
 from tests.support.dns import dns_server
+from tests.support.house import StandInUsage
 from tests.support.peer import peer
 
 database = pytest.mark.django_db(transaction=True)
@@ -314,6 +315,31 @@ class TestHere:
         assert mail.endswith(message.prefix + message.body.data)
         assert (row.state, row.staged) == ("delivered", True)
         assert list(house.config.staging.iterdir()) == []
+
+    async def test_a_copy_for_a_full_mailbox_waits_until_there_is_room(self, house):
+        Mailbox.objects.filter(pk=house.office.pk).update(quota_bytes=10_000)
+        usage = StandInUsage()
+        usage.add(house.office.pk, 9900)
+        message = await house.queue("office@demo.test", "shop@demo.test")
+        waits, delivered = await go(house, message, usage=usage)
+        assert (waits.state, waits.tries, waits.staged) == ("waiting", 1, False)
+        assert waits.last_reply == "452 4.2.2 the mailbox office@demo.test is full, try again later"
+        assert delivered.state == "delivered"
+        (mail,) = house.new(house.shop)
+        assert usage.used == {house.office.pk: 9900, house.shop.pk: len(mail)}
+        usage.used[house.office.pk] = 0
+        Recipient.objects.filter(pk=waits.pk).update(due_at=house.clock.now())
+        async with running(house, usage=usage):
+            await until(lambda: house.new(house.office))
+
+    async def test_a_copy_that_never_fits_comes_back_and_the_report_is_stored_all_the_same(self, house):
+        Mailbox.objects.filter(pk=house.office.pk).update(quota_bytes=10)
+        Mailbox.objects.filter(pk=house.shop.pk).update(quota_bytes=20)
+        message = await house.queue("office@demo.test")
+        async with running(house, usage=StandInUsage()):
+            await until(lambda: house.new(house.shop))
+        (row,) = Recipient.objects.filter(message_id=message.id)
+        assert (row.state, row.last_reply[:9]) == ("failed", "552 5.2.3")
 
     async def test_what_was_published_before_a_crash_is_not_delivered_again(self, house):
         message = await house.queue("office@demo.test")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from mailserver import authd, counting
 from mailserver.clock import Clock
@@ -66,6 +67,12 @@ class Time:
 @pytest.fixture
 def database(demo) -> Database:
     return Database()
+
+
+@pytest.fixture(autouse=True)
+def counted(demo) -> MailboxUsage:
+    """It has just been counted, and no count comes between; those tests that want one say so."""
+    return MailboxUsage.objects.create(mailbox=demo, counted_at=timezone.now())
 
 
 def used(box: Mailbox) -> tuple[int, int]:
@@ -294,7 +301,8 @@ def test_sizes_are_those_that_dovecot_counts(maildir):
     assert sorted(filter(None, counting.sizes(maildir))) == [7, 80, 93, 100, 1000]
 
 
-async def test_count_puts_right_what_was_missed(demo, config, database, maildir, monkeypatch):
+async def test_count_puts_right_what_was_missed(demo, counted, config, database, maildir, monkeypatch):
+    counted.delete()
     monkeypatch.setattr(counting, "STEP", 2)
     monkeypatch.setattr(counting, "REST_S", 0)
     place = config.maildir(demo.opaque_id)
@@ -321,7 +329,8 @@ async def test_mailbox_without_a_folder_is_empty_unless_dovecot_has_it_elsewhere
         assert await count(Uncounted(demo.pk, demo.opaque_id, "lmtp"), thread) is None
 
 
-async def test_authd_counts_by_itself(demo, config, maildir):
+async def test_authd_counts_by_itself(demo, counted, config, maildir):
+    counted.delete()
     place = config.maildir(demo.opaque_id)
     place.parent.mkdir(parents=True)
     maildir.rename(place)

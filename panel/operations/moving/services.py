@@ -9,6 +9,7 @@ from pathlib import Path
 
 from django.db import transaction
 
+from panel.mailboxes.models import MailboxUsage
 from panel.operations.moving import mbsync
 from panel.operations.moving.accounts import Account
 from panel.operations.moving.mbsync import PullError
@@ -115,4 +116,6 @@ def _record(result: Result, actor: User | None) -> None:
         "from": f"{account.user} at {account.host}", "messages": result.published.messages,
         "bytes": result.published.size_bytes, "complete": not result.error,
     }
+    # What came past the mailserver is counted with its next round.
+    MailboxUsage.objects.filter(mailbox=account.mailbox).update(counted_at=None)
     audit.record(actor, "mailbox.migrated", account.mailbox, tenant=account.mailbox.address.tenant, after=after)
