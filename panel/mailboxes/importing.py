@@ -66,9 +66,9 @@ def import_mailboxes(
     errors.raise_if_any()
     names = tuple(sorted(domains))
     bare = sum(not (row.password or row.stored) for row in rows)
+    with transaction.atomic():
+        _hold_plan(tenant, rows)  # again when they are written: this one only comes before the hashing
     if check:
-        with transaction.atomic():
-            _hold_plan(tenant, rows)
         return Imported(len(rows), names, bare, 0.0, 0.0)
     began_s = time.monotonic()
     stored = _hash(rows, tell)

@@ -218,6 +218,7 @@ def create_credential(
     `networks` are where it may be used from (none: anywhere), `expires_at` until when.
     """
     values = _credential_values(label=label, scopes=scopes, networks=networks, expires_at=expires_at)
+    count_against_plan(mailbox.address.tenant, "credentials", _COUNTS["credentials"])
     stored = lock(mailbox)
     if stored.status == Status.CLOSED:
         raise ServiceError(f"{mailbox} is closed.", "mailbox")
@@ -342,10 +343,10 @@ def hold_storage(tenant: Tenant, quotas: Sequence[int | None], *, instead_of: in
     used = mailboxes.aggregate(total=Sum("quota_bytes"))["total"] or 0
     asked = sum(quota or 0 for quota in quotas)
     if used - instead_of + asked > plan.storage_bytes:
+        taken = size(used - instead_of) if used > instead_of else "nothing"
         raise ServiceError(
-            f"The plan {plan} allows {size(plan.storage_bytes)} of storage; the quotas of {tenant} take "
-            f"{size(used - instead_of) if used > instead_of else 'nothing'} of it, and {size(asked)} more are asked for. Choose a larger plan "
-            "first.", "quota_bytes",
+            f"The plan {plan} allows {size(plan.storage_bytes)} of storage; the quotas of {tenant} take {taken} of it, "
+            f"and {size(asked)} more are asked for. Choose a larger plan first.", "quota_bytes",
         )
 
 
@@ -419,6 +420,9 @@ def _take_address(
 _COUNTS = {
     "mailboxes": lambda tenant: Mailbox.objects.filter(address__tenant=tenant).count(),
     "aliases": lambda tenant: Alias.objects.filter(address__tenant=tenant).count(),
+    "credentials": lambda tenant: Credential.objects.filter(
+        kind=Credential.Kind.APP, mailbox__address__tenant=tenant
+    ).count(),
 }
 
 

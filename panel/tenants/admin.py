@@ -126,7 +126,9 @@ class SuspendableAdmin(ScopedAdmin):
 
 
 class PlanForm(forms.ModelForm):
-    storage_bytes = SizeField(help_text="Of all its mailboxes together, such as 50 GB.")
+    storage_bytes = SizeField(
+        help_text="The quotas of all its mailboxes together, such as 50 GB; each new mailbox then needs one."
+    )
 
 
 @admin.register(Plan)
@@ -140,7 +142,7 @@ class PlanAdmin(ScopedAdmin):
     fieldsets = [
         (None, {"fields": ["name"]}),
         ("What a tenant may have", {
-            "fields": ["domains", "mailboxes", "aliases", "storage_bytes"],
+            "fields": ["domains", "mailboxes", "aliases", "credentials", "storage_bytes"],
             "description": "An empty number means unlimited.",
         }),
         ("What may be sent", {

@@ -43,6 +43,8 @@ class Plan(models.Model):
     domains = models.PositiveIntegerField("domains", null=True, blank=True)
     mailboxes = models.PositiveIntegerField("mailboxes", null=True, blank=True)
     aliases = models.PositiveIntegerField("aliases", null=True, blank=True)
+    credentials = models.PositiveIntegerField("app passwords", null=True, blank=True)
+    # The quotas of a tenant's mailboxes together.
     storage_bytes = models.PositiveBigIntegerField("storage", null=True, blank=True)
     mailbox_hour = models.PositiveIntegerField("recipients a mailbox, 1 hour", null=True, blank=True)
     mailbox_day = models.PositiveIntegerField("recipients a mailbox, 24 hours", null=True, blank=True)

@@ -31,7 +31,8 @@ from panel.tenants.models import Membership, Plan, ProviderRole, Tenant, User
 STANDARD_PLAN = "Standard"
 MOST_STORAGE_BYTES = 2**63 - 1
 PLAN_NUMBERS = (
-    "domains", "mailboxes", "aliases", "storage_bytes", "mailbox_hour", "mailbox_day", "tenant_hour", "tenant_day",
+    "domains", "mailboxes", "aliases", "credentials", "storage_bytes", "mailbox_hour", "mailbox_day", "tenant_hour",
+    "tenant_day",
 )
 
 

@@ -290,7 +290,9 @@ def test_an_address_taken_meanwhile_fails_all_of_it(standard_plan, file, monkeyp
 
 def test_what_is_exported_is_imported_as_the_same(file, tmp_path, tenant, domain, other_tenant):
     """And Dovecot's spellings survive it."""
-    lines = [f"m{number}@demo.test,,\"{text}\",{number + 1} GB,\"Name, {number}\"" for number, text in enumerate(HASHES)]
+    lines = [
+        f'm{number}@demo.test,,"{text}",{number + 1} GB,"Name, {number}"' for number, text in enumerate(HASHES)
+    ]
     import_mailboxes(file(*lines, f"z@demo.test,{PASSWORD},,1025,"), tenant, actor=None)
     out = io.StringIO()
     call_command("mailbox", "export", "--tenant", "Demo", stdout=out)
@@ -330,6 +332,6 @@ def test_the_command_tells_what_it_did(file, tenant, domain):
         "tenant": "Demo", "mailboxes": 1, "domains": ["demo.test"], "checked_only": False, "without_password": 0,
     }
     assert Tenant.objects.get().addresses.count() == 1
-    with pytest.raises(CommandError, match="line 2: The address a@demo.test is taken already") as again:
+    with pytest.raises(CommandError, match=r"line 2: The address a@demo\.test is taken already") as again:
         call_command("mailbox", "import", str(path), "--tenant", "Demo")
     assert again.value.returncode == 1

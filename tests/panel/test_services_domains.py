@@ -159,7 +159,7 @@ def test_domain_alias_is_proved_apart(domain, traces):
 def test_plan_bounds_the_domains(tenant):
     tenants.change_plan(tenant.plan, domains=1, actor=None)
     create("one.test", tenant)
-    with pytest.raises(ServiceError, match="The plan Standard allows 1 domains; Demo has 1. Choose a larger plan"):
+    with pytest.raises(ServiceError, match=r"The plan Standard allows 1 domains; Demo has 1\. Choose a larger plan"):
         create("two.test", tenant)
 
 

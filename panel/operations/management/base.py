@@ -10,6 +10,7 @@ import argparse
 import getpass
 import inspect
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
@@ -98,6 +99,10 @@ class Command(BaseCommand):
             said = str(error).strip().partition("\n")[0]
             sentence = f"The database can't be used: {said}. `manage.py prepare` makes its tables."
             field, code = "", Exit.UNAVAILABLE
+        except BrokenPipeError:
+            # `… | head`: whoever read has enough. What is still buffered goes nowhere.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(Exit.DONE)
         if not getattr(self, "_called_from_command_line", False) or options.get("traceback"):
             raise CommandError(sentence, returncode=code)
         self.stderr.write(error_json(sentence, code, field) if options.get("as_json") else clean(sentence))

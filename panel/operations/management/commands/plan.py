@@ -13,6 +13,7 @@ from panel.tenants.shown import read_size
 
 MEANING = {
     "domains": "domains of a tenant", "mailboxes": "mailboxes of a tenant", "aliases": "aliases of a tenant",
+    "credentials": "app passwords of a tenant",
     "storage_bytes": "the quotas of a tenant's mailboxes together: 50GB",
     "mailbox_hour": "recipients a mailbox, 1 hour", "mailbox_day": "recipients a mailbox, 24 hours",
     "tenant_hour": "recipients a tenant, 1 hour", "tenant_day": "recipients a tenant, 24 hours",
