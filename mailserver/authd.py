@@ -28,7 +28,7 @@ import uvloop
 from django.apps import apps
 from django.conf import settings
 
-from mailserver import dict_protocol, hashing, log
+from mailserver import dict_protocol, hashing, log, login_events
 from mailserver.authenticator import Answer, Authenticator
 from mailserver.clock import Clock
 from mailserver.config import Config
@@ -46,6 +46,7 @@ MOST_HELD = 100
 LOOK_UP_THREADS = 4
 FLUSH_S = 5.0
 LAST_FLUSH_S = 5.0
+FORGET_S = 3600.0
 
 
 class AlreadyRunning(Exception):
@@ -384,6 +385,7 @@ async def serve(config: Config, directory: Directory, ready: Callable[[], None] 
         async with asyncio.TaskGroup() as group:
             group.create_task(directory.follow())
             group.create_task(_flush(authenticator))
+            group.create_task(_forget(directory, config.login_days))
             if ready is not None:
                 ready()
     finally:
@@ -413,6 +415,17 @@ async def _flush(authenticator: Authenticator) -> None:
             await authenticator.flush()
         except Exception:
             log.fault("logins could not be recorded")  # who logs in is answered all the same
+
+
+async def _forget(directory: Directory, days: int) -> None:
+    while True:
+        try:
+            await login_events.forget(directory, days)
+        except DirectoryUnavailable:
+            pass  # the next time
+        except Exception:
+            log.fault("old logins could not be deleted")
+        await asyncio.sleep(FORGET_S)
 
 
 def run(config: Config) -> None:

@@ -26,6 +26,7 @@ class Config:
     separator: str
     postmaster: str
     store: Store = MAILDIRS
+    login_days: int = 90  # how long logins are recorded
 
     inline_bytes: int = 64 * 1024  # bodies up to this stay in memory and in the row (DESIGN: measured)
     line_bytes: int = 2048  # a command line; 512 and the extensions' additions, RFC 5321 §4.5.3.1.4
@@ -62,6 +63,7 @@ class Config:
             separator=environment.separator,
             postmaster=environment.postmaster,
             store=environment.store,
+            login_days=environment.login_days,
         )
 
     @property
