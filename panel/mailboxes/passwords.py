@@ -2,6 +2,7 @@
 
 import hashlib
 import secrets
+import unicodedata
 
 from django.contrib.auth.hashers import Argon2PasswordHasher, check_password, make_password
 
@@ -18,11 +19,19 @@ class Argon2Hasher(Argon2PasswordHasher):
 
 def hash_main(password: str) -> str:
     """The stored form of a main password, Django's `argon2$argon2id$…`."""
-    return make_password(password)
+    return make_password(_prepared(password))
 
 
 def verify_main(password: str, stored: str) -> bool:
-    return check_password(password, stored)
+    """Whether it is the password; also one that was hashed elsewhere, as it was typed there."""
+    prepared = _prepared(password)
+    return check_password(prepared, stored) or (prepared != password and check_password(password, stored))
+
+
+def _prepared(password: str) -> str:
+    """Composed, each space a plain one: what one keyboard sends in parts another sends whole (RFC 8265 §4.2.2)."""
+    spaced = "".join(" " if unicodedata.category(letter) == "Zs" else letter for letter in password)
+    return unicodedata.normalize("NFC", spaced)
 
 
 def fingerprint(stored: str) -> str:
