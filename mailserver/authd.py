@@ -31,7 +31,7 @@ import uvloop
 from django.apps import apps
 from django.conf import settings
 
-from mailserver import dict_protocol, hashing, log, lua_protocol
+from mailserver import dict_protocol, hashing, log, login_events, lua_protocol
 from mailserver.authenticator import Answer, Authenticator, canonical
 from mailserver.clock import Clock
 from mailserver.config import Config
@@ -56,6 +56,7 @@ MOST_HELD = 100
 LOOK_UP_THREADS = 4
 FLUSH_S = 5.0
 LAST_FLUSH_S = 5.0
+FORGET_S = 3600.0
 
 
 class AlreadyRunning(Exception):
@@ -380,6 +381,7 @@ async def serve(
             group.create_task(_flush(authenticator))
             group.create_task(book.run())
             group.create_task(Counting(config, directory, book, clock).run())
+            group.create_task(_forget(directory, config.login_days))
             if ready is not None:
                 ready()
             if handed_over is not None:
@@ -415,6 +417,17 @@ async def _flush(authenticator: Authenticator) -> None:
             await authenticator.flush()
         except Exception:
             log.fault("logins could not be recorded")  # who logs in is answered all the same
+
+
+async def _forget(directory: Directory, days: int) -> None:
+    while True:
+        try:
+            await login_events.forget(directory, days)
+        except DirectoryUnavailable:
+            pass  # the next time
+        except Exception:
+            log.fault("old logins could not be deleted")
+        await asyncio.sleep(FORGET_S)
 
 
 def run(config: Config, node: int, listening: Listening | None = None, gate: Gate | None = None) -> None:

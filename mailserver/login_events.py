@@ -6,8 +6,10 @@ into one row for a minute, then for two, four … up to an hour while they go on
 client which polls costs two or three dozen rows a day, and so does one that guesses.
 Failures of one mailbox from more than MOST_SOURCES networks share one row without an
 address; login names that are no mailbox here count as one mailbox.
+Rows that are old enough are deleted, a few hundred at a time, so that nobody waits behind it.
 """
 
+import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -25,8 +27,19 @@ MOST_KINDS = 50_000  # followed at once, about 1 KB each
 MOST_SOURCES = 20  # networks in an hour
 MOST_WAITING = 100_000  # rows, while the database is gone; 0.3 KB each
 BATCH = 1000
+FORGOTTEN_AT_ONCE = 500
+FORGET_PAUSE_S = 0.2  # between two of these: others write as well
 
 _Kind = tuple[int | None, int | None, str | None, str, str]
+
+
+async def forget(directory: Directory, days: int) -> int:
+    """Delete the rows that are older; how many. Raises DirectoryUnavailable."""
+    count = 0
+    while gone := await directory.forget_logins(days, FORGOTTEN_AT_ONCE):
+        count += gone
+        await asyncio.sleep(FORGET_PAUSE_S)
+    return count
 
 
 @dataclass(slots=True)

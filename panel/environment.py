@@ -280,6 +280,10 @@ SETTINGS: Mapping[str, Setting] = {
         "POSTHOUSE_MESSAGE_SIZE", "50M", _size,
         "The largest message that is taken.",
     ),
+    "login_days": Setting(
+        "POSTHOUSE_LOGIN_DAYS", "90", _number(30, 3650),
+        "How many days the record of logins is kept. At least 30: by it a network is known as an account's own.",
+    ),
     "separator": Setting(
         "POSTHOUSE_SEPARATOR", "+", _separator,
         "What parts a subaddress: with +, user+tag@ reaches user@. Empty: no subaddresses.",
@@ -342,6 +346,7 @@ class Environment:
     outward_private: tuple[IPNetwork, ...]
     workers: int
     message_size: int
+    login_days: int
     separator: str
     grace_days: int
     store: Store

@@ -181,6 +181,11 @@ class Directory:
         """Write LoginEvents, in one transaction."""
         await self._written(self._on_thread(rows.record_logins, facts))
 
+    async def forget_logins(self, days: int, most: int) -> int:
+        """Delete at most so many LoginEvents older than `days`; how many. Raises DirectoryUnavailable."""
+        before = self._clock.now() - timedelta(days=days)
+        return await self._bounded(self._on_thread(rows.forget_logins, before, most))
+
     async def known_networks(self, mailbox_id: int) -> frozenset[str]:
         """The networks from which a mailbox logged in within KNOWN_DAYS, as rules/lockout counts them."""
         since = self._clock.now() - timedelta(days=KNOWN_DAYS)

@@ -745,6 +745,16 @@ def record_logins(facts: Sequence[LoginFact]) -> None:
     )
 
 
+def forget_logins(before: datetime, most: int) -> int:
+    """Delete at most so many LoginEvents from before then, the oldest first; how many that were."""
+    events = mailboxes.LoginEvent.objects
+    old = list(events.filter(at__lt=before).order_by("at").values_list("pk", flat=True)[:most])
+    if old:
+        with transaction.atomic():
+            events.filter(pk__in=old).delete()
+    return len(old)
+
+
 def _clean(text: str, most: int) -> str:
     """What a column can hold (no NUL, no lone surrogate) and a page can show."""
     return "".join(character if character.isprintable() else "?" for character in text[:most])

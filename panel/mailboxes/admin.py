@@ -1,6 +1,7 @@
 """The provider's admin of mailboxes, aliases and credentials."""
 
-from typing import Any
+from datetime import timedelta
+from typing import Any, ClassVar
 
 from django import forms
 from django.contrib import admin
@@ -9,10 +10,11 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils import timezone
-from django.utils.html import format_html_join
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import mark_safe
 from unfold.contrib.filters.admin import AutocompleteSelectFilter
 from unfold.decorators import action, display
+from unfold.paginator import InfinitePaginator
 from unfold.widgets import (
     UnfoldAdminCheckboxSelectMultipleWidget,
     UnfoldAdminPasswordWidget,
@@ -36,6 +38,7 @@ SCOPE_CHOICES = [
 ]
 
 
+PROTOCOLS = {"submission": "sending", "imap": "IMAP", "pop3": "POP3", "sieve": "filters"}
 MOST_SIGN_INS = 10  # on the mailbox's page
 OUTCOME_LOOKS = {"ok": "good", "wrong": "warn", "refused": "warn", "scope": "warn", "suspended": "off", "locked": "bad"}
 
@@ -159,7 +162,7 @@ class MailboxAdmin(HeldAdmin, SuspendableAdmin, RulesPage):
     def last_sign_ins(self, mailbox: Mailbox) -> str:
         events = LoginEvent.objects.filter(mailbox=mailbox)[:MOST_SIGN_INS]
         listed = f"{reverse('admin:mailboxes_loginevent_changelist')}?mailbox__id__exact={mailbox.pk}"
-        rows = [(event, outcome_badge(event)) for event in events]
+        rows = [(event, moment(event.last_at), outcome_badge(event), by_what(event)) for event in events]
         return render_to_string("admin/posthouse/sign_ins.html", {"rows": rows, "listed": listed})
 
     @action(description="Set password…", url_path="set-password", permissions=["act"], icon="key")
@@ -395,24 +398,101 @@ class CredentialAdmin(ScopedAdmin):
         services.revoke_credential(obj, **by(request))
 
 
+class ProtocolFilter(admin.SimpleListFilter):
+    title = "By"
+    parameter_name = "protocol"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Any:
+        return list(PROTOCOLS.items())
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[LoginEvent]) -> QuerySet[LoginEvent]:
+        return queryset.filter(protocol=self.value()) if self.value() in PROTOCOLS else queryset
+
+
+class SinceFilter(admin.SimpleListFilter):
+    title = "When"
+    parameter_name = "since"
+    hours: ClassVar = {"1": "the last hour", "24": "24 hours", "168": "7 days", "720": "30 days"}
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Any:
+        return list(self.hours.items())
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[LoginEvent]) -> QuerySet[LoginEvent]:
+        hours = self.value()
+        if hours not in self.hours:
+            return queryset
+        return queryset.filter(at__gte=timezone.now() - timedelta(hours=int(hours)))
+
+
 @admin.register(LoginEvent)
 class LoginEventAdmin(ScopedAdmin):
-    list_display = ["at", "shown_login", "came_of_it", "ip", "protocol", "credential_text", "count", "last_at"]
-    list_filter = ["outcome"]
+    empty_words = "Each login to a mailbox stands here within seconds, right or wrong: to send, to read or for filters."
+    list_display = ["when", "shown_login", "came_of_it", "times", "come_from", "by_what"]
+    list_filter = [
+        "outcome", SinceFilter, ProtocolFilter, ("mailbox", AutocompleteSelectFilter),
+        ("tenant", AutocompleteSelectFilter),
+    ]
     search_fields = ["login", "ip"]
-    list_select_related = ["tenant"]
+    search_help_text = "A login name, or the address it came from"
+    paginator = InfinitePaginator  # no count of a table that grows with traffic
+    show_full_result_count = False
     creatable = changeable = False
     fields = [
-        "at", "last_at", "count", "shown_login", "came_of_it", "ip", "protocol", "credential_text", "tenant",
+        "shown_login", "came_of_it", "times", "first", "last", "come_from", "by_what", "leads_to_mailbox", "tenant",
     ]
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> LoginEvent | None:
+        event = super().get_object(request, object_id, from_field)
+        if event is not None and event.mailbox_id:
+            # No foreign key holds the mailbox: it may be gone.
+            event.its_mailbox = Mailbox.objects.select_related("address__domain").filter(pk=event.mailbox_id).first()
+        return event
+
+    @display(description="When", ordering="id")
+    def when(self, event: LoginEvent) -> str:
+        return moment(event.last_at)
 
     @display(description="Login", ordering="login")
     def shown_login(self, event: LoginEvent) -> str:
-        return mono(event.login)
+        return format_html('<span class="ph-mono ph-clip" title="{0}">{0}</span>', event.login)
 
     @display(description="What came of it", ordering="outcome")
     def came_of_it(self, event: LoginEvent) -> str:
         return outcome_badge(event)
+
+    @display(description="Times", ordering="count")
+    def times(self, event: LoginEvent) -> str:
+        return f"{event.count:,}"
+
+    @display(description="From", ordering="ip")
+    def come_from(self, event: LoginEvent) -> str:
+        return mono(event.ip) if event.ip else "many networks"
+
+    @display(description="By", ordering="protocol")
+    def by_what(self, event: LoginEvent) -> str:
+        return by_what(event)
+
+    @display(description="The first of them")
+    def first(self, event: LoginEvent) -> str:
+        return f"{event.at:%Y-%m-%d %H:%M:%S} UTC"
+
+    @display(description="The last of them")
+    def last(self, event: LoginEvent) -> str:
+        return f"{event.last_at:%Y-%m-%d %H:%M:%S} UTC"
+
+    @display(description="Mailbox")
+    def leads_to_mailbox(self, event: LoginEvent) -> str:
+        mailbox = getattr(event, "its_mailbox", None)
+        if mailbox is None:
+            return "none" if event.mailbox_id is None else "one that is gone"
+        link = '<a class="text-primary-600 dark:text-primary-500" href="{}">{}</a>'
+        return format_html(link, reverse("admin:mailboxes_mailbox_change", args=(mailbox.pk,)), mailbox)
+
+
+def by_what(event: LoginEvent) -> str:
+    """IMAP, app password "phone"."""
+    protocol = PROTOCOLS.get(event.protocol, event.protocol)
+    return f"{protocol}, {event.credential_text}" if event.credential_text else protocol
 
 
 def outcome_badge(event: LoginEvent) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import secrets
+import unicodedata
 
 from django.contrib.auth.hashers import Argon2PasswordHasher, check_password, make_password
 
@@ -20,20 +21,29 @@ class Argon2Hasher(Argon2PasswordHasher):
 
 def hash_main(password: str) -> str:
     """The stored form of a main password, Django's `argon2$argon2id$…`."""
-    return make_password(password)
+    return make_password(_prepared(password))
 
 
 def verify_main(password: str, stored: str) -> bool:
-    """Whether this is the main password; what was hashed elsewhere may take longer than ours (foreign.py's bounds)."""
-    if stored.startswith("argon2$"):
-        return check_password(password, stored)
-    return foreign.verify(password, stored)
+    """Whether this is the main password; what was hashed elsewhere may take longer than ours (foreign.py's bounds).
+
+    What was hashed elsewhere was hashed as it was typed there.
+    """
+    prepared = _prepared(password)
+    verify = check_password if stored.startswith("argon2$") else foreign.verify
+    return verify(prepared, stored) or (prepared != password and verify(password, stored))
 
 
 def is_ours(stored: str) -> bool:
     """Whether it was hashed as `hash_main` does it; if not, it is hashed anew at the first right login."""
     cost = f"m={Argon2Hasher.memory_cost},t={Argon2Hasher.time_cost},p={Argon2Hasher.parallelism}"
     return stored.startswith(f"argon2$argon2id$v=19${cost}$")
+
+
+def _prepared(password: str) -> str:
+    """Composed, each space a plain one: what one keyboard sends in parts another sends whole (RFC 8265 §4.2.2)."""
+    spaced = "".join(" " if unicodedata.category(letter) == "Zs" else letter for letter in password)
+    return unicodedata.normalize("NFC", spaced)
 
 
 def fingerprint(stored: str) -> str:

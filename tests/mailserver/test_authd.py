@@ -11,6 +11,8 @@ import threading
 from collections.abc import Awaitable
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -27,7 +29,9 @@ from panel.environment import dovecot_key
 from panel.mailboxes import foreign, passwords
 from panel.mailboxes.models import Address, Credential, Mailbox
 from panel.mailboxes.services import set_password
+from panel.operations import services as operations
 from panel.rules.status import Status
+from panel.tenants.models import Tenant
 from tests.support import dovecot_dict, world
 from tests.support.authd import (  # noqa: F401 (fixtures)
     IP,
@@ -131,6 +135,60 @@ async def test_suspended_is_told_to_whom_the_password_is_known_only(house: House
 async def test_no_sending_may_log_in(house: House, demo: Mailbox):
     Mailbox.objects.update(status=Status.NO_SENDING)
     assert (await house.ask()).verdict == "ok"
+
+
+async def test_app_password_opens_what_all_of_its_bounds_allow_and_nothing_else(house: House):
+    protocols = ("submission", "imap", "pop3", "sieve")
+    now = timezone.now()
+    for number, (away, expired, frozen) in enumerate(product((False, True), repeat=3)):
+        mailbox = world.mailbox(f"person{number}@demo.test")
+        fields = {
+            "networks": ["198.51.100.0/24", "192.0.2.9"] if away else ["192.0.2.0/24"],
+            "expires_at": now + timedelta(days=-1 if expired else 1),
+            "frozen_at": now if frozen else None,
+        }
+        for scopes in (*((each,) for each in protocols), protocols):
+            _, secret = world.app_password(mailbox, "-".join(scopes), scopes, **fields)
+            for protocol in protocols:
+                ip = f"192.0.2.{1 + number}"  # of each its own: nobody is to be locked
+                verdict = (await house.ask(str(mailbox), secret, ip, protocol=protocol)).verdict
+                # What a thief could learn from is told like a wrong one.
+                expected = "wrong" if away or expired or frozen else "ok" if protocol in scopes else "scope"
+                assert verdict == expected, (away, expired, frozen, scopes, protocol)
+
+
+@pytest.mark.parametrize("level", ["mailbox", "domain", "tenant", "parent"])
+async def test_suspended_or_closed_at_any_level_is_refused_within_a_second(house: House, demo: Mailbox, level: str):
+    tenant = demo.address.tenant
+    Tenant.objects.filter(pk=tenant.pk).update(parent=world.tenant("Reseller"))
+    tenant.refresh_from_db()
+    subject = {
+        "mailbox": demo, "domain": demo.address.domain, "tenant": tenant, "parent": tenant.parent,
+    }[level]
+    for act, status in ((operations.suspend, Status.SUSPENDED), (operations.close, Status.CLOSED)):
+        type(subject).objects.filter(pk=subject.pk).update(status=Status.ACTIVE)
+        world.changed()
+
+        async def verdict(wanted: str) -> bool:
+            return (await house.ask(protocol="imap")).verdict == wanted
+
+        await until(partial(verdict, "ok"))
+        await asyncio.to_thread(partial(act, subject, reason="found in a leak", actor=None))
+        took = await until(partial(verdict, "suspended"))
+        print(f"{level} {status.name.lower()}: refused after {took:.3f} s (promise: 1 s)")
+
+
+@pytest.mark.parametrize(
+    ("stored", "typed"),
+    [("caf\u00e9 au lait", "cafe\u0301 au lait"), ("cafe\u0301 au lait", "caf\u00e9 au lait"),
+     ("good old pass", "good\u00a0old\u00a0pass")],
+)
+async def test_password_is_right_however_its_letters_are_composed(house: House, demo: Mailbox, stored: str, typed: str):
+    """A phone composes what a Mac sends in parts (RFC 8265 §4.2.2)."""
+    demo.credentials.update(secret=passwords.hash_main(stored))
+    for password in (stored, typed):
+        assert (await house.ask(password=password)).verdict == "ok"
+    assert (await house.ask(password=typed.upper())).verdict == "wrong"
 
 
 # What is remembered, and for how long

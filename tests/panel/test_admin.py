@@ -1,12 +1,16 @@
 """The provider's admin, by Django's client: what each role may do, and that changes go through services."""
 
+import re
+from datetime import timedelta
+
 import pytest
 from django.contrib import admin
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 
 from panel.domains.models import Domain
-from panel.mailboxes.models import Alias, Credential, Mailbox
+from panel.mailboxes.models import Alias, Credential, LoginEvent, Mailbox
 from panel.operations import services as operations
 from panel.rules.status import Status
 from panel.sending.models import OutboundRoute, SendingLimit
@@ -232,6 +236,38 @@ def test_logins_are_listed_and_the_latest_stand_on_the_mailbox_s_page(accounts):
     found = client.get(reverse("admin:mailboxes_loginevent_changelist") + "?q=203.0.113.7&outcome__exact=wrong")
     assert "203.0.113.7" in found.content.decode() and "203.0.113.8" not in found.content.decode()
     assert "many networks" in client.get(change_url("mailboxes_mailbox", other)).content.decode()
+
+
+def test_list_of_logins_is_narrowed_by_what_an_operator_looks_for(owner):
+    world.domain("demo.test", world.tenant())
+    shop, office = world.mailbox("shop@demo.test"), world.mailbox("office@demo.test")
+    old = timezone.now() - timedelta(days=2)
+    world.login_event(shop, ip="203.0.113.1", protocol="imap", at=old, last_at=old)
+    world.login_event(shop, ip="203.0.113.2", protocol="submission")
+    world.login_event(office, ip="203.0.113.3", protocol="imap", credential_text='app password "phone"', count=1204)
+    listed = reverse("admin:mailboxes_loginevent_changelist")
+
+    def shown(query: str) -> set[str]:
+        return set(re.findall(r"203\.0\.113\.\d", owner.get(f"{listed}?{query}").content.decode()))
+
+    assert shown("") == {"203.0.113.1", "203.0.113.2", "203.0.113.3"}
+    assert shown("protocol=imap") == {"203.0.113.1", "203.0.113.3"}
+    assert shown("since=24") == {"203.0.113.2", "203.0.113.3"}
+    assert shown("since=24&protocol=imap") == {"203.0.113.3"}
+    assert shown(f"mailbox__id__exact={shop.pk}") == {"203.0.113.1", "203.0.113.2"}
+    page = owner.get(listed).content.decode()
+    assert "IMAP, app password &quot;phone&quot;" in page and "1,204" in page and "2 days ago" in page
+
+
+def test_page_of_a_login_leads_to_its_mailbox_while_there_is_one(owner):
+    world.domain("demo.test", world.tenant())
+    mailbox = world.mailbox("shop@demo.test")
+    event, unknown = world.login_event(mailbox), world.login_event(mailbox, mailbox=None, tenant=None, login="admin")
+    page = owner.get(change_url("mailboxes_loginevent", event)).content.decode()
+    assert f'href="{change_url("mailboxes_mailbox", mailbox)}"' in page
+    assert owner.get(change_url("mailboxes_loginevent", unknown)).status_code == 200
+    LoginEvent.objects.filter(pk=event.pk).update(mailbox=10**9)
+    assert "one that is gone" in owner.get(change_url("mailboxes_loginevent", event)).content.decode()
 
 
 def test_nobody_changes_a_login_not_even_an_owner(owner):
