@@ -1,5 +1,7 @@
 """Django's settings, from the environment (panel/environment.py declares each)."""
 
+from urllib.parse import urlsplit
+
 import environ
 from django.templatetags.static import static
 from django.urls import reverse_lazy
@@ -12,8 +14,12 @@ BASE_DIR = environment.BASE
 SECRET_KEY = environment.secret_key(ENVIRONMENT)
 DEBUG = ENVIRONMENT.debug
 
-ALLOWED_HOSTS = [ENVIRONMENT.hostname, "localhost", "127.0.0.1", "[::1]", ENVIRONMENT.http.host]
-CSRF_TRUSTED_ORIGINS = [f"https://{ENVIRONMENT.hostname}"]
+_URL_HOST = urlsplit(ENVIRONMENT.url).hostname or ""
+ALLOWED_HOSTS = [
+    ENVIRONMENT.hostname, "localhost", "127.0.0.1", "[::1]", ENVIRONMENT.http.host,
+    f"[{_URL_HOST}]" if ":" in _URL_HOST else _URL_HOST,
+]
+CSRF_TRUSTED_ORIGINS = [f"https://{ENVIRONMENT.hostname}", ENVIRONMENT.url]
 
 INSTALLED_APPS = [
     "unfold",
@@ -42,6 +48,8 @@ MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
+    "panel.tenants.sign_in.sessions.Seen",
+    "panel.tenants.sign_in.gate.SecondFactorGate",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "panel.console.middleware.ContentSecurityPolicy",
 ]
@@ -112,10 +120,14 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 AUTH_USER_MODEL = "tenants.User"
 PASSWORD_HASHERS = ["panel.mailboxes.passwords.Argon2Hasher"]
 AUTH_PASSWORD_VALIDATORS = [
-    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {
+        "NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator",
+        "OPTIONS": {"user_attributes": ["email", "name"]},
+    },
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
-    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
     {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
+    {"NAME": "panel.tenants.sign_in.password_rules.CommonPassword"},
+    {"NAME": "panel.tenants.sign_in.password_rules.LeakedPassword"},
 ]
 LOGIN_URL = "admin:login"
 LOGIN_REDIRECT_URL = "admin:index"
@@ -132,6 +144,7 @@ WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = False
 STATICFILES_DIRS = [BASE_DIR / "panel" / "static"]
 
+SESSION_ENGINE = "panel.tenants.sign_in.sessions"
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
 X_FRAME_OPTIONS = "DENY"
@@ -160,6 +173,7 @@ UNFOLD = {
             "600": "#4350b0", "700": "#363f91", "800": "#2d3577", "900": "#262b4d", "950": "#181b33",
         },
     },
+    "ACCOUNT": {"navigation": [{"title": "Your account", "link": reverse_lazy("account:own")}]},
     "SIDEBAR": {
         "show_search": False,
         "navigation": [

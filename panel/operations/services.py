@@ -33,7 +33,7 @@ from panel.tenants.changes import (
     tenant_changed,
     write,
 )
-from panel.tenants.models import AuditEntry, ProviderRole, Tenant, User
+from panel.tenants.models import AuditEntry, PasswordReset, ProviderRole, Tenant, User
 from panel.tenants.services import keep_an_owner
 
 Suspendable = Mailbox | Domain | Tenant
@@ -192,14 +192,16 @@ def create_account(
     password: str | HashedPassword,
     name: str = "",
     provider_role: str = ProviderRole.NONE,
+    second_factor_required: bool = False,
     actor: User | None,
     ip: str | None = None,
 ) -> User:
     """A new panel account. Refused for an address hosted here: that signs in with its mailbox."""
-    values = {
+    values: dict[str, Any] = {
         "email": _account_email(email),
         "name": one_line(name, "name", most=100),
         "provider_role": choice(provider_role, ProviderRole, "provider_role"),
+        "second_factor_required": second_factor_required,
     }
     hashed = hash_password(password, User(**values))
     with transaction.atomic():
@@ -217,10 +219,11 @@ def change_account(
     email: str = KEEP,
     name: str = KEEP,
     provider_role: str = KEEP,
+    second_factor_required: bool = KEEP,
     actor: User | None,
     ip: str | None = None,
 ) -> User:
-    """Give a panel account another address, name or provider role."""
+    """Give a panel account another address, name or provider role, or make it have a second factor."""
     if account.kind != User.Kind.PANEL:
         raise ServiceError("The person of a mailbox can't be changed here: change the mailbox.")
     values: dict[str, Any] = {}
@@ -234,8 +237,12 @@ def change_account(
         values["provider_role"] = choice(provider_role, ProviderRole, "provider_role")
         if values["provider_role"] != ProviderRole.OWNER:
             keep_an_owner(without=account)
+    if second_factor_required is not KEEP:
+        values["second_factor_required"] = second_factor_required
     with taken_means(f"There is an account {values.get('email')} already.", "email"):
         before, after = write(account, **values)
+    if "email" in after:
+        PasswordReset.objects.filter(user=account).update(token="")  # links went to the old address
     if after:
         audit.record(actor, "account.changed", account, tenant=None, before=before, after=after, ip=ip)
     return account

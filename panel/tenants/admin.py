@@ -8,6 +8,7 @@ from django.contrib import admin
 from django.contrib.auth.models import Group
 from django.db.models import Count, QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.template.loader import render_to_string
 from django.utils import timezone
 from django.utils.safestring import SafeString
 from unfold.contrib.filters.admin import AutocompleteSelectFilter
@@ -18,6 +19,7 @@ from unfold.widgets import UnfoldAdminPasswordWidget
 from panel.operations import services as operations
 from panel.rules.status import Status
 from panel.tenants import services
+from panel.tenants.changes import RULES_IN_WORDS
 from panel.tenants.models import AuditEntry, Membership, Plan, Tenant, User
 from panel.tenants.scoped_admin import (
     ReasonForm,
@@ -30,6 +32,7 @@ from panel.tenants.scoped_admin import (
     state_of,
 )
 from panel.tenants.shown import moment
+from panel.tenants.sign_in import second_factor, sessions
 
 admin.site.site_title = "Posthouse"
 admin.site.index_title = "Overview"
@@ -243,12 +246,12 @@ class TenantAdmin(SuspendableAdmin):
 class AccountForm(forms.ModelForm):
     password = forms.CharField(
         widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}), strip=False,
-        help_text="At least 10 characters, not a common one.",
+        help_text=RULES_IN_WORDS,
     )
 
     class Meta:
         model = User
-        fields = ["email", "name", "provider_role"]
+        fields = ["email", "name", "provider_role", "second_factor_required"]
         help_texts = {
             "email": "The login: an address that is not hosted here.",
             "provider_role": "What it may do for the provider. A tenant's account has none, and memberships instead.",
@@ -258,18 +261,20 @@ class AccountForm(forms.ModelForm):
 class PasswordForm(forms.Form):
     password = forms.CharField(
         label="New password", strip=False, widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}),
-        help_text="At least 10 characters, not a common one.",
+        help_text=RULES_IN_WORDS,
     )
 
 
 @admin.register(User)
 class AccountAdmin(ScopedAdmin):
-    list_display = ["email", "name", "role", "state"]
-    list_filter = ["provider_role", "is_active"]
+    list_display = ["email", "name", "role", "factor", "state"]
+    list_filter = ["provider_role", "is_active", "second_factor_required"]
+    list_select_related = ["second_factor"]
     search_fields = ["email", "name"]
-    fields = ["email", "name", "provider_role"]
+    fields = ["email", "name", "provider_role", "second_factor_required"]
+    readonly_fields = ["factor", "signed_in"]
     removable = True
-    actions_detail = ["set_password", "close", "reopen"]
+    actions_detail = ["set_password", "end_sessions", "remove_second_factor", "close", "reopen"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[User]:
         return super().get_queryset(request).filter(kind=User.Kind.PANEL)
@@ -280,7 +285,9 @@ class AccountAdmin(ScopedAdmin):
         return super().get_form(request, obj, change=change, **kwargs)
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        return ["email", "name", "provider_role"] if obj else ["email", "name", "provider_role", "password"]
+        if obj:
+            return [*self.fields, "factor", "signed_in"]
+        return ["email", "name", "provider_role", "password", "second_factor_required"]
 
     @display(description="Provider role", ordering="provider_role")
     def role(self, user: User) -> str:
@@ -290,8 +297,20 @@ class AccountAdmin(ScopedAdmin):
     def state(self, user: User) -> str:
         return badge("good", "active") if user.is_active else badge("off", "closed")
 
+    @display(description="Signed in")
+    def signed_in(self, user: User) -> str:
+        rows = [(each, sessions.browser(each.browser), moment(each.seen_at)) for each in sessions.of(user)]
+        return render_to_string("account/sessions.html", {"rows": rows})
+
+    @display(description="Second factor")
+    def factor(self, user: User) -> str:
+        if hasattr(user, "second_factor"):
+            return badge("good", "set up")
+        return badge("warn", "must set one up") if second_factor.is_required(user) else "none"
+
     def offered(self, obj: User) -> set[str]:
-        return super().offered(obj) - ({"reopen"} if obj.is_active else {"close"})
+        without = {"reopen"} if obj.is_active else {"close"}
+        return super().offered(obj) - without - (set() if second_factor.of(obj) else {"remove_second_factor"})
 
     @action(description="Set password…", url_path="set-password", permissions=["act"], icon="key")
     def set_password(self, request: HttpRequest, object_id: str) -> HttpResponse:
@@ -302,6 +321,35 @@ class AccountAdmin(ScopedAdmin):
         return self.confirm(
             request, object_id, title="Set the password of {}", button="Set password", act=act,
             form_class=PasswordForm, sentence="The account {} signs in with it from now on.",
+        )
+
+    @action(description="Sign out everywhere…", url_path="end-sessions", permissions=["act"], icon="logout")
+    def end_sessions(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        def act(obj: User, data: dict[str, Any]) -> str:
+            ended = sessions.end_all(obj, reason=data["reason"], **by(request))
+            return f"{obj} is signed out: {ended} session{'' if ended == 1 else 's'} ended."
+
+        return self.confirm(
+            request, object_id, title="Sign {} out everywhere", button="Sign out", act=act,
+            form_class=OptionalReasonForm,
+            sentence="All open sessions of {} end with their next click. Whoever knows the password, and has the "
+            "second factor if there is one, can sign in again.",
+        )
+
+    @action(
+        description="Remove second factor…", url_path="remove-second-factor", permissions=["act"],
+        icon="phonelink_erase",
+    )
+    def remove_second_factor(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        def act(obj: User, data: dict[str, Any]) -> str:
+            second_factor.remove(obj, reason=data["reason"], **by(request))
+            return f"{obj} has no second factor any more."
+
+        return self.confirm(
+            request, object_id, title="Remove the second factor of {}", button="Remove", act=act,
+            form_class=OptionalReasonForm, harmful=True,
+            sentence="For somebody who lost the phone and the recovery codes. Be sure that it is {} who asks: the "
+            "password alone opens the account then. If it must have one, it is set up anew at the next sign-in.",
         )
 
     @action(description="Close…", url_path="close", permissions=["act"], icon="block")

@@ -1,6 +1,7 @@
 """Who runs what: panel accounts, tenants, plans, memberships; the audit log; directory changes."""
 
 from django.contrib.auth.models import AbstractBaseUser, BaseUserManager
+from django.contrib.sessions.base_session import AbstractBaseSession
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
@@ -114,6 +115,10 @@ class User(AbstractBaseUser):
     name = models.CharField(max_length=100, blank=True)
     provider_role = models.CharField(max_length=10, choices=ProviderRole, blank=True, default=ProviderRole.NONE)
     is_active = models.BooleanField(default=True)
+    second_factor_required = models.BooleanField(
+        "second factor required", default=False,
+        help_text="Until it has one, the account sees nothing but the page on which one is set up.",
+    )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     # Sign-ins are events with a place and a time, not one column (and a write at each).
@@ -242,6 +247,61 @@ class DirectoryChange(models.Model):
 
     at = models.DateTimeField(default=timezone.now)
     domain = models.CharField(max_length=253, blank=True)
+
+    class Meta:
+        ordering = ["pk"]
+
+
+class SecondFactor(models.Model):
+    """An authenticator app of a panel account (RFC 6238). That the row is there means: it is asked for."""
+
+    user = models.OneToOneField(User, on_delete=models.CASCADE, related_name="second_factor")
+    secret = models.CharField(max_length=300)  # encrypted, by a key that isn't in the database
+    last_step = models.BigIntegerField(default=0)  # of 30 seconds, since 1970: a code opens once
+    created_at = models.DateTimeField(default=timezone.now)
+
+    def __str__(self):
+        return f"second factor of {self.user}"
+
+
+class RecoveryCode(models.Model):
+    """Opens in place of the app, once. Stored as a digest of its 80 random bits."""
+
+    factor = models.ForeignKey(SecondFactor, on_delete=models.CASCADE, related_name="recovery_codes")
+    digest = models.CharField(max_length=64)
+    used_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["factor", "digest"], name="recovery_code_once")]
+
+
+class PanelSession(AbstractBaseSession):
+    """A browser that is signed in to the panel, or on the way (no user yet). The key is its secret."""
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, null=True, related_name="sessions")
+    began_at = models.DateTimeField(default=timezone.now)
+    seen_at = models.DateTimeField(default=timezone.now)
+    ip = models.GenericIPAddressField("from", null=True)
+    browser = models.CharField(max_length=200, blank=True)
+
+    @classmethod
+    def get_session_store_class(cls):
+        from panel.tenants.sign_in.sessions import SessionStore
+
+        return SessionStore
+
+
+class PasswordReset(models.Model):
+    """Somebody asked for a new password, for an account that exists or not. Digests, no names.
+
+    With a token the account may set one. The rows are what is counted against too many requests.
+    """
+
+    at = models.DateTimeField(default=timezone.now, db_index=True)
+    account = models.CharField(max_length=40)
+    network = models.CharField(max_length=50)
+    user = models.ForeignKey(User, on_delete=models.CASCADE, null=True, related_name="+")
+    token = models.CharField(max_length=40, blank=True, db_index=True)
 
     class Meta:
         ordering = ["pk"]
