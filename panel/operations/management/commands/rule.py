@@ -6,7 +6,6 @@ from dataclasses import asdict
 from datetime import date
 from typing import Any
 
-from django.core.management.base import CommandError
 from django.utils import timezone
 
 from panel.mailboxes.rule_services import PARTS, change_rules, clear_rules, rules_of
@@ -29,7 +28,7 @@ class Command(base.Command):
     """
 
     def add_acts(self, acts: base.Acts) -> None:
-        show = acts.add("show", self.show, help="Show the rules of a mailbox.")
+        show = acts.add("show", self.show, help="Show the rules of a mailbox.", examples="rule show ann@acme.example")
         _address_and_json(show)
         change = acts.add(
             "set", self.set, help="Change what is given of a mailbox's rules, and leave the rest as it is.",
@@ -59,7 +58,10 @@ class Command(base.Command):
             "--block", action="append", default=[], metavar="SENDER", help="an address, or a domain with all below it"
         )
         junk.add_argument("--unblock", action="append", default=[], metavar="SENDER", help="take it off the list")
-        clear = acts.add("clear", self.clear, help="Take rules away; all of them unless some are named.")
+        clear = acts.add(
+            "clear", self.clear, help="Take rules away; all of them unless some are named.",
+            examples="rule clear ann@acme.example vacation",
+        )
         _address_and_json(clear)
         clear.add_argument("parts", nargs="*", metavar="RULE", help=f"one of {', '.join(PARTS)}")
 
@@ -82,7 +84,7 @@ class Command(base.Command):
             if day is not None:
                 values[name] = _day(day)
         if not values and not block and not unblock:
-            raise CommandError("Nothing is to be changed: `rule set --help` shows what can be.")
+            raise base.Usage("Nothing is to be changed: `rule set --help` shows what can be.")
         change_rules(find_mailbox(address), **values, block=block, unblock=unblock, actor=None)
         self._show(address, as_json)
 
