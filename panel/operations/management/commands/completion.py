@@ -22,7 +22,8 @@ _OF_METAVAR = {"TENANT": "tenants", "PLAN": "plans", "DOMAIN": "domains", "EMAIL
 # The same where the metavar says too little, by the group.
 _OF_GROUP = {
     "alias": "aliases", "credential": "mailboxes", "domain": "domains", "domainalias": "domainaliases",
-    "login": "mailboxes", "mailbox": "mailboxes", "plan": "plans", "tenant": "tenants",
+    "login": "mailboxes", "mailbox": "mailboxes", "plan": "plans", "rule": "mailboxes",
+    "tenant": "tenants",
 }
 
 

@@ -1,6 +1,7 @@
 """A mailbox's rules on the command line."""
 
 import sys
+from argparse import ArgumentParser
 from dataclasses import asdict
 from datetime import date
 from typing import Any
@@ -28,7 +29,7 @@ class Command(base.Command):
 
     def add_acts(self, acts: base.Acts) -> None:
         show = acts.add("show", self.show, help="Show the rules of a mailbox.", examples="rule show ann@acme.example")
-        show.add_argument("address", metavar="ADDRESS")
+        _address_and_json(show)
         change = acts.add(
             "set", self.set, help="Change what is given of a mailbox's rules, and leave the rest as it is.",
             examples="""
@@ -37,7 +38,7 @@ class Command(base.Command):
                 rule set ann@acme.example --forward-to bob@acme.example --forward-to ann@elsewhere.example --keep yes
             """,
         )
-        change.add_argument("address", metavar="ADDRESS")
+        _address_and_json(change)
         vacation = change.add_argument_group("vacation", "Each sender is answered once in so many days; lists never.")
         vacation.add_argument("--vacation", choices=("on", "off"), help="answer, or no more")
         vacation.add_argument("--from", dest="first", metavar="DAY", help='first day, such as 2026-08-01; "" for none')
@@ -59,19 +60,16 @@ class Command(base.Command):
         junk.add_argument("--unblock", action="append", default=[], metavar="SENDER", help="take it off the list")
         clear = acts.add(
             "clear", self.clear, help="Take rules away; all of them unless some are named.",
-            examples="""
-                rule clear ann@acme.example vacation
-                rule clear ann@acme.example
-            """,
+            examples="rule clear ann@acme.example vacation",
         )
-        clear.add_argument("address", metavar="ADDRESS")
+        _address_and_json(clear)
         clear.add_argument("parts", nargs="*", metavar="RULE", help=f"one of {', '.join(PARTS)}")
 
-    def show(self, *, address: str) -> None:
-        self._show(address)
+    def show(self, *, address: str, as_json: bool) -> None:
+        self._show(address, as_json)
 
     def set(
-        self, *, address: str, vacation: str | None, first: str | None, last: str | None,
+        self, *, address: str, as_json: bool, vacation: str | None, first: str | None, last: str | None,
         subject: str | None, text: str | None, text_stdin: bool, days: int | None, forward_to: list[str] | None,
         keep: str | None, junk: str | None, block: list[str], unblock: list[str],
     ) -> None:
@@ -88,16 +86,16 @@ class Command(base.Command):
         if not values and not block and not unblock:
             raise base.Usage("Nothing is to be changed: `rule set --help` shows what can be.")
         change_rules(find_mailbox(address), **values, block=block, unblock=unblock, actor=None)
-        self._show(address)
+        self._show(address, as_json)
 
-    def clear(self, *, address: str, parts: list[str]) -> None:
+    def clear(self, *, address: str, as_json: bool, parts: list[str]) -> None:
         clear_rules(find_mailbox(address), parts or tuple(PARTS), actor=None)
-        self._show(address)
+        self._show(address, as_json)
 
-    def _show(self, address: str) -> None:
+    def _show(self, address: str, as_json: bool) -> None:
         mailbox = find_mailbox(address)
         rules = rules_of(mailbox)
-        if self.as_json:
+        if as_json:
             days = {name: str(value) for name, value in asdict(rules).items() if isinstance(value, date)}
             self.json({"address": str(mailbox), **asdict(rules), **days})
             return
@@ -112,6 +110,11 @@ class Command(base.Command):
             self.say(f"  Its answer{f' ({rules.vacation_subject})' if rules.vacation_subject else ''}:")
             for line in rules.vacation_text.split("\n"):
                 self.say(f"    {line}")
+
+
+def _address_and_json(parser: ArgumentParser) -> None:
+    parser.add_argument("address", metavar="ADDRESS")
+    parser.add_argument("--json", action="store_true", dest="as_json", help="as JSON")
 
 
 def _day(text: str) -> date | None:
