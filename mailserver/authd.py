@@ -27,14 +27,16 @@ import uvloop
 from django.apps import apps
 from django.conf import settings
 
-from mailserver import dict_protocol, hashing, log, lua_protocol
+from mailserver import dict_protocol, doveadm, hashing, log, lua_protocol
 from mailserver.authenticator import Answer, Authenticator, canonical
 from mailserver.clock import Clock
 from mailserver.config import Config
 from mailserver.dict_protocol import BadLine, PasswordLookup, UserLookup
 from mailserver.directory import Directory, DirectoryUnavailable
 from mailserver.lines import Asker, Lines, frame
+from mailserver.reading import Sessions
 from panel.environment import SOCKET_PATH_BYTES, authd_socket, dovecot_key
+from panel.operations.dovecot.place import kick_socket
 from panel.rules import sign_in
 from panel.rules.addresses import BadAddress, parse_address
 
@@ -129,10 +131,13 @@ class _Wire(Protocol):
 class _Dovecot:
     """What Dovecot asks: the same logins as the workers', and where a mailbox lies."""
 
-    def __init__(self, config: Config, authenticator: Authenticator, directory: Directory) -> None:
+    def __init__(
+        self, config: Config, authenticator: Authenticator, directory: Directory, sessions: Sessions
+    ) -> None:
         self._config = config
         self._authenticator = authenticator
         self._directory = directory
+        self._sessions = sessions
         self._key = bytes.fromhex(dovecot_key(settings.SECRET_KEY))
         self.connections: set[asyncio.StreamWriter] = set()
 
@@ -174,11 +179,18 @@ class _Dovecot:
         """The fields of the answer; none for no. Raises DirectoryUnavailable."""
         if isinstance(lookup, UserLookup):
             return await self._place(lookup.login, wire)
+        version = self._directory.version
         answer = await self._authenticator.check(lookup.login, lookup.password, lookup.ip, lookup.protocol)
         if answer.verdict in ("unavailable", "locked"):
             raise DirectoryUnavailable
+        if answer.credential_id is None:
+            return {}
+        known = await self._directory.login(answer.credential_id, answer.fingerprint)
+        if known is None:
+            return {}
+        self._sessions.opened(known, answer.fingerprint, protocol=lookup.protocol, ip=lookup.ip, version=version)
         # "nopassword": the password has been compared here, and Dovecot need not know what with.
-        return {"user": answer.login, "nopassword": "y"} if answer.verdict == "ok" else {}
+        return {"user": answer.login, "nopassword": "y"}
 
     async def _place(self, login: str, wire: _Wire) -> Mapping[str, str]:
         try:
@@ -274,13 +286,15 @@ async def serve(config: Config, directory: Directory, ready: Callable[[], None] 
     loop = asyncio.get_running_loop()
     server = await loop.create_unix_server(lambda: _Server(authenticator, connections, tasks), sock=listening)
     servers = [server]
-    dovecot = _Dovecot(config, authenticator, directory)
+    sessions = Sessions(directory, Clock(), lambda logins: doveadm.kick(kick_socket(config.data), logins))
+    dovecot = _Dovecot(config, authenticator, directory, sessions)
     if for_dovecot is not None:
         limit = dict_protocol.LINE_BYTES
         servers.append(await asyncio.start_unix_server(dovecot.converse, sock=for_dovecot, limit=limit))
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(directory.follow())
+            group.create_task(sessions.follow())
             group.create_task(_flush(authenticator))
             if ready is not None:
                 ready()

@@ -12,10 +12,12 @@ PANEL_FLOORS = ["tenants", "domains", "mailboxes", "sending", "operations", "aut
 MAILSERVER_FLOORS = [
     {
         "envelope", "config", "clock", "log", "reader", "trace", "dsn", "resolver", "tls", "connection", "commands",
-        "recent", "dict_protocol", "lua_protocol", "hashing", "lines",
+        "recent", "dict_protocol", "lua_protocol", "doveadm", "hashing", "lines",
     },
     {"directory", "spool", "content", "transports", "lanes"},
-    {"intake", "session", "runner", "authd", "authenticator", "lockout", "login_events", "panel_sign_ins"},
+    {
+        "intake", "session", "runner", "authd", "authenticator", "lockout", "login_events", "panel_sign_ins", "reading",
+    },
     {"worker"},
     {"__main__"},
 ]

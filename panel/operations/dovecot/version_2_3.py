@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from panel.environment import DOVECOT_SOCKET, Environment, Listen, dovecot_key, secret_key
-from panel.operations.dovecot.place import SPECIAL_FOLDERS, Owners, quoted
+from panel.operations.dovecot.place import KICK_LISTENER, SPECIAL_FOLDERS, Owners, quoted
 
 VERSION = "2.3"
 AUTHD_PART = "authd.conf.ext"
@@ -24,6 +24,7 @@ def configuration(environment: Environment, owners: Owners, place: Path) -> str:
             _tls(environment),
             _listeners(environment, owners),
             _logins(place),
+            _endings(owners),
             _mail(environment),
             _quota(),
             _sieve(),
@@ -171,6 +172,19 @@ passdb {{
 userdb {{
   driver = dict
   args = {quoted(place / AUTHD_PART)}
+}}
+"""
+
+
+def _endings(owners: Owners) -> str:
+    return f"""# --- the end of sessions: of whoever may not log in any more, on authd's word --------------------
+# Over its sockets doveadm does nothing else. At a shell `doveadm -c THIS-FILE …` does everything.
+doveadm_allowed_commands = kick
+service doveadm {{
+  unix_listener {KICK_LISTENER} {{
+    mode = 0600
+    user = {owners.service}
+  }}
 }}
 """
 
