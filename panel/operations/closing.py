@@ -130,7 +130,8 @@ def _bounced(caused: Q, step: Step, now: datetime) -> bool:
 
     What came in for a mailbox here is none of that: it fails by itself when the mailbox is gone.
     """
-    sent = Q(message__direction="submission") | (Q(message__direction="inbound") & ~Q(next_hop__in=OURS))
+    passed_on = Q(message__direction__in=["inbound", "answer"]) & ~Q(next_hop__in=OURS)
+    sent = Q(message__direction="submission") | passed_on
     waiting = Recipient.objects.filter(caused, sent, state=Recipient.State.WAITING)
     held = list(waiting.filter(holds__gt=0).order_by("pk").values_list("pk", flat=True)[:MOST_RECIPIENTS])
     if held:

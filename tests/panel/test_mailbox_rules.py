@@ -236,6 +236,8 @@ def test_the_command_sets_shows_and_clears(shop, monkeypatch):
     }
     assert "Puts what is marked as junk into Junk." in run("clear", "shop@demo.test", "vacation", "forward")
     assert json.loads(run("clear", "shop@demo.test", "--json"))["junk"] is False
+    dated = json.loads(run("set", "shop@demo.test", "--from", "2099-08-01", "--json"))
+    assert dated["vacation_from"] == "2099-08-01"
 
 
 @pytest.mark.parametrize(("arguments", "sentence"), [
@@ -243,6 +245,7 @@ def test_the_command_sets_shows_and_clears(shop, monkeypatch):
     (("set", "shop@demo.test"), "Nothing is to be changed"),
     (("set", "shop@demo.test", "--from", "1.8.2026"), "write it as 2026-08-31"),
     (("clear", "shop@demo.test", "everything"), "There is no rule 'everything'"),
+    (("clear", "shop@demo.test"), "Nothing to change"),
 ])
 def test_the_command_says_what_is_wrong(shop, arguments, sentence):
     with pytest.raises(CommandError, match=sentence):

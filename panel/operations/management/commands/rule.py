@@ -1,14 +1,15 @@
 """A mailbox's rules on the command line."""
 
 import sys
-from argparse import ArgumentParser
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import date
 from typing import Any
 
 from django.utils import timezone
 
-from panel.mailboxes.rule_services import PARTS, change_rules, clear_rules, rules_of
+from panel.mailboxes.models import Mailbox
+from panel.mailboxes.rule_services import PARTS, Rules, change_rules, clear_rules, rules_of
 from panel.mailboxes.services import find_mailbox
 from panel.operations.management import base
 from panel.tenants.changes import ServiceError
@@ -28,8 +29,10 @@ class Command(base.Command):
     """
 
     def add_acts(self, acts: base.Acts) -> None:
-        show = acts.add("show", self.show, help="Show the rules of a mailbox.", examples="rule show ann@acme.example")
-        _address_and_json(show)
+        show = acts.add(
+            "show", self.show, help="Show the rules of a mailbox.", examples="rule show ann@acme.example"
+        )
+        show.add_argument("address", metavar="ADDRESS")
         change = acts.add(
             "set", self.set, help="Change what is given of a mailbox's rules, and leave the rest as it is.",
             examples="""
@@ -38,7 +41,7 @@ class Command(base.Command):
                 rule set ann@acme.example --forward-to bob@acme.example --forward-to ann@elsewhere.example --keep yes
             """,
         )
-        _address_and_json(change)
+        change.add_argument("address", metavar="ADDRESS")
         vacation = change.add_argument_group("vacation", "Each sender is answered once in so many days; lists never.")
         vacation.add_argument("--vacation", choices=("on", "off"), help="answer, or no more")
         vacation.add_argument("--from", dest="first", metavar="DAY", help='first day, such as 2026-08-01; "" for none')
@@ -60,18 +63,19 @@ class Command(base.Command):
         junk.add_argument("--unblock", action="append", default=[], metavar="SENDER", help="take it off the list")
         clear = acts.add(
             "clear", self.clear, help="Take rules away; all of them unless some are named.",
-            examples="rule clear ann@acme.example vacation",
+            examples="rule clear ann@acme.example vacation forward",
         )
-        _address_and_json(clear)
+        clear.add_argument("address", metavar="ADDRESS")
         clear.add_argument("parts", nargs="*", metavar="RULE", help=f"one of {', '.join(PARTS)}")
 
-    def show(self, *, address: str, as_json: bool) -> None:
-        self._show(address, as_json)
+    def show(self, *, address: str) -> None:
+        mailbox = find_mailbox(address)
+        self._show(mailbox, rules_of(mailbox))
 
     def set(
-        self, *, address: str, as_json: bool, vacation: str | None, first: str | None, last: str | None,
-        subject: str | None, text: str | None, text_stdin: bool, days: int | None, forward_to: list[str] | None,
-        keep: str | None, junk: str | None, block: list[str], unblock: list[str],
+        self, *, address: str, vacation: str | None, first: str | None, last: str | None, subject: str | None,
+        text: str | None, text_stdin: bool, days: int | None, forward_to: Sequence[str] | None, keep: str | None,
+        junk: str | None, block: Sequence[str], unblock: Sequence[str],
     ) -> None:
         given: dict[str, Any] = {
             "vacation": None if vacation is None else vacation == "on",
@@ -82,22 +86,25 @@ class Command(base.Command):
         values = {name: value for name, value in given.items() if value is not None}
         for name, day in (("vacation_from", first), ("vacation_until", last)):
             if day is not None:
-                values[name] = _day(day)
+                values[name] = _day(day, name)
         if not values and not block and not unblock:
             raise base.Usage("Nothing is to be changed: `rule set --help` shows what can be.")
-        change_rules(find_mailbox(address), **values, block=block, unblock=unblock, actor=None)
-        self._show(address, as_json)
-
-    def clear(self, *, address: str, as_json: bool, parts: list[str]) -> None:
-        clear_rules(find_mailbox(address), parts or tuple(PARTS), actor=None)
-        self._show(address, as_json)
-
-    def _show(self, address: str, as_json: bool) -> None:
         mailbox = find_mailbox(address)
-        rules = rules_of(mailbox)
-        if as_json:
-            days = {name: str(value) for name, value in asdict(rules).items() if isinstance(value, date)}
-            self.json({"address": str(mailbox), **asdict(rules), **days})
+        before = rules_of(mailbox)
+        after = change_rules(mailbox, **values, block=block, unblock=unblock, actor=None)
+        self.unchanged(asdict(before), asdict(after), f"what becomes of mail to {mailbox}")
+        self._show(mailbox, after)
+
+    def clear(self, *, address: str, parts: Sequence[str]) -> None:
+        mailbox = find_mailbox(address)
+        before = rules_of(mailbox)
+        after = clear_rules(mailbox, parts or tuple(PARTS), actor=None)
+        self.unchanged(asdict(before), asdict(after), f"what becomes of mail to {mailbox}")
+        self._show(mailbox, after)
+
+    def _show(self, mailbox: Mailbox, rules: Rules) -> None:
+        if self.as_json:
+            self.json({"address": str(mailbox), **asdict(rules)})
             return
         said = rules.sentences(timezone.now().date())
         if not said:
@@ -112,15 +119,10 @@ class Command(base.Command):
                 self.say(f"    {line}")
 
 
-def _address_and_json(parser: ArgumentParser) -> None:
-    parser.add_argument("address", metavar="ADDRESS")
-    parser.add_argument("--json", action="store_true", dest="as_json", help="as JSON")
-
-
-def _day(text: str) -> date | None:
+def _day(text: str, field: str) -> date | None:
     if not text:
         return None
     try:
         return date.fromisoformat(text)
     except ValueError:
-        raise ServiceError(f"{text!r} is no day: write it as 2026-08-31.") from None
+        raise ServiceError(f"{text!r} is no day: write it as 2026-08-31.", field) from None
