@@ -219,6 +219,11 @@ SETTINGS: Mapping[str, Setting] = {
         "POSTHOUSE_HTTPS_PROXY", "no", _yes,
         "yes: an HTTPS proxy stands before the panel and sets X-Forwarded-Proto and X-Forwarded-For.",
     ),
+    "staff_second_factor": Setting(
+        "POSTHOUSE_STAFF_SECOND_FACTOR", "no", _yes,
+        "yes: every account with a provider role must have a second factor (an authenticator app) to use the panel. "
+        "Single accounts can be made to have one in any case.",
+    ),
     "mx": Setting(
         "POSTHOUSE_MX", "127.0.0.1:2525", _listens,
         "Where mail from other servers comes in (port 25 of the world). A list, separated by commas.",
@@ -332,6 +337,7 @@ class Environment:
     postmaster: str
     http: Listen
     https_proxy: bool
+    staff_second_factor: bool
     mx: tuple[Listen, ...]
     submission: tuple[Listen, ...]
     submissions: tuple[Listen, ...]

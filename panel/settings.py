@@ -42,6 +42,7 @@ MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
+    "panel.tenants.sign_in.gate.SecondFactorGate",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "panel.console.middleware.ContentSecurityPolicy",
 ]
@@ -160,6 +161,7 @@ UNFOLD = {
             "600": "#4350b0", "700": "#363f91", "800": "#2d3577", "900": "#262b4d", "950": "#181b33",
         },
     },
+    "ACCOUNT": {"navigation": [{"title": "Your account", "link": reverse_lazy("account:own")}]},
     "SIDEBAR": {
         "show_search": False,
         "navigation": [

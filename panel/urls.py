@@ -1,14 +1,16 @@
 """Every address of the panel; those that mail clients ask are in panel/autoconfig/urls.py, before these."""
 
 from django.contrib import admin
-from django.urls import path
+from django.urls import include, path
 from django.views.generic import RedirectView
 
-from panel.tenants.sign_in.views import SignIn
+from panel.tenants.sign_in.views import SignIn, SignInCode
 
 urlpatterns = [
     # Before the admin's own, whose names lead here as well.
     path("admin/login/", SignIn.as_view()),
+    path("admin/login/code/", SignInCode.as_view(), name="sign-in-code"),
+    path("admin/account/", include("panel.tenants.sign_in.urls")),
     path("admin/", admin.site.urls),
     path("", RedirectView.as_view(pattern_name="admin:index")),
 ]

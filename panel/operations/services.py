@@ -192,14 +192,16 @@ def create_account(
     password: str | HashedPassword,
     name: str = "",
     provider_role: str = ProviderRole.NONE,
+    second_factor_required: bool = False,
     actor: User | None,
     ip: str | None = None,
 ) -> User:
     """A new panel account. Refused for an address hosted here: that signs in with its mailbox."""
-    values = {
+    values: dict[str, Any] = {
         "email": _account_email(email),
         "name": one_line(name, "name", most=100),
         "provider_role": choice(provider_role, ProviderRole, "provider_role"),
+        "second_factor_required": second_factor_required,
     }
     hashed = hash_password(password, User(**values))
     with transaction.atomic():
@@ -217,10 +219,11 @@ def change_account(
     email: str = KEEP,
     name: str = KEEP,
     provider_role: str = KEEP,
+    second_factor_required: bool = KEEP,
     actor: User | None,
     ip: str | None = None,
 ) -> User:
-    """Give a panel account another address, name or provider role."""
+    """Give a panel account another address, name or provider role, or make it have a second factor."""
     if account.kind != User.Kind.PANEL:
         raise ServiceError("The person of a mailbox can't be changed here: change the mailbox.")
     values: dict[str, Any] = {}
@@ -234,6 +237,8 @@ def change_account(
         values["provider_role"] = choice(provider_role, ProviderRole, "provider_role")
         if values["provider_role"] != ProviderRole.OWNER:
             keep_an_owner(without=account)
+    if second_factor_required is not KEEP:
+        values["second_factor_required"] = second_factor_required
     with taken_means(f"There is an account {values.get('email')} already.", "email"):
         before, after = write(account, **values)
     if after:

@@ -30,6 +30,7 @@ from panel.tenants.scoped_admin import (
     state_of,
 )
 from panel.tenants.shown import moment
+from panel.tenants.sign_in import second_factor
 
 admin.site.site_title = "Posthouse"
 admin.site.index_title = "Overview"
@@ -248,7 +249,7 @@ class AccountForm(forms.ModelForm):
 
     class Meta:
         model = User
-        fields = ["email", "name", "provider_role"]
+        fields = ["email", "name", "provider_role", "second_factor_required"]
         help_texts = {
             "email": "The login: an address that is not hosted here.",
             "provider_role": "What it may do for the provider. A tenant's account has none, and memberships instead.",
@@ -264,12 +265,13 @@ class PasswordForm(forms.Form):
 
 @admin.register(User)
 class AccountAdmin(ScopedAdmin):
-    list_display = ["email", "name", "role", "state"]
-    list_filter = ["provider_role", "is_active"]
+    list_display = ["email", "name", "role", "factor", "state"]
+    list_filter = ["provider_role", "is_active", "second_factor_required"]
+    list_select_related = ["second_factor"]
     search_fields = ["email", "name"]
-    fields = ["email", "name", "provider_role"]
+    fields = ["email", "name", "provider_role", "second_factor_required"]
     removable = True
-    actions_detail = ["set_password", "close", "reopen"]
+    actions_detail = ["set_password", "remove_second_factor", "close", "reopen"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[User]:
         return super().get_queryset(request).filter(kind=User.Kind.PANEL)
@@ -280,7 +282,7 @@ class AccountAdmin(ScopedAdmin):
         return super().get_form(request, obj, change=change, **kwargs)
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        return ["email", "name", "provider_role"] if obj else ["email", "name", "provider_role", "password"]
+        return self.fields if obj else ["email", "name", "provider_role", "password", "second_factor_required"]
 
     @display(description="Provider role", ordering="provider_role")
     def role(self, user: User) -> str:
@@ -290,8 +292,15 @@ class AccountAdmin(ScopedAdmin):
     def state(self, user: User) -> str:
         return badge("good", "active") if user.is_active else badge("off", "closed")
 
+    @display(description="Second factor")
+    def factor(self, user: User) -> str:
+        if hasattr(user, "second_factor"):
+            return badge("good", "set up")
+        return badge("warn", "must set one up") if second_factor.is_required(user) else "none"
+
     def offered(self, obj: User) -> set[str]:
-        return super().offered(obj) - ({"reopen"} if obj.is_active else {"close"})
+        without = {"reopen"} if obj.is_active else {"close"}
+        return super().offered(obj) - without - (set() if second_factor.of(obj) else {"remove_second_factor"})
 
     @action(description="Set password…", url_path="set-password", permissions=["act"], icon="key")
     def set_password(self, request: HttpRequest, object_id: str) -> HttpResponse:
@@ -302,6 +311,22 @@ class AccountAdmin(ScopedAdmin):
         return self.confirm(
             request, object_id, title="Set the password of {}", button="Set password", act=act,
             form_class=PasswordForm, sentence="The account {} signs in with it from now on.",
+        )
+
+    @action(
+        description="Remove second factor…", url_path="remove-second-factor", permissions=["act"],
+        icon="phonelink_erase",
+    )
+    def remove_second_factor(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        def act(obj: User, data: dict[str, Any]) -> str:
+            second_factor.remove(obj, reason=data["reason"], **by(request))
+            return f"{obj} has no second factor any more."
+
+        return self.confirm(
+            request, object_id, title="Remove the second factor of {}", button="Remove", act=act,
+            form_class=OptionalReasonForm, harmful=True,
+            sentence="For somebody who lost the phone and the recovery codes. Be sure that it is {} who asks: the "
+            "password alone opens the account then. If it must have one, it is set up anew at the next sign-in.",
         )
 
     @action(description="Close…", url_path="close", permissions=["act"], icon="block")

@@ -114,6 +114,10 @@ class User(AbstractBaseUser):
     name = models.CharField(max_length=100, blank=True)
     provider_role = models.CharField(max_length=10, choices=ProviderRole, blank=True, default=ProviderRole.NONE)
     is_active = models.BooleanField(default=True)
+    second_factor_required = models.BooleanField(
+        "second factor required", default=False,
+        help_text="Until it has one, the account sees nothing but the page on which one is set up.",
+    )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     # Sign-ins are events with a place and a time, not one column (and a write at each).
@@ -245,6 +249,29 @@ class DirectoryChange(models.Model):
 
     class Meta:
         ordering = ["pk"]
+
+
+class SecondFactor(models.Model):
+    """An authenticator app of a panel account (RFC 6238). That the row is there means: it is asked for."""
+
+    user = models.OneToOneField(User, on_delete=models.CASCADE, related_name="second_factor")
+    secret = models.CharField(max_length=300)  # encrypted, by a key that isn't in the database
+    last_step = models.BigIntegerField(default=0)  # of 30 seconds, since 1970: a code opens once
+    created_at = models.DateTimeField(default=timezone.now)
+
+    def __str__(self):
+        return f"second factor of {self.user}"
+
+
+class RecoveryCode(models.Model):
+    """Opens in place of the app, once. Stored as a digest of its 80 random bits."""
+
+    factor = models.ForeignKey(SecondFactor, on_delete=models.CASCADE, related_name="recovery_codes")
+    digest = models.CharField(max_length=64)
+    used_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["factor", "digest"], name="recovery_code_once")]
 
 
 class WrongSignIn(models.Model):

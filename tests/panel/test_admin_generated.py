@@ -26,7 +26,9 @@ from panel.sending.services import set_limit, set_route
 from panel.tenants import audit
 from panel.tenants import services as tenants
 from panel.tenants.models import AuditEntry, Membership, Plan, Tenant, User
+from panel.tenants.sign_in import second_factor
 from tests.support import queue, world
+from tests.support.authenticator import code_of
 from tests.support.traces import Traces
 
 pytestmark = pytest.mark.django_db
@@ -68,6 +70,12 @@ class House:
 
 def account(house: House) -> User:
     return operations.create_account(email=f"p{house.number()}@elsewhere.test", password=PASSWORD, actor=None)
+
+
+def with_second_factor(account: User) -> User:
+    secret = second_factor.new_secret()
+    second_factor.add(account, secret, code_of(secret))
+    return account
 
 
 def app_password(house: House, mine: bool) -> Credential:
@@ -122,9 +130,13 @@ CASES: dict[type[models.Model], Case] = {
         silent={"add": "a new tenant has no domain"}, before={"resume": "suspend", "restore": "close"},
     ),
     User: Case(
-        row=lambda house, mine: account(house),
+        row=lambda house, mine: with_second_factor(account(house)),
         add=lambda house: {"email": "new@elsewhere.test", "name": "New", "provider_role": "", "password": PASSWORD},
-        change={"email": "other@elsewhere.test", "name": "Other", "provider_role": "support"}, removable=True,
+        change={
+            "email": "other@elsewhere.test", "name": "Other", "provider_role": "support",
+            "second_factor_required": "on",
+        },
+        removable=True,
         silent={"add": PEOPLE, "change": PEOPLE, "delete": PEOPLE},
         unscoped="accounts are the provider's to see; a tenant's members are its memberships",
         before={"reopen": "close"},
@@ -185,7 +197,9 @@ LISTS = {
     "alias": 7, "credential": 6, "loginevent": 5, "sendinglimit": 6, "outboundroute": 6, "message": 4, "recipient": 4,
 }
 # What the wire doesn't follow: panel accounts, and the queue, which is read afresh at each claim.
-SILENT_ACTIONS = {(User, "set_password"), (User, "close"), (User, "reopen"), (Recipient, "retry_one")}
+SILENT_ACTIONS = {
+    *((User, name) for name in ("set_password", "remove_second_factor", "close", "reopen")), (Recipient, "retry_one"),
+}
 REDIRECTS = {(Mailbox, "add_app_password")}  # leads to another form
 
 MODELS = list(CASES)

@@ -4,12 +4,17 @@ import math
 from datetime import timedelta
 from typing import Any
 
+from django import forms
+from django.contrib.auth.hashers import check_password
 from django.core.exceptions import ValidationError
+from django.http import HttpRequest
 from django.utils import timezone
 from unfold.forms import AuthenticationForm
+from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminTextInputWidget
 
 from panel.client_address import client_ip
-from panel.tenants.sign_in import lockout
+from panel.tenants.models import User
+from panel.tenants.sign_in import lockout, second_factor
 
 WRONG = "This email address and password don't belong together. The password minds capital and small letters."
 
@@ -49,3 +54,82 @@ class SignInForm(AuthenticationForm):
             # Also an account that is closed or isn't the provider's: what reads like a wrong one counts like one.
             lockout.wrong(login, ip, password)
             raise
+
+
+def _code_field(label: str, help_text: str, *, digits: bool) -> forms.CharField:
+    typed = {"autocomplete": "one-time-code", "inputmode": "numeric"} if digits else {"autocomplete": "off"}
+    return forms.CharField(
+        label=label, max_length=64, help_text=help_text,
+        widget=UnfoldAdminTextInputWidget(attrs={**typed, "autocapitalize": "off", "spellcheck": "false"}),
+    )
+
+
+class CodeForm(forms.Form):
+    """The second step: a code of the app, or a recovery code. `opened` says by what it was passed."""
+
+    def __init__(self, request: HttpRequest, account: User, *args: Any, recovery: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.request, self.account = request, account
+        self.wait_s = 0.0
+        self.opened: second_factor.Opened | None = None
+        if recovery:
+            self.fields["code"] = _code_field("Recovery code", "One of the ten that you kept.", digits=False)
+        else:
+            self.fields["code"] = _code_field("Code", "Six digits, from your authenticator app.", digits=True)
+        self.fields["code"].widget.attrs["autofocus"] = True
+
+    def clean_code(self) -> str:
+        login, ip, code = str(self.account.email), client_ip(self.request), self.cleaned_data["code"]
+        self.wait_s = lockout.wait_s(login, ip)
+        if self.wait_s:
+            raise ValidationError(locked_sentence(self.wait_s), code="locked")
+        self.opened = second_factor.take(self.account, code, ip=ip)
+        if self.opened is None:
+            lockout.wrong(login, ip, second_factor.guess(code))
+            raise ValidationError(second_factor.WRONG)
+        return str(code)
+
+
+class OwnForm(forms.Form):
+    """What somebody who is signed in does to the own account: the password is asked again."""
+
+    password = forms.CharField(
+        label="Your password", strip=False,
+        widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "current-password"}),
+    )
+
+    def __init__(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        assert isinstance(request.user, User)
+        self.request, self.account = request, request.user
+
+    def clean_password(self) -> str:
+        login, ip, password = str(self.account.email), client_ip(self.request), self.cleaned_data["password"]
+        wait_s = lockout.wait_s(login, ip)
+        if wait_s:
+            raise ValidationError(locked_sentence(wait_s), code="locked")
+        if not check_password(password, self.account.password):
+            lockout.wrong(login, ip, password)
+            raise ValidationError("This isn't your password.")
+        return str(password)
+
+
+class EnrolForm(OwnForm):
+    """A code of the app that was just set up."""
+
+    code = _code_field("Code", "The six digits that the app shows now.", digits=True)
+    field_order = ["code", "password"]
+
+
+class OwnCodeForm(OwnForm):
+    """Password and code, for what weakens the account."""
+
+    code = _code_field("Code", "From your authenticator app, or a recovery code.", digits=False)
+
+    def clean(self) -> dict[str, Any]:
+        code, ip = self.cleaned_data.get("code"), client_ip(self.request)
+        # The code is used up last: a wrong password costs none.
+        if code and "password" in self.cleaned_data and not second_factor.take(self.account, code, ip=ip):
+            lockout.wrong(str(self.account.email), ip, second_factor.guess(code))
+            self.add_error("code", second_factor.WRONG)
+        return self.cleaned_data

@@ -1,19 +1,31 @@
-"""The sign-in's page, in place of the admin's own."""
+"""The sign-in's pages, in place of the admin's own: password, then the second factor's code."""
 
 import math
+import time
 from typing import Any
 
-from django.contrib import admin
-from django.contrib.auth import login
-from django.contrib.auth.views import LoginView
+from django.contrib import admin, messages
+from django.contrib.auth import get_user_model, login
+from django.contrib.auth.views import LoginView, RedirectURLMixin
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils.decorators import method_decorator
+from django.utils.http import urlencode
+from django.views import View
+from django.views.decorators.cache import never_cache
+from django.views.decorators.csrf import csrf_protect
 
 from panel.client_address import client_ip
 from panel.tenants import audit
 from panel.tenants.models import User
-from panel.tenants.sign_in import lockout
-from panel.tenants.sign_in.forms import SignInForm
+from panel.tenants.sign_in import lockout, second_factor
+from panel.tenants.sign_in.forms import CodeForm, SignInForm
+
+PENDING = "pending_sign_in"  # in the session: whose password was right, and when
+PENDING_S = 10 * 60
+VERIFIED = "second_factor"  # in the session: it was opened with one
 
 
 class SignIn(LoginView):
@@ -31,21 +43,93 @@ class SignIn(LoginView):
         return super().get_context_data(**admin.site.each_context(self.request), title="Sign in", **kwargs)
 
     def form_valid(self, form: Any) -> HttpResponse:
-        complete(self.request, form.get_user())
-        return HttpResponseRedirect(self.get_success_url())
+        account = form.get_user()
+        if second_factor.of(account) is None:
+            complete(self.request, account)
+            return HttpResponseRedirect(self.get_success_url())
+        _remember(self.request, account)
+        query = urlencode({"next": self.get_redirect_url()})
+        return HttpResponseRedirect(f"{reverse('sign-in-code')}?{query}")
 
     def form_invalid(self, form: Any) -> HttpResponse:
-        answer = super().form_invalid(form)
-        if form.wait_s:
-            answer.status_code = 429
-            answer.headers["Retry-After"] = str(math.ceil(form.wait_s))
-        return answer
+        return _locked(super().form_invalid(form), form.wait_s)
 
 
-def complete(request: HttpRequest, account: User) -> None:
+@method_decorator([never_cache, csrf_protect], name="dispatch")
+class SignInCode(RedirectURLMixin, View):
+    """Asks for the second factor's code, of who gave the right password within the last ten minutes."""
+
+    next_page = "admin:index"
+
+    def get(self, request: HttpRequest) -> HttpResponse:
+        account = _pending(request)
+        return self._page(account) if account else self._again()
+
+    def post(self, request: HttpRequest) -> HttpResponse:
+        account = _pending(request)
+        if account is None:
+            return self._again()
+        form = CodeForm(request, account, request.POST, recovery=self._by_recovery_code)
+        if not form.is_valid() or form.opened is None:
+            return _locked(self._page(account, form), form.wait_s)
+        complete(request, account, verified=True)
+        if form.opened.left is not None:
+            messages.warning(
+                request, f"You signed in with a recovery code; {form.opened.left} are left. You find new ones under "
+                "your account."
+            )
+        return HttpResponseRedirect(self.get_success_url())
+
+    @property
+    def _by_recovery_code(self) -> bool:
+        return "recovery" in self.request.GET
+
+    def _page(self, account: User, form: CodeForm | None = None) -> HttpResponse:
+        other = {"next": self.get_redirect_url()} | ({} if self._by_recovery_code else {"recovery": "1"})
+        context = {
+            **admin.site.each_context(self.request), "title": "Second step", "account": account,
+            "form": form or CodeForm(self.request, account, recovery=self._by_recovery_code),
+            "by_recovery_code": self._by_recovery_code, "other": f"?{urlencode(other)}",
+        }
+        return TemplateResponse(self.request, "sign_in/code.html", context)
+
+    def _again(self) -> HttpResponse:
+        messages.info(self.request, "That took longer than ten minutes. Start again with your password.")
+        query = urlencode({"next": self.get_redirect_url()})
+        return HttpResponseRedirect(f"{reverse('admin:login')}?{query}")
+
+
+def complete(request: HttpRequest, account: User, *, verified: bool = False) -> None:
     """The account is in: a session of its own, an audit entry, and its network is known from now on."""
     ip = client_ip(request)
     with transaction.atomic():
+        request.session.pop(PENDING, None)
         login(request, account, backend="django.contrib.auth.backends.ModelBackend")
-        audit.record(account, lockout.SIGNED_IN, account, tenant=None, ip=ip)
+        request.session[VERIFIED] = verified
+        after = {"second factor": True} if verified else {}
+        audit.record(account, lockout.SIGNED_IN, account, tenant=None, after=after, ip=ip)
     lockout.right(str(account.email), ip)
+
+
+def _remember(request: HttpRequest, account: User) -> None:
+    # Another key than the one that the browser came with: nobody else holds it.
+    request.session.cycle_key()
+    request.session[PENDING] = {"account": account.pk, "hash": account.get_session_auth_hash(), "at": time.time()}
+
+
+def _pending(request: HttpRequest) -> User | None:
+    """Whose password was right in this session, if that still holds."""
+    pending = request.session.get(PENDING)
+    if not pending or not 0 <= time.time() - pending["at"] < PENDING_S:
+        return None
+    account = get_user_model().objects.filter(pk=pending["account"]).first()
+    if account is None or not account.is_staff or account.get_session_auth_hash() != pending["hash"]:
+        return None
+    return account
+
+
+def _locked(answer: HttpResponse, wait_s: float) -> HttpResponse:
+    if wait_s:
+        answer.status_code = 429
+        answer.headers["Retry-After"] = str(math.ceil(wait_s))
+    return answer

@@ -9,6 +9,7 @@ from panel.operations.services import change_account, create_account
 from panel.tenants.changes import NotFound, ServiceError, hash_password
 from panel.tenants.models import ProviderRole, User
 from panel.tenants.services import close_account, create_membership, reopen_account, set_account_password
+from panel.tenants.sign_in import second_factor
 
 
 class Command(base.Command):
@@ -20,6 +21,7 @@ class Command(base.Command):
         account create ops@provider.example --provider operator
         account create ann@elsewhere.example --tenant Acme --role owner
         account password ops@provider.example
+        account second-factor --reset ops@provider.example
     """
 
     def add_acts(self, acts: base.Acts) -> None:
@@ -57,6 +59,24 @@ class Command(base.Command):
         )
         password.add_argument("email", metavar="EMAIL")
         base.add_password_stdin(password)
+        factor = acts.add(
+            "second-factor", self.second_factor, help="Show, require or remove an account's second factor.",
+            examples="""
+                account second-factor ops@provider.example
+                account second-factor ops@provider.example --require
+                account second-factor --reset ops@provider.example --reason "lost the phone"
+            """,
+        )
+        factor.add_argument("email", metavar="EMAIL")
+        what = factor.add_mutually_exclusive_group()
+        what.add_argument("--reset", action="store_true", help="remove it: the password alone opens the account then")
+        what.add_argument(
+            "--require", action="store_const", const=True, dest="required", help="let the account in only with one"
+        )
+        what.add_argument(
+            "--optional", action="store_const", const=False, dest="required", help="leave it to the account"
+        )
+        base.add_reason(factor, required=False)
         for name, do, text in (
             ("close", self.close, "Let an account no longer sign in."),
             ("restore", self.restore, "Let a closed account sign in again."),
@@ -112,6 +132,17 @@ class Command(base.Command):
         set_account_password(account, password, actor=None)
         self.done(f"The password of {account} is set.", rows.of_account(account))
         self.show_password(str(account), password, made)
+
+    def second_factor(self, *, email: str, reset: bool, required: bool | None, reason: str) -> None:
+        account = find_account(email)
+        if reset:
+            second_factor.remove(account, actor=None, reason=reason)
+        if required is not None:
+            change_account(account, second_factor_required=required, actor=None)
+        factor = second_factor.of(account)
+        said = f"has a second factor since {factor.created_at:%Y-%m-%d %H:%M} UTC" if factor else "has no second factor"
+        must = second_factor.is_required(account)
+        self.done(f"The account {account} {said}{' and must have one' if must else ''}.", rows.of_account(account))
 
     def close(self, *, email: str, reason: str) -> None:
         account = find_account(email)

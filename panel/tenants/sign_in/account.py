@@ -1,0 +1,114 @@
+"""A panel account's own pages: what protects it, and how to change that."""
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils.safestring import mark_safe
+
+from panel.client_address import client_ip
+from panel.tenants.changes import ServiceError
+from panel.tenants.models import SecondFactor, User
+from panel.tenants.sign_in import second_factor
+from panel.tenants.sign_in.forms import EnrolForm, OwnCodeForm
+from panel.tenants.sign_in.views import VERIFIED
+
+OFFERED = "offered_second_factor"  # in the session, sealed: offered, and not yet proved
+
+
+def own(request: HttpRequest) -> HttpResponse:
+    """The account's page."""
+    account = _account(request)
+    factor = SecondFactor.objects.filter(user=account).first()
+    left = factor.recovery_codes.filter(used_at=None).count() if factor else 0
+    return _page(
+        request, "account/own.html", "Your account", account=account, factor=factor, left=left,
+        required=second_factor.is_required(account),
+    )
+
+
+def enrol(request: HttpRequest) -> HttpResponse:
+    """Set up an authenticator app; shows the recovery codes when it is done."""
+    account = _account(request)
+    if second_factor.of(account):
+        return HttpResponseRedirect(reverse("account:own"))
+    secret = second_factor.unseal(request.session.get(OFFERED, "")) or second_factor.new_secret()
+    form = EnrolForm(request, request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        try:
+            codes = second_factor.add(account, secret, form.cleaned_data["code"], ip=client_ip(request))
+        except ServiceError as error:
+            form.add_error(error.field or None, str(error))
+        else:
+            request.session.pop(OFFERED, None)
+            request.session[VERIFIED] = True
+            return _show_codes(request, codes, "Your second factor is set up")
+    request.session[OFFERED] = second_factor.seal(secret)
+    return _page(
+        request, "account/enrol.html", "Set up a second factor", form=form,
+        required=second_factor.is_required(account), secret=" ".join(secret[at:at + 4] for at in range(0, 32, 4)),
+        # Made here of the account's address and our host name, with only black and white paths in it.
+        qr_code=mark_safe(second_factor.qr_code(second_factor.uri(account, secret))),  # noqa: S308
+    )
+
+
+def renew_recovery_codes(request: HttpRequest) -> HttpResponse:
+    """Ten new recovery codes, for password and code."""
+    account = _account(request)
+    form = _own_code_form(request, account)
+    if form is None:
+        return HttpResponseRedirect(reverse("account:own"))
+    if request.method == "POST" and form.is_valid():
+        codes = second_factor.renew_recovery_codes(account, ip=client_ip(request))
+        return _show_codes(request, codes, "Your new recovery codes")
+    return _confirm(
+        request, form, "New recovery codes", "Make new ones", "The ones that you have now no longer work then.",
+    )
+
+
+def remove(request: HttpRequest) -> HttpResponse:
+    """Remove the own second factor, for password and code."""
+    account = _account(request)
+    form = _own_code_form(request, account)
+    if form is None or second_factor.is_required(account):
+        return HttpResponseRedirect(reverse("account:own"))
+    if request.method == "POST" and form.is_valid():
+        second_factor.remove(account, actor=account, ip=client_ip(request))
+        request.session[VERIFIED] = False
+        messages.success(request, "Your second factor is removed; your password alone opens the account.")
+        return HttpResponseRedirect(reverse("account:own"))
+    return _confirm(
+        request, form, "Remove your second factor", "Remove",
+        "Whoever learns your password can then sign in as you. To change to another phone, remove it here and set "
+        "it up again there.", harmful=True,
+    )
+
+
+def _own_code_form(request: HttpRequest, account: User) -> OwnCodeForm | None:
+    """None when the account has no second factor."""
+    return OwnCodeForm(request, request.POST or None) if second_factor.of(account) else None
+
+
+def _account(request: HttpRequest) -> User:
+    assert isinstance(request.user, User)  # admin_view lets nobody else in
+    return request.user
+
+
+def _show_codes(request: HttpRequest, codes: list[str], title: str) -> HttpResponse:
+    return _page(request, "account/codes.html", title, codes=codes)
+
+
+def _confirm(
+    request: HttpRequest, form: forms.Form, title: str, button: str, sentence: str, *, harmful: bool = False
+) -> HttpResponse:
+    return _page(
+        request, "admin/posthouse/confirm.html", title, form=form, button=button, sentence=sentence, harmful=harmful,
+        back=reverse("account:own"),
+    )
+
+
+def _page(request: HttpRequest, template: str, title: str, **context: Any) -> HttpResponse:
+    return TemplateResponse(request, template, {**admin.site.each_context(request), "title": title, **context})

@@ -1,0 +1,35 @@
+"""Who must have a second factor and came in without one sees one page: where it is set up."""
+
+from collections.abc import Callable
+from typing import Any
+
+from django.contrib.auth import logout
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
+
+from panel.tenants.models import User
+from panel.tenants.sign_in import second_factor
+from panel.tenants.sign_in.views import VERIFIED
+
+OPEN = {"account:second-factor", "admin:logout", "admin:login", "sign-in-code", "admin:jsi18n"}
+
+
+class SecondFactorGate:
+    """Django's middleware, after the one that knows the account. Asks nothing of who need not have one."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        return self.get_response(request)
+
+    def process_view(self, request: HttpRequest, view: Any, args: Any, kwargs: Any) -> HttpResponse | None:
+        account = request.user
+        if not isinstance(account, User) or request.session.get(VERIFIED) or not second_factor.is_required(account):
+            return None
+        if request.resolver_match is not None and request.resolver_match.view_name in OPEN:
+            return None
+        if second_factor.of(account):
+            logout(request)  # it came to have one, or to need one, since this session began
+            return HttpResponseRedirect(reverse("admin:login"))
+        return HttpResponseRedirect(reverse("account:second-factor"))

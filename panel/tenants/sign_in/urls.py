@@ -1,0 +1,14 @@
+"""An account's own pages. Each is behind the admin's door: nobody is let in by default."""
+
+from django.contrib import admin
+from django.urls import path
+
+from panel.tenants.sign_in import account
+
+app_name = "account"
+urlpatterns = [
+    path("", admin.site.admin_view(account.own), name="own"),
+    path("second-factor/", admin.site.admin_view(account.enrol), name="second-factor"),
+    path("second-factor/remove/", admin.site.admin_view(account.remove), name="remove-second-factor"),
+    path("recovery-codes/", admin.site.admin_view(account.renew_recovery_codes), name="recovery-codes"),
+]
