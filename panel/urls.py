@@ -10,6 +10,7 @@ urlpatterns = [
     # Before the admin's own, whose names lead here as well.
     path("admin/login/", SignIn.as_view()),
     path("admin/login/code/", SignInCode.as_view(), name="sign-in-code"),
+    path("admin/password_change/", RedirectView.as_view(pattern_name="account:password")),
     path("admin/account/", include("panel.tenants.sign_in.urls")),
     path("admin/", admin.site.urls),
     path("", RedirectView.as_view(pattern_name="admin:index")),

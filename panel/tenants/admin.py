@@ -8,6 +8,7 @@ from django.contrib import admin
 from django.contrib.auth.models import Group
 from django.db.models import Count, QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.template.loader import render_to_string
 from django.utils import timezone
 from django.utils.safestring import SafeString
 from unfold.contrib.filters.admin import AutocompleteSelectFilter
@@ -30,7 +31,7 @@ from panel.tenants.scoped_admin import (
     state_of,
 )
 from panel.tenants.shown import moment
-from panel.tenants.sign_in import second_factor
+from panel.tenants.sign_in import second_factor, sessions
 
 admin.site.site_title = "Posthouse"
 admin.site.index_title = "Overview"
@@ -270,8 +271,9 @@ class AccountAdmin(ScopedAdmin):
     list_select_related = ["second_factor"]
     search_fields = ["email", "name"]
     fields = ["email", "name", "provider_role", "second_factor_required"]
+    readonly_fields = ["factor", "signed_in"]
     removable = True
-    actions_detail = ["set_password", "remove_second_factor", "close", "reopen"]
+    actions_detail = ["set_password", "end_sessions", "remove_second_factor", "close", "reopen"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[User]:
         return super().get_queryset(request).filter(kind=User.Kind.PANEL)
@@ -282,7 +284,9 @@ class AccountAdmin(ScopedAdmin):
         return super().get_form(request, obj, change=change, **kwargs)
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        return self.fields if obj else ["email", "name", "provider_role", "password", "second_factor_required"]
+        if obj:
+            return [*self.fields, "factor", "signed_in"]
+        return ["email", "name", "provider_role", "password", "second_factor_required"]
 
     @display(description="Provider role", ordering="provider_role")
     def role(self, user: User) -> str:
@@ -291,6 +295,11 @@ class AccountAdmin(ScopedAdmin):
     @display(description="State", ordering="is_active")
     def state(self, user: User) -> str:
         return badge("good", "active") if user.is_active else badge("off", "closed")
+
+    @display(description="Signed in")
+    def signed_in(self, user: User) -> str:
+        rows = [(each, sessions.browser(each.browser), moment(each.seen_at)) for each in sessions.of(user)]
+        return render_to_string("account/sessions.html", {"rows": rows})
 
     @display(description="Second factor")
     def factor(self, user: User) -> str:
@@ -311,6 +320,19 @@ class AccountAdmin(ScopedAdmin):
         return self.confirm(
             request, object_id, title="Set the password of {}", button="Set password", act=act,
             form_class=PasswordForm, sentence="The account {} signs in with it from now on.",
+        )
+
+    @action(description="Sign out everywhere…", url_path="end-sessions", permissions=["act"], icon="logout")
+    def end_sessions(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        def act(obj: User, data: dict[str, Any]) -> str:
+            ended = sessions.end_all(obj, reason=data["reason"], **by(request))
+            return f"{obj} is signed out: {ended} session{'' if ended == 1 else 's'} ended."
+
+        return self.confirm(
+            request, object_id, title="Sign {} out everywhere", button="Sign out", act=act,
+            form_class=OptionalReasonForm,
+            sentence="All open sessions of {} end with their next click. Whoever knows the password, and has the "
+            "second factor if there is one, can sign in again.",
         )
 
     @action(

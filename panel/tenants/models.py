@@ -1,6 +1,7 @@
 """Who runs what: panel accounts, tenants, plans, memberships; the audit log; directory changes."""
 
 from django.contrib.auth.models import AbstractBaseUser, BaseUserManager
+from django.contrib.sessions.base_session import AbstractBaseSession
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
@@ -272,6 +273,22 @@ class RecoveryCode(models.Model):
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["factor", "digest"], name="recovery_code_once")]
+
+
+class PanelSession(AbstractBaseSession):
+    """A browser that is signed in to the panel, or on the way (no user yet). The key is its secret."""
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, null=True, related_name="sessions")
+    began_at = models.DateTimeField(default=timezone.now)
+    seen_at = models.DateTimeField(default=timezone.now)
+    ip = models.GenericIPAddressField("from", null=True)
+    browser = models.CharField(max_length=200, blank=True)
+
+    @classmethod
+    def get_session_store_class(cls):
+        from panel.tenants.sign_in.sessions import SessionStore
+
+        return SessionStore
 
 
 class WrongSignIn(models.Model):

@@ -26,7 +26,7 @@ from panel.tenants.changes import (
     tenant_changed,
     write,
 )
-from panel.tenants.models import Membership, Plan, ProviderRole, Tenant, User
+from panel.tenants.models import Membership, PanelSession, Plan, ProviderRole, Tenant, User
 
 STANDARD_PLAN = "Standard"
 MOST_STORAGE_BYTES = 2**63 - 1
@@ -212,15 +212,17 @@ def delete_membership(membership: Membership, *, actor: User | None, ip: str | N
 
 
 def set_account_password(
-    account: User, password: str | HashedPassword, *, actor: User | None, ip: str | None = None
+    account: User, password: str | HashedPassword, *, keep: str | None = None, actor: User | None,
+    ip: str | None = None,
 ) -> None:
-    """Give a panel account another password; its open sessions end."""
+    """Give a panel account another password; its open sessions end, but for the one of the key `keep`."""
     hashed = hash_password(password, account)
     with transaction.atomic():
         accounts = User.objects.filter(pk=account.pk, kind=User.Kind.PANEL)
         if not accounts.update(password=hashed.stored):
             raise ServiceError("Only a panel account has a password of its own here.", "password")
         account.password = hashed.stored
+        PanelSession.objects.filter(user=account).exclude(pk=keep or "").delete()
         audit.record(actor, "account.password_set", account, tenant=None, ip=ip)
 
 
@@ -263,4 +265,5 @@ def _set_active(account: User, active: bool, action: str, reason: str, actor: Us
     before, after = write(account, is_active=active)
     if not after:
         raise AlreadySo(f"The account {account} is {'open' if active else 'closed'} already.")
+    PanelSession.objects.filter(user=account).delete()
     audit.record(actor, action, account, tenant=None, before=before, after=after, reason=reason, ip=ip)

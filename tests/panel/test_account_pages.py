@@ -18,10 +18,16 @@ pytestmark = pytest.mark.django_db
 
 PASSWORD = "an unusual password"
 ROLES = ["support", "operator", "owner"]
-OPEN = {"": "leads to the admin", "login/": "the door", "login/code/": "its second step"}
+OPEN = {
+    "": "leads to the admin", "password_change/": "leads to the account's own page",
+    "login/": "the door", "login/code/": "its second step",
+}
+# What only does something, when it is posted.
+ACTS = {"end-all-sessions": (), "end-session": ("x",)}
 # Page to what an account without and with a second factor is answered.
 PAGES = {
-    "own": (200, 200), "second-factor": (200, 302), "remove-second-factor": (302, 200), "recovery-codes": (302, 200),
+    "own": (200, 200), "password": (200, 200), "second-factor": (200, 302),
+    "remove-second-factor": (302, 200), "recovery-codes": (302, 200),
 }
 
 
@@ -39,11 +45,11 @@ def client_of(user: User) -> Client:
 
 
 def path_of(name: str) -> str:
-    return reverse(f"account:{name}")
+    return reverse(f"account:{name}", args=ACTS.get(name, ()))
 
 
 def test_every_page_stands_in_the_table():
-    assert {pattern.name for pattern in urls.urlpatterns} == set(PAGES)
+    assert {pattern.name for pattern in urls.urlpatterns} == {*PAGES, *ACTS}
 
 
 def test_what_is_open_to_everybody_is_known():
@@ -52,7 +58,7 @@ def test_what_is_open_to_everybody_is_known():
     assert get_resolver().resolve("/admin/login/").func.view_class is SignIn, "not the admin's own"
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", [*PAGES, *ACTS])
 @pytest.mark.parametrize("who", ["nobody", "a tenant's account", "a closed account"])
 def test_who_is_no_staff_is_led_to_the_door(name, who):
     client = Client()
@@ -75,6 +81,7 @@ def test_each_role_has_its_own_account_read_only_support_too(role):
     client = client_of(user)
     assert [client.get(path_of(name)).status_code for name in PAGES] == [without for without, _ in PAGES.values()]
     second_factor.add(user, secret, code_of(secret))
+    client = client_of(user)  # the session before it has ended
     assert [client.get(path_of(name)).status_code for name in PAGES] == [having for _, having in PAGES.values()]
     for name in PAGES:
         headers = client.get(path_of(name)).headers
@@ -82,7 +89,15 @@ def test_each_role_has_its_own_account_read_only_support_too(role):
         assert "script-src 'self'" in headers["Content-Security-Policy"], name
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", ACTS)
+def test_what_does_something_is_only_posted(name):
+    client = client_of(account("owner"))
+    seen = Traces()
+    assert client.get(path_of(name)).status_code == 405
+    assert seen.nothing
+
+
+@pytest.mark.parametrize("name", [*PAGES, *ACTS])
 def test_a_form_from_elsewhere_is_refused(name):
     client = Client(enforce_csrf_checks=True)
     client.force_login(account("owner"))

@@ -198,7 +198,8 @@ LISTS = {
 }
 # What the wire doesn't follow: panel accounts, and the queue, which is read afresh at each claim.
 SILENT_ACTIONS = {
-    *((User, name) for name in ("set_password", "remove_second_factor", "close", "reopen")), (Recipient, "retry_one"),
+    *((User, name) for name in ("set_password", "end_sessions", "remove_second_factor", "close", "reopen")),
+    (Recipient, "retry_one"),
 }
 REDIRECTS = {(Mailbox, "add_app_password")}  # leads to another form
 

@@ -4,16 +4,20 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.auth import update_session_auth_hash
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.safestring import mark_safe
+from django.views.decorators.http import require_POST
 
 from panel.client_address import client_ip
 from panel.tenants.changes import ServiceError
-from panel.tenants.models import SecondFactor, User
-from panel.tenants.sign_in import second_factor
-from panel.tenants.sign_in.forms import EnrolForm, OwnCodeForm
+from panel.tenants.models import PanelSession, SecondFactor, User
+from panel.tenants.services import set_account_password
+from panel.tenants.shown import moment
+from panel.tenants.sign_in import second_factor, sessions
+from panel.tenants.sign_in.forms import EnrolForm, OwnCodeForm, OwnPasswordForm
 from panel.tenants.sign_in.views import VERIFIED
 
 OFFERED = "offered_second_factor"  # in the session, sealed: offered, and not yet proved
@@ -27,7 +31,65 @@ def own(request: HttpRequest) -> HttpResponse:
     return _page(
         request, "account/own.html", "Your account", account=account, factor=factor, left=left,
         required=second_factor.is_required(account),
+        sessions=[_shown(each, request) for each in sessions.of(account)],
     )
+
+
+def _shown(session: PanelSession, request: HttpRequest) -> dict[str, Any]:
+    return {
+        "name": sessions.name_of(session.session_key), "browser": sessions.browser(session.browser),
+        "user_agent": session.browser, "ip": session.ip, "began": moment(session.began_at),
+        "seen": moment(session.seen_at), "is_this": session.session_key == request.session.session_key,
+    }
+
+
+def change_password(request: HttpRequest) -> HttpResponse:
+    """Another password, for the one that holds; the account's other sessions end."""
+    account = _account(request)
+    form = OwnPasswordForm(request, request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        try:
+            set_account_password(
+                account, form.cleaned_data["new"], keep=request.session.session_key, actor=account,
+                ip=client_ip(request),
+            )
+        except ServiceError as error:
+            form.add_error("new", str(error))
+        else:
+            update_session_auth_hash(request, account)
+            messages.success(request, "Your password is changed; wherever else you were signed in, you no longer are.")
+            return HttpResponseRedirect(reverse("account:own"))
+    return _confirm(
+        request, form, "Change your password", "Change password",
+        "Wherever else you are signed in, you are signed out.",
+    )
+
+
+@require_POST
+def end_session(request: HttpRequest, name: str) -> HttpResponse:
+    """Sign one of the account's own sessions out."""
+    account = _account(request)
+    try:
+        sessions.end(account, name, actor=account, ip=client_ip(request))
+    except ServiceError as error:
+        messages.warning(request, str(error))
+    else:
+        messages.success(request, "Signed out there.")
+    return HttpResponseRedirect(reverse("account:own"))
+
+
+@require_POST
+def end_all_sessions(request: HttpRequest) -> HttpResponse:
+    """Sign out everywhere: here too, unless "others" is asked for."""
+    account = _account(request)
+    but = request.session.session_key if "others" in request.POST else None
+    ended = sessions.end_all(account, but=but, actor=account, ip=client_ip(request))
+    if but is None:
+        request.session.flush()
+        messages.success(request, "You are signed out everywhere.")
+        return HttpResponseRedirect(reverse("admin:login"))
+    messages.success(request, f"Signed out {ended} other session{'' if ended == 1 else 's'}.")
+    return HttpResponseRedirect(reverse("account:own"))
 
 
 def enrol(request: HttpRequest) -> HttpResponse:
@@ -39,7 +101,9 @@ def enrol(request: HttpRequest) -> HttpResponse:
     form = EnrolForm(request, request.POST or None)
     if request.method == "POST" and form.is_valid():
         try:
-            codes = second_factor.add(account, secret, form.cleaned_data["code"], ip=client_ip(request))
+            codes = second_factor.add(
+                account, secret, form.cleaned_data["code"], keep=request.session.session_key, ip=client_ip(request)
+            )
         except ServiceError as error:
             form.add_error(error.field or None, str(error))
         else:

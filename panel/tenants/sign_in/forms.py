@@ -114,6 +114,25 @@ class OwnForm(forms.Form):
         return str(password)
 
 
+class OwnPasswordForm(OwnForm):
+    """A new password, twice."""
+
+    new = forms.CharField(
+        label="New password", strip=False, help_text="At least 10 characters, not a common one.",
+        widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}),
+    )
+    again = forms.CharField(
+        label="The same again", strip=False,
+        widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}),
+    )
+
+    def clean(self) -> dict[str, Any]:
+        new, again = self.cleaned_data.get("new"), self.cleaned_data.get("again")
+        if new and again and new != again:
+            self.add_error("again", "This differs from the one above.")
+        return self.cleaned_data
+
+
 class EnrolForm(OwnForm):
     """A code of the app that was just set up."""
 

@@ -23,7 +23,7 @@ from django_otp.oath import hotp
 
 from panel.tenants import audit
 from panel.tenants.changes import ServiceError, one_line
-from panel.tenants.models import RecoveryCode, SecondFactor, User
+from panel.tenants.models import PanelSession, RecoveryCode, SecondFactor, User
 
 STEP_S = 30
 TOLERANCE = 1  # steps before and after now (RFC 6238 §5.2)
@@ -86,8 +86,13 @@ def qr_code(text: str) -> str:
     return code.svg_inline(border=2, dark="#000", light="#fff", omitsize=True, svgclass="ph-qr", lineclass=None)
 
 
-def add(account: User, secret: str, code: str, *, ip: str | None = None) -> list[str]:
-    """Give the account this second factor, which `code` proves to be in an app. The recovery codes, shown once."""
+def add(
+    account: User, secret: str, code: str, *, keep: str | None = None, ip: str | None = None
+) -> list[str]:
+    """Give the account this second factor, which `code` proves to be in an app. The recovery codes, shown once.
+
+    Sessions that were opened without it end, but for the one of the key `keep`.
+    """
     step = _step_of(secret, code, after=0)
     if step is None:
         raise ServiceError(WRONG, "code")
@@ -97,6 +102,7 @@ def add(account: User, secret: str, code: str, *, ip: str | None = None) -> list
         if not made:
             raise ServiceError("The account has a second factor already: remove that one first.")
         codes = _new_recovery_codes(factor)
+        PanelSession.objects.filter(user=account).exclude(pk=keep or "").delete()
         audit.record(account, "account.second_factor_added", account, tenant=None, ip=ip)
     return codes
 

@@ -8,6 +8,9 @@ from panel.tenants.sign_in import account
 app_name = "account"
 urlpatterns = [
     path("", admin.site.admin_view(account.own), name="own"),
+    path("password/", admin.site.admin_view(account.change_password), name="password"),
+    path("sessions/end/", admin.site.admin_view(account.end_all_sessions), name="end-all-sessions"),
+    path("sessions/<slug:name>/end/", admin.site.admin_view(account.end_session), name="end-session"),
     path("second-factor/", admin.site.admin_view(account.enrol), name="second-factor"),
     path("second-factor/remove/", admin.site.admin_view(account.remove), name="remove-second-factor"),
     path("recovery-codes/", admin.site.admin_view(account.renew_recovery_codes), name="recovery-codes"),

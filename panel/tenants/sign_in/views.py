@@ -20,7 +20,7 @@ from django.views.decorators.csrf import csrf_protect
 from panel.client_address import client_ip
 from panel.tenants import audit
 from panel.tenants.models import User
-from panel.tenants.sign_in import lockout, second_factor
+from panel.tenants.sign_in import lockout, second_factor, sessions
 from panel.tenants.sign_in.forms import CodeForm, SignInForm
 
 PENDING = "pending_sign_in"  # in the session: whose password was right, and when
@@ -106,6 +106,7 @@ def complete(request: HttpRequest, account: User, *, verified: bool = False) -> 
         request.session.pop(PENDING, None)
         login(request, account, backend="django.contrib.auth.backends.ModelBackend")
         request.session[VERIFIED] = verified
+        sessions.begin(request, account)
         after = {"second factor": True} if verified else {}
         audit.record(account, lockout.SIGNED_IN, account, tenant=None, after=after, ip=ip)
     lockout.right(str(account.email), ip)
