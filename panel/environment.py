@@ -120,6 +120,13 @@ def _optional_path(text: str) -> Path | None:
     return Path(text).expanduser().absolute() if text.strip() else None
 
 
+def _optional_file(text: str) -> Path | None:
+    path = _optional_path(text)
+    if path is not None and not path.is_file():
+        raise ValueError("write the path of a file that is there, or nothing")
+    return path
+
+
 def _hostname(text: str) -> str:
     name = text.strip().rstrip(".").lower()
     labels = name.split(".")
@@ -223,6 +230,12 @@ SETTINGS: Mapping[str, Setting] = {
         "POSTHOUSE_STAFF_SECOND_FACTOR", "no", _yes,
         "yes: every account with a provider role must have a second factor (an authenticator app) to use the panel. "
         "Single accounts can be made to have one in any case.",
+    ),
+    "leaked_passwords": Setting(
+        "POSTHOUSE_LEAKED_PASSWORDS", "", _optional_file,
+        "A file of leaked passwords that nobody may choose: SHA-1 digests in hexadecimal, sorted, one a line, such as "
+        "Have I Been Pwned publishes. Empty: only the common ones are refused.",
+        example="/srv/pwned-passwords-sha1-ordered-by-hash.txt",
     ),
     "mx": Setting(
         "POSTHOUSE_MX", "127.0.0.1:2525", _listens,
@@ -338,6 +351,7 @@ class Environment:
     http: Listen
     https_proxy: bool
     staff_second_factor: bool
+    leaked_passwords: Path | None
     mx: tuple[Listen, ...]
     submission: tuple[Listen, ...]
     submissions: tuple[Listen, ...]

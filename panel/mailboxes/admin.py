@@ -28,6 +28,7 @@ from panel.mailboxes.models import Alias, Credential, LoginEvent, Mailbox
 from panel.mailboxes.rules_admin import RulesPage
 from panel.mailboxes.storage import Storage
 from panel.tenants.admin import OptionalReasonForm, PasswordForm, SuspendableAdmin
+from panel.tenants.changes import RULES_IN_WORDS
 from panel.tenants.models import Tenant
 from panel.tenants.scoped_admin import ReasonForm, ScopedAdmin, SizeField, badge, by, mono, state_of
 from panel.tenants.shown import moment
@@ -70,7 +71,7 @@ class MailboxForm(HeldForm):
     quota_bytes = SizeField()
     password = forms.CharField(
         strip=False, widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}),
-        help_text="The main password, for the mail client. At least 10 characters, not a common one.",
+        help_text=f"The main password, for the mail client. {RULES_IN_WORDS}",
     )
 
     class Meta:

@@ -19,6 +19,7 @@ from unfold.widgets import UnfoldAdminPasswordWidget
 from panel.operations import services as operations
 from panel.rules.status import Status
 from panel.tenants import services
+from panel.tenants.changes import RULES_IN_WORDS
 from panel.tenants.models import AuditEntry, Membership, Plan, Tenant, User
 from panel.tenants.scoped_admin import (
     ReasonForm,
@@ -245,7 +246,7 @@ class TenantAdmin(SuspendableAdmin):
 class AccountForm(forms.ModelForm):
     password = forms.CharField(
         widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}), strip=False,
-        help_text="At least 10 characters, not a common one.",
+        help_text=RULES_IN_WORDS,
     )
 
     class Meta:
@@ -260,7 +261,7 @@ class AccountForm(forms.ModelForm):
 class PasswordForm(forms.Form):
     password = forms.CharField(
         label="New password", strip=False, widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}),
-        help_text="At least 10 characters, not a common one.",
+        help_text=RULES_IN_WORDS,
     )
 
 

@@ -20,6 +20,8 @@ from django.db import IntegrityError, connection, models, transaction
 from panel.rules.status import Status
 from panel.tenants.models import DirectoryChange, Plan, Tenant, User
 
+# Of the passwords that people may choose (sign_in/password_rules).
+RULES_IN_WORDS = "At least 10 characters; no common password, nor one that holds the name or address."
 MOST_PASSWORD = 200  # characters: SASL PLAIN's line stays below 12,288 bytes (RFC 4954 §4.4)
 PLAN_WORDS = {"credentials": "app passwords"}  # what a plan's number is called where its name doesn't say
 MOST_NUMBER = 2**31 - 1  # what a PositiveIntegerField holds on every database

@@ -52,6 +52,7 @@ def test_lists_sizes_and_networks_are_read():
     ({"POSTHOUSE_OUTWARD_PORT": "0"}, "whole number"),
     ({"POSTHOUSE_HOSTNAME": "no_such host"}, "full host name"),
     ({"POSTHOUSE_HTTPS_PROXY": "maybe"}, "write yes or no"),
+    ({"POSTHOUSE_LEAKED_PASSWORDS": "/nonexistent/leaked.txt"}, "a file that is there"),
     ({"POSTHOUSE_HTTP": "0.0.0.0:8000"}, "POSTHOUSE_HTTPS_PROXY=yes"),
     ({"POSTHOUSE_TLS_CERT": "/etc/cert.pem"}, "set both or neither"),
     ({"POSTHOUSE_POSTMASTER": "nobody"}, "write an address"),

@@ -13,6 +13,7 @@ from unfold.forms import AuthenticationForm
 from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminTextInputWidget
 
 from panel.client_address import client_ip
+from panel.tenants.changes import RULES_IN_WORDS
 from panel.tenants.models import User
 from panel.tenants.sign_in import lockout, second_factor
 
@@ -118,7 +119,7 @@ class OwnPasswordForm(OwnForm):
     """A new password, twice."""
 
     new = forms.CharField(
-        label="New password", strip=False, help_text="At least 10 characters, not a common one.",
+        label="New password", strip=False, help_text=RULES_IN_WORDS,
         widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}),
     )
     again = forms.CharField(
