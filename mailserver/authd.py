@@ -31,7 +31,7 @@ import uvloop
 from django.apps import apps
 from django.conf import settings
 
-from mailserver import dict_protocol, hashing, log, login_events, lua_protocol
+from mailserver import dict_protocol, doveadm, hashing, log, login_events, lua_protocol
 from mailserver.authenticator import Answer, Authenticator, canonical
 from mailserver.clock import Clock
 from mailserver.config import Config
@@ -41,10 +41,12 @@ from mailserver.directory import Directory, DirectoryUnavailable, UsageFact
 from mailserver.gate import Gate
 from mailserver.lines import Asker, Lines, frame
 from mailserver.numbers import number_for_ids
+from mailserver.reading import Sessions
 from mailserver.usage import UsageBook
 from mailserver.warnings import Warnings
 from panel.database.ids import IdMaker
 from panel.environment import SOCKET_PATH_BYTES, authd_socket, dovecot_key
+from panel.operations.dovecot.place import kick_socket
 from panel.rules import sign_in
 from panel.rules.addresses import Address, BadAddress, parse_address
 
@@ -166,11 +168,14 @@ class _Wire(Protocol):
 class _Dovecot:
     """What Dovecot asks: the same logins as the workers', and where a mailbox lies."""
 
-    def __init__(self, config: Config, authenticator: Authenticator, directory: Directory, book: UsageBook) -> None:
+    def __init__(
+        self, config: Config, authenticator: Authenticator, directory: Directory, book: UsageBook, sessions: Sessions
+    ) -> None:
         self._config = config
         self._authenticator = authenticator
         self._book = book
         self._directory = directory
+        self._sessions = sessions
         self._key = bytes.fromhex(dovecot_key(settings.SECRET_KEY))
         self.connections: set[asyncio.StreamWriter] = set()
         self._held = 0
@@ -233,14 +238,21 @@ class _Dovecot:
         if self._held >= MOST_HELD and not self._authenticator.remembers(lookup.login, lookup.password):
             raise DirectoryUnavailable
         self._held += 1
+        version = self._directory.version
         try:
             answer = await self._authenticator.check(lookup.login, lookup.password, lookup.ip, lookup.protocol)
         finally:
             self._held -= 1
         if answer.verdict in ("unavailable", "locked"):
             raise DirectoryUnavailable
+        if answer.credential_id is None:
+            return {}
+        known = await self._directory.login(answer.credential_id, answer.fingerprint)
+        if known is None:
+            return {}
+        self._sessions.opened(known, answer.fingerprint, protocol=lookup.protocol, ip=lookup.ip, version=version)
         # "nopassword": the password has been compared here, and Dovecot need not know what with.
-        return {"user": answer.login, "nopassword": "y"} if answer.verdict == "ok" else {}
+        return {"user": answer.login, "nopassword": "y"}
 
     async def _place(self, login: str, wire: _Wire) -> Mapping[str, str]:
         try:
@@ -371,13 +383,15 @@ async def serve(
     loop = asyncio.get_running_loop()
     server = await loop.create_unix_server(lambda: _Server(authenticator, book, connections, tasks), sock=on.workers)
     servers = [server]
-    dovecot = _Dovecot(config, authenticator, directory, book)
+    sessions = Sessions(directory, Clock(), lambda logins: doveadm.kick(kick_socket(config.data), logins))
+    dovecot = _Dovecot(config, authenticator, directory, book, sessions)
     if on.dovecot is not None:
         limit = dict_protocol.LINE_BYTES
         servers.append(await asyncio.start_unix_server(dovecot.converse, sock=on.dovecot, limit=limit))
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(directory.follow())
+            group.create_task(sessions.follow())
             group.create_task(_flush(authenticator))
             group.create_task(book.run())
             group.create_task(Counting(config, directory, book, clock).run())

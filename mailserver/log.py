@@ -7,6 +7,7 @@ start a line of its own.
 
 import logging
 import sys
+from collections.abc import Collection
 
 from panel.database import ids
 
@@ -55,6 +56,12 @@ def login_failed(login: str, ip: str, because: str) -> None:
 def login_locked(login: str, ip: str, what: str) -> None:
     """A lockout begins: further logins of its kind are answered "try again later", and not logged each."""
     _log.info(_line("login-locked", None, {"login": login, "ip": ip, "what": what}))
+
+
+def sessions_ended(logins: Collection[str], because: str) -> None:
+    """Dovecot ended all sessions of these users; so many of them are named."""
+    named = ",".join(sorted(logins)[:10])
+    _log.info(_line("sessions-ended", None, {"users": len(logins), "login": named, "because": because}))
 
 
 def refused(verb: str, ip: str, reply: object, **facts: object) -> None:

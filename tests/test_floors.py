@@ -12,13 +12,13 @@ PANEL_FLOORS = ["tenants", "domains", "mailboxes", "sending", "operations", "aut
 MAILSERVER_FLOORS = [
     {
         "envelope", "config", "clock", "log", "reader", "trace", "dsn", "resolver", "tls", "connection", "commands",
-        "recent", "dict_protocol", "lua_protocol", "hashing", "lines", "gate", "handover", "kernel",
+        "recent", "dict_protocol", "lua_protocol", "doveadm", "hashing", "lines", "gate", "handover", "kernel",
         "listeners", "systemd", "vacation", "numbers", "quota_warning",
     },
     {"directory", "spool", "content", "transports", "lanes"},
     {
         "intake", "session", "runner", "authd", "authenticator", "lockout", "login_events", "panel_sign_ins",
-        "rehash", "disposition", "usage", "counting", "warnings", "room",
+        "rehash", "disposition", "usage", "counting", "warnings", "room", "reading",
     },
     {"worker"},
     {"__main__"},

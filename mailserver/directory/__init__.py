@@ -7,7 +7,7 @@ DirectoryChange rows are polled four times a second (RECIPES "Following the dire
 
 import asyncio
 import time
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,15 +18,25 @@ from mailserver import log
 from mailserver.clock import Clock
 from mailserver.directory import rows, usage
 from mailserver.directory.cache import Cache
-from mailserver.directory.rows import Candidates, DirectoryUnavailable, Found, LoginFact, Use
+from mailserver.directory.rows import (
+    EVERY_TENANT,
+    Candidates,
+    Dependency,
+    DirectoryUnavailable,
+    Found,
+    LoginFact,
+    Use,
+)
 from mailserver.directory.usage import Crossing, Recorded, Uncounted, UsageChange, UsageFact
 from panel.rules import policy
 from panel.rules.addresses import Address, BadAddress, parse_address
 from panel.rules.facts import HostedDomain, LocalMailbox, Login, Resolution, Route, Verdict
 
 __all__ = [
+    "EVERY_TENANT",
     "Candidates",
     "Crossing",
+    "Dependency",
     "Directory",
     "DirectoryUnavailable",
     "LoginFact",
@@ -88,8 +98,8 @@ class Directory:
         """Rises with each noticed change. Take it before a look-up, never after."""
         return self._cache.version
 
-    def is_current(self, version: int, domains: Iterable[str]) -> bool:
-        """Whether what was learned of these domains at `version` still holds; False if that isn't known."""
+    def is_current(self, version: int, domains: Iterable[Dependency]) -> bool:
+        """Whether what was learned of these domains and tenants at `version` still holds; False if that isn't known."""
         return self._is_fresh() and self._cache.is_current(version, domains)
 
     # Look-ups
@@ -130,6 +140,11 @@ class Directory:
             return kept.value
         look_up = partial(rows.login, separator=self._separator, now=self._clock.now())
         return await self._look_up(key, look_up, credential_id)
+
+    async def readers(self, credential_ids: Collection[int]) -> Mapping[int, Login]:
+        """Those of these credentials that there still are, as far as reading needs them. Never kept."""
+        look_up = partial(rows.readers, now=self._clock.now())
+        return await self._bounded(self._on_thread(look_up, credential_ids))
 
     async def route(self, domain: str) -> Route | None:
         """The provider's way to a destination; None: by MX."""

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from django.db import DatabaseError, InterfaceError, connection, transaction
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 
 from panel.domains import models as domains
 from panel.mailboxes import models as mailboxes
@@ -527,48 +527,63 @@ def mailbox(address: Address) -> Found[LocalMailbox | None]:
 
 def login(credential_id: int, *, separator: str, now: datetime) -> Found[Login | None]:
     """A credential and all that decides what it may do; None when it is no more. Four queries."""
-    credential = (
-        mailboxes.Credential.objects.filter(pk=credential_id)
-        .select_related("mailbox__address__mailbox", *(f"mailbox__address__{path}" for path in _ADDRESS))
-        .first()
-    )
+    credential = _credentials().filter(pk=credential_id).first()
     if credential is None or not credential.mailbox.address.local_part:
         return Found(None, frozenset())
+    row = credential.mailbox.address
+    tenant = row.tenant
+    aliases = list(domains.DomainAlias.objects.filter(domain=row.domain).order_by())
+    aliases_of_its_own, from_domains = _alias_rights(Address(row.local_part, row.domain.name), tenant)
+    rights = SenderRights(
+        local_part=row.local_part,
+        domains=frozenset({row.domain.name, *(a.name for a in aliases if a.proof == domains.Proof.PROVED)}),
+        aliases=aliases_of_its_own,
+        separator=separator,
+    )
+    fact = _login_fact(credential, rights, _login_limits(credential), now)
+    names = {row.domain.name, *(alias.name for alias in aliases), *from_domains}
+    depends: frozenset[Dependency] = frozenset({*names, tenant.pk, EVERY_TENANT})
+    expired = credential.expires_at is not None and credential.expires_at <= now
+    return Found(fact, depends, None if expired else credential.expires_at)
+
+
+def readers(credential_ids: Collection[int], *, now: datetime) -> dict[int, Login]:
+    """What decides whether these may go on reading: no rights to send, no limits. One query."""
+    return {
+        credential.pk: _login_fact(credential, SenderRights("", frozenset(), frozenset()), (), now)
+        for credential in _credentials().filter(pk__in=credential_ids, mailbox__address__local_part__gt="")
+    }
+
+
+def _credentials() -> QuerySet[mailboxes.Credential]:
+    return mailboxes.Credential.objects.select_related(
+        "mailbox__address__mailbox", *(f"mailbox__address__{path}" for path in _ADDRESS)
+    )
+
+
+def _login_fact(
+    credential: mailboxes.Credential, rights: SenderRights, limits: tuple[Subject, ...], now: datetime
+) -> Login:
     box = credential.mailbox
     row = box.address
-    tenant = row.tenant
-    address = Address(row.local_part, row.domain.name)
-    aliases = list(domains.DomainAlias.objects.filter(domain=row.domain).order_by())
-    rights, from_domains = _alias_rights(address, tenant)
-    expired = credential.expires_at is not None and credential.expires_at <= now
-    fact = Login(
+    return Login(
         credential_id=credential.pk,
         credential=str(credential),
         mailbox_id=box.pk,
-        address=address,
-        tenant_id=tenant.pk,
+        address=Address(row.local_part, row.domain.name),
+        tenant_id=row.tenant.pk,
         domain=row.domain.name,
         status=_address_status(row),
         suspended=_what_is_suspended(row),
         proof=Proof(row.domain.proof),
-        usable=credential.frozen_at is None and not expired,
+        usable=credential.frozen_at is None and (credential.expires_at is None or credential.expires_at > now),
         scopes=EVERY_SCOPE if credential.kind == credential.Kind.MAIN else frozenset(credential.scopes),
         networks=tuple(ipaddress.ip_network(network, strict=False) for network in credential.networks),
-        may_send_as=SenderRights(
-            local_part=row.local_part,
-            domains=frozenset(
-                {row.domain.name, *(a.name for a in aliases if a.proof == domains.Proof.PROVED)}
-            ),
-            aliases=rights,
-            separator=separator,
-        ),
-        limits=_login_limits(credential),
+        may_send_as=rights,
+        limits=limits,
         expires_at=credential.expires_at,
         fingerprint=_fingerprint(credential),
     )
-    names = {row.domain.name, *(alias.name for alias in aliases), *from_domains}
-    depends: frozenset[Dependency] = frozenset({*names, tenant.pk, EVERY_TENANT})
-    return Found(fact, depends, None if expired else credential.expires_at)
 
 
 def _alias_rights(address: Address, tenant: Tenant) -> tuple[frozenset[Address], set[str]]:

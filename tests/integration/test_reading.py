@@ -162,6 +162,55 @@ def test_frozen_and_suspended_are_refused_within_a_second(reading):
     until(lambda: reading.refusal(OFFICE) == "", within_s=30, what="the login of a resumed mailbox")
 
 
+# No control characters: Dovecot itself refuses them, whoever decides.
+STRANGE = "pä ss/wörd\\ 'and\" $%{user}%w "
+
+
+def test_open_sessions_end_with_a_new_password_a_freeze_and_a_suspension(reading):
+    with reading.imap(SHOP) as other:
+        with reading.imap(OFFICE) as client:
+            idle(client)
+            change = "from panel.mailboxes import passwords\nmain = Credential.objects.filter(kind='main')\n"
+            office = "main.filter(mailbox__address__local_part='office')"
+            reading.installation.run(
+                f"{change}{office}.update(secret=passwords.hash_main({STRANGE!r}))\nworld.changed('demo.test')"
+            )
+            ends(client, "a new password")
+        assert authenticate(reading, "", OFFICE, STRANGE) == ""
+        secret = app_password(reading, OFFICE, "imap", "pop3")
+        pop3 = poplib.POP3_SSL("localhost", reading.installation.pop3s, context=reading.context, timeout=60)
+        pop3.user(OFFICE)
+        pop3.pass_(secret)
+        with reading.imap(OFFICE, secret) as client:
+            idle(client)
+            number = reading.installation.run("answer = Credential.objects.get(kind='app').pk")
+            reading.installation.manage("credential", "freeze", str(number), "--reason", "lost phone")
+            ends(client, "a freeze")
+        with pytest.raises(poplib.error_proto):
+            pop3.noop()
+        assert other.noop()[0] == "OK", "another mailbox's goes on"
+        idle(other)
+        reading.installation.manage("tenant", "suspend", "Demo", "--reason", "unpaid")
+        ends(other, "a tenant's suspension")
+    for word in (PASSWORD, STRANGE, STRANGE.encode().hex()):
+        assert word not in reading.log.read_text() + reading.installation.log.read_text()
+
+
+def idle(client: imaplib.IMAP4_SSL) -> None:
+    client.send(b"i1 IDLE\r\n")
+    while not client.readline().startswith(b"+ idling"):
+        pass
+
+
+def ends(client: imaplib.IMAP4_SSL, what: str) -> None:
+    """Whether the session has ended, by Dovecot's word."""
+    began = time.monotonic()
+    client.sock.settimeout(10)
+    assert client.readline().startswith(b"* BYE")
+    assert client.readline() == b""
+    print(f"an open session ends {time.monotonic() - began:.1f} s after {what} (promise: 2 s)")
+
+
 def took(refused: Callable[[], bool], what: str) -> None:
     began = time.monotonic()
     until(refused, within_s=30, what=f"the refusal of {what}")

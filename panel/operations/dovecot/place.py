@@ -15,6 +15,7 @@ LMTP_SOCKET = "posthouse-lmtp"
 QUOTA_DICT = "quota"  # mailserver/dict_protocol.py knows it by this name
 JUNK_SCRIPT = "junk.sieve"  # rules/filtering.sieve_for_junk, run before people's own scripts
 SPECIAL_FOLDERS = ("Drafts", "Sent", "Junk", "Trash", "Archive")  # RFC 6154, made with each mailbox
+KICK_LISTENER = "posthouse-kick"
 LONGEST_SOCKET = "run/token-login/imap-urlauth"
 # Nothing ends a line, is a variable or a comment, or ends the path in 2.3's `uri = proxy:PATH:auth`.
 _NOT_IN_A_PATH = re.compile(r"[\x00-\x1f\x7f:#$%\\]")
@@ -65,10 +66,17 @@ def folder(environment: Environment) -> Path:
     Root's are not in the data folder: that is posthouse's, and whoever takes over the panel
     must not be able to tell root's Dovecot what to run.
     """
-    if os.getuid() == 0:
-        name = hashlib.blake2b(os.fsencode(environment.data), digest_size=8).hexdigest()
-        return Path("/run/posthouse") / name
-    return environment.data / "dovecot"
+    return _roots_folder(environment.data) if os.getuid() == 0 else environment.data / "dovecot"
+
+
+def kick_socket(data: Path) -> Path:
+    """Where Dovecot ends sessions when it is asked to; for whoever asks, which isn't root."""
+    roots = _roots_folder(data) / "run" / KICK_LISTENER
+    return roots if roots.exists() else data / "dovecot" / "run" / KICK_LISTENER
+
+
+def _roots_folder(data: Path) -> Path:
+    return Path("/run/posthouse") / hashlib.blake2b(os.fsencode(data), digest_size=8).hexdigest()
 
 
 def lmtp_socket(environment: Environment) -> Path:

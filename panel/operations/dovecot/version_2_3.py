@@ -8,7 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from panel.environment import DOVECOT_SOCKET, Environment, Listen, dovecot_key, secret_key
-from panel.operations.dovecot.place import JUNK_SCRIPT, LMTP_SOCKET, QUOTA_DICT, SPECIAL_FOLDERS, Owners, quoted
+from panel.operations.dovecot.place import (
+    JUNK_SCRIPT,
+    KICK_LISTENER,
+    LMTP_SOCKET,
+    QUOTA_DICT,
+    SPECIAL_FOLDERS,
+    Owners,
+    quoted,
+)
 
 VERSION = "2.3"
 AUTHD_PART = "authd.conf.ext"
@@ -24,6 +32,7 @@ def configuration(environment: Environment, owners: Owners, place: Path) -> str:
             _tls(environment),
             _listeners(environment, owners),
             _logins(owners, place),
+            _endings(owners),
             _mail(environment),
             _quota(environment, owners),
             _sieve(place),
@@ -184,6 +193,19 @@ userdb {{
   args = {quoted(place / AUTHD_PART)}
   # LMTP's process, which is this user's, may ask about mailboxes of its own user alone.
   default_fields = uid={owners.mail} gid={owners.mail_group}
+}}
+"""
+
+
+def _endings(owners: Owners) -> str:
+    return f"""# --- the end of sessions: of whoever may not log in any more, on authd's word --------------------
+# Over its sockets doveadm does nothing else. At a shell `doveadm -c THIS-FILE …` does everything.
+doveadm_allowed_commands = kick
+service doveadm {{
+  unix_listener {KICK_LISTENER} {{
+    mode = 0600
+    user = {owners.service}
+  }}
 }}
 """
 

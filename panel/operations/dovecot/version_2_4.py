@@ -10,7 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from panel.environment import DOVECOT_SOCKET, Environment, Listen
-from panel.operations.dovecot.place import JUNK_SCRIPT, LMTP_SOCKET, SPECIAL_FOLDERS, Owners, quoted
+from panel.operations.dovecot.place import (
+    JUNK_SCRIPT,
+    KICK_LISTENER,
+    LMTP_SOCKET,
+    SPECIAL_FOLDERS,
+    Owners,
+    quoted,
+)
 
 VERSION = "2.4"
 AUTHD_PART = "authd.lua"
@@ -29,6 +36,7 @@ def configuration(environment: Environment, owners: Owners, place: Path) -> str:
             _tls(environment),
             _listeners(environment, owners),
             _logins(environment, place),
+            _endings(owners),
             _mail(environment),
             _quota(),
             _sieve(place),
@@ -175,6 +183,19 @@ passdb lua {{
 userdb lua {{
   use_worker = yes
 {lua}
+}}
+"""
+
+
+def _endings(owners: Owners) -> str:
+    return f"""# --- the end of sessions: of whoever may not log in any more, on authd's word --------------------
+# Over its sockets doveadm does nothing else. At a shell `doveadm -c THIS-FILE …` does everything.
+doveadm_allowed_commands = kick
+service doveadm {{
+  unix_listener {KICK_LISTENER} {{
+    mode = 0600
+    user = {owners.service}
+  }}
 }}
 """
 

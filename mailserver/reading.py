@@ -1,0 +1,155 @@
+"""The sessions that Dovecot opened with our yes, and their end when that yes no longer holds.
+
+Dovecot asks once, at the login; an IMAP session may go on for weeks after it. So authd
+remembers the logins it let in, looks at them again when their domain or tenant changes, and has
+Dovecot end the sessions of whoever couldn't log in any more: suspended, closed, frozen,
+another password, networks or scopes. All of a user's sessions end then, and clients with a
+good password log in again. What opened before authd was started isn't known here.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Collection, Iterator
+from dataclasses import dataclass
+
+from mailserver import log
+from mailserver.clock import Clock
+from mailserver.directory import EVERY_TENANT, Dependency, Directory, DirectoryUnavailable
+from mailserver.doveadm import KickFailed
+from panel.rules import policy
+from panel.rules.facts import Login
+
+MOST_SESSIONS = 50_000
+AT_ONCE = 500  # credentials in one query
+LOOK_S = 0.1  # how often the directory's version is compared
+AGAIN_S = 2.0  # a session that was just opening is in Dovecot's list by then
+TRIES = 5
+
+
+Depends = tuple[Dependency, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Session:
+    """A login that was right: one for all sessions that a client opens in the same way."""
+
+    login: str
+    depends: Depends  # what can change that it is right
+    credential_id: int
+    fingerprint: str
+    protocol: str
+    ip: str
+
+
+@dataclass(slots=True)
+class _Group:
+    """Sessions that depend on the same, and the directory's version at which all of them were right."""
+
+    version: int
+    sessions: set[_Session]
+
+
+class Sessions:
+    """Those that were opened, at most MOST_SESSIONS, the latest; `kick` ends all sessions of some users."""
+
+    def __init__(
+        self,
+        directory: Directory,
+        clock: Clock,
+        kick: Callable[[Collection[str]], Awaitable[None]],
+        again_s: float = AGAIN_S,
+    ) -> None:
+        self._directory = directory
+        self._clock = clock
+        self._kick = kick
+        self._again_s = again_s
+        self._open: OrderedDict[_Session, None] = OrderedDict()
+        self._groups: dict[Depends, _Group] = {}
+        self._late = False  # a login was decided on before the latest change, and came after the look at it
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def opened(self, login: Login, fingerprint: str, *, protocol: str, ip: str, version: int) -> None:
+        """Remember a login; `fingerprint` is that of the password which was right at `version` of the directory."""
+        depends = (login.domain, login.tenant_id, EVERY_TENANT)
+        session = _Session(login.name, depends, login.credential_id, fingerprint, protocol, ip)
+        self._open[session] = None
+        self._open.move_to_end(session)
+        group = self._groups.setdefault(depends, _Group(version, set()))
+        group.version = min(group.version, version)
+        group.sessions.add(session)
+        self._late = self._late or version != self._directory.version
+        if len(self._open) > MOST_SESSIONS:
+            self._forget(next(iter(self._open)))
+
+    def _forget(self, session: _Session) -> None:
+        self._open.pop(session, None)
+        group = self._groups.get(session.depends)
+        if group is not None:
+            group.sessions.discard(session)
+            if not group.sessions:
+                del self._groups[session.depends]
+
+    async def follow(self) -> None:
+        """End what must end, until cancelled. A lost database is asked again at each look."""
+        seen = -1
+        async with asyncio.TaskGroup() as kicking:
+            while True:
+                version = self._directory.version
+                if version != seen or self._late:
+                    self._late = False
+                    try:
+                        ended = await self._ended(version)
+                    except DirectoryUnavailable:
+                        self._late = True
+                    else:
+                        seen = version
+                        if ended:
+                            kicking.create_task(self._end(ended))
+                await asyncio.sleep(LOOK_S)
+
+    async def _ended(self, version: int) -> set[str]:
+        """The users of whom a session must end, forgotten here. Raises DirectoryUnavailable."""
+        changed = [
+            (group, list(group.sessions))
+            for depends, group in self._groups.items()
+            if not self._directory.is_current(group.version, depends)
+        ]
+        ended: set[str] = set()
+        for batch in _batches([session for _, sessions in changed for session in sessions]):
+            known = await self._directory.readers({session.credential_id for session in batch})
+            ended |= {
+                session.login for session in batch if not self._may_go_on(session, known.get(session.credential_id))
+            }
+        for group, looked_at in changed:
+            if group.sessions <= set(looked_at):  # else one came meanwhile, and is looked at the next time
+                group.version = version
+        for session in [session for _, sessions in changed for session in sessions if session.login in ended]:
+            self._forget(session)
+        return ended
+
+    def _may_go_on(self, session: _Session, now: Login | None) -> bool:
+        if now is None or now.fingerprint != session.fingerprint:
+            return False
+        return policy.login_refused(now, scope=session.protocol, ip=session.ip, now=self._clock.now()) is None
+
+    async def _end(self, logins: set[str]) -> None:
+        """Kick now, and once more for a session that was just opening."""
+        kicked = 0
+        for _ in range(TRIES):
+            try:
+                await self._kick(logins)
+                kicked += 1
+                if kicked == 1:
+                    log.sessions_ended(logins, "may not log in any more")
+            except KickFailed as error:
+                log.warning("sessions of users who may not log in any more go on", users=len(logins), because=error)
+            if kicked == 2:
+                return
+            await asyncio.sleep(self._again_s)
+
+
+def _batches(sessions: list[_Session]) -> Iterator[list[_Session]]:
+    for start in range(0, len(sessions), AT_ONCE):
+        yield sessions[start : start + AT_ONCE]

@@ -1,0 +1,183 @@
+"""Sessions that Dovecot opened with our yes: whose end. On both databases."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from django.utils import timezone
+
+from mailserver import doveadm, lua_protocol, reading
+from mailserver.clock import Clock
+from mailserver.config import Config
+from mailserver.directory import EVERY_TENANT, DirectoryUnavailable
+from mailserver.reading import Sessions
+from panel.mailboxes import passwords
+from panel.mailboxes.models import Credential, Mailbox
+from panel.operations.dovecot.place import kick_socket
+from panel.rules.status import Status
+from panel.tenants.models import Tenant
+from tests.support import world
+from tests.support.authd import House, demo_mailbox, own_config, running, task_connection  # noqa: F401 (fixtures)
+from tests.support.doveadm import DONE, Doveadm, doveadm_on
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+SHOP, OFFICE = "shop@demo.test", "office@demo.test"
+
+
+@pytest.fixture(name="config")
+def config_with_a_short_path(config: Config, open_folder: Path) -> Config:
+    return replace(config, data=open_folder)
+
+
+@pytest.fixture(name="dovecot")
+async def scripted_doveadm(config: Config) -> AsyncIterator[Doveadm]:
+    async with doveadm_on(kick_socket(config.data)) as made:
+        yield made
+
+
+@pytest.fixture(name="house")
+async def quick_house(
+    config: Config, dovecot: Doveadm, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[House]:
+    monkeypatch.setattr(Sessions.__init__, "__defaults__", (0.05,))
+    async with running(config) as made:
+        yield made
+
+
+async def log_in(house: House, login: str = SHOP, password: str = world.PASSWORD, protocol: str = "imap") -> None:
+    reader, writer = await asyncio.open_unix_connection(house.config.dovecot_socket)
+    writer.write(f"P\t{protocol}\t192.0.2.7\t{login}\t{password}\n".encode())
+    assert (await reader.readline()) == lua_protocol.found({"user": login, "nopassword": "y"})
+    writer.close()
+
+
+ENDINGS = {
+    "mailbox suspended": lambda: Mailbox.objects.filter(address__local_part="shop").update(status=Status.SUSPENDED),
+    "mailbox closed": lambda: Mailbox.objects.filter(address__local_part="shop").update(status=Status.CLOSED),
+    "password changed": lambda: main().update(secret=passwords.hash_main("another one")),
+    "credential frozen": lambda: main().update(frozen_at=timezone.now()),
+    "credential gone": lambda: main().delete(),
+    "expired": lambda: main().update(expires_at=timezone.now() - timedelta(seconds=1)),
+    "from elsewhere": lambda: main().update(networks=["198.51.100.0/24"]),
+}
+
+
+def main():
+    return Credential.objects.filter(kind="main", mailbox__address__local_part="shop")
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+async def test_a_session_ends_with_the_right_to_log_in_and_no_other_does(house: House, dovecot: Doveadm, ending: str):
+    world.mailbox(OFFICE)
+    await log_in(house)
+    await log_in(house, OFFICE)
+    ENDINGS[ending]()
+    world.changed("demo.test")
+    taken_s = await until(lambda: len(dovecot.asked) == 2)
+    print(f"{ending}: kicked twice, {taken_s:.2f} s after the change (promise: 2 s for the first)")
+    assert dovecot.kicked == {SHOP}
+
+
+async def test_a_suspended_tenants_sessions_end_and_another_tenants_go_on(house: House, dovecot: Doveadm):
+    other = world.tenant("Other")
+    world.domain("other.test", other)
+    world.mailbox("ann@other.test", other)
+    world.mailbox(OFFICE)
+    for login in (SHOP, OFFICE, "ann@other.test"):
+        await log_in(house, login)
+    Tenant.objects.filter(name="Demo").update(status=Status.SUSPENDED)
+    world.changed()
+    await until(lambda: len(dovecot.asked) == 4)
+    assert dovecot.kicked == {SHOP, OFFICE}
+
+
+async def test_a_scope_that_is_taken_away_ends_what_it_opened(house: House, dovecot: Doveadm, demo: Mailbox):
+    credential, secret = world.app_password(demo, scopes=("imap", "pop3"))
+    await log_in(house, password=secret, protocol="pop3")
+    Credential.objects.filter(pk=credential.pk).update(scopes=["imap"])
+    world.changed("demo.test")
+    await until(lambda: dovecot.kicked == {SHOP})
+
+
+async def test_a_change_that_forbids_nothing_ends_nothing(house: House, dovecot: Doveadm):
+    await log_in(house)
+    version = house.directory.version
+    world.mailbox(OFFICE)
+    await log_in(house, OFFICE)
+    world.changed("demo.test")
+    await until(lambda: house.directory.version > version)
+    # What comes after it shows that it has been looked at.
+    Mailbox.objects.filter(address__local_part="office").update(status=Status.SUSPENDED)
+    world.changed("demo.test")
+    await until(lambda: bool(dovecot.asked))
+    assert dovecot.kicked == {OFFICE}
+
+
+async def test_a_kick_that_failed_is_tried_again(house: House, dovecot: Doveadm):
+    await log_in(house)
+    dovecot.answer = b"-\n"
+    Mailbox.objects.update(status=Status.SUSPENDED)
+    world.changed("demo.test")
+    await until(lambda: len(dovecot.asked) == 1)
+    dovecot.answer = DONE
+    await until(lambda: len(dovecot.asked) == 3)
+
+
+async def test_a_lost_database_ends_nothing_and_is_asked_again(
+    house: House, dovecot: Doveadm, monkeypatch: pytest.MonkeyPatch
+):
+    asked: list[object] = []
+    readers = house.directory.readers
+
+    async def gone_twice(credential_ids):
+        asked.append(credential_ids)
+        if len(asked) < 3:
+            raise DirectoryUnavailable("away")
+        assert not dovecot.asked
+        return await readers(credential_ids)
+
+    monkeypatch.setattr(house.directory, "readers", gone_twice)
+    await log_in(house)
+    Mailbox.objects.update(status=Status.SUSPENDED)
+    world.changed("demo.test")
+    await until(lambda: dovecot.kicked == {SHOP})
+    assert len(asked) == 3
+
+
+async def test_a_login_that_was_decided_on_before_a_change_and_comes_after_it_ends(house: House, demo: Mailbox):
+    kicked: set[str] = set()
+
+    async def kick(logins) -> None:
+        kicked.update(logins)
+
+    credential = demo.credentials.get(kind="main")
+    known = await house.directory.login(credential.pk)
+    before = house.directory.version
+    Mailbox.objects.update(status=Status.SUSPENDED)
+    world.changed("demo.test")
+    await until(lambda: house.directory.version > before)
+    sessions = Sessions(house.directory, Clock(), kick, 0.01)
+    following = asyncio.create_task(sessions.follow())
+    await asyncio.sleep(0)  # its first look, at nothing
+    sessions.opened(known, known.fingerprint, protocol="imap", ip="192.0.2.7", version=before)
+    await until(lambda: kicked == {SHOP})
+    assert len(sessions) == 0
+    following.cancel()
+
+
+async def test_what_is_remembered_has_a_bound(house: House, demo: Mailbox, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(reading, "MOST_SESSIONS", 3)
+    known = await house.directory.login(demo.credentials.get(kind="main").pk)
+    sessions = Sessions(house.directory, Clock(), doveadm.kick)
+    for number in range(5):
+        for _ in range(2):
+            sessions.opened(known, known.fingerprint, protocol="imap", ip=f"192.0.2.{number}", version=1)
+    assert [session.ip for session in sessions._open] == ["192.0.2.2", "192.0.2.3", "192.0.2.4"]
+    assert sessions._groups.keys() == {("demo.test", known.tenant_id, EVERY_TENANT)}
+    [group] = sessions._groups.values()
+    assert group.sessions == set(sessions._open)
