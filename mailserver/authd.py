@@ -193,7 +193,10 @@ class _Dovecot:
                 if line.startswith(dict_protocol.HELLO):
                     told = UsageTransactions() if dict_protocol.dict_name(line) == dict_protocol.QUOTA else None
                     continue
-                writer.write(await self._answer(line) if told is None else await self._hear(told, line))
+                answer = await self._answer(line) if told is None else await self._hear(told, line)
+                if writer.is_closing():  # uvloop's raises a plain RuntimeError
+                    return
+                writer.write(answer)
                 await writer.drain()
         except BadLine as error:
             log.warning("Dovecot asks what is not understood; is its configuration ours?", because=error)
