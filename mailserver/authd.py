@@ -381,6 +381,7 @@ async def serve(
     clock = Clock()
     authenticator = Authenticator(directory, clock)
     book = UsageBook(directory, Warnings(config, directory, ids, clock).send if ids else None)
+    counting = Counting(config, directory, book, clock)
     connections: set[_Server] = set()
     tasks: set[asyncio.Task[None]] = set()
     loop = asyncio.get_running_loop()
@@ -397,7 +398,8 @@ async def serve(
             group.create_task(sessions.follow())
             group.create_task(_flush(authenticator))
             group.create_task(book.run())
-            group.create_task(Counting(config, directory, book, clock).run())
+            group.create_task(counting.run())
+            group.create_task(counting.watch())
             group.create_task(_forget(directory, config.login_days))
             if ready is not None:
                 ready()

@@ -5,6 +5,10 @@ delivery and its row, mail that was there before anybody counted. Mailboxes that
 counted come first, then those counted longest ago, each once a day. A thread reads at most
 STEP directory entries at a time and rests in between, whatever the mailbox's size.
 
+A mailbox that was full lately is looked at each second: whether one of its folders changed, and
+only then, and the more rarely the longer it takes, it is counted. Dovecot tells what was
+deleted only when a client closes the folder, and mail programs leave it open for hours.
+
 Dovecot counts a message with CRLF line ends: W= in the name of its file, which is S= where
 it is written so; only a file with neither is asked for its size (Maildir++, "S=" and "W=").
 """
@@ -12,8 +16,10 @@ it is written so; only a file with neither is asked for its size (Maildir++, "S=
 import asyncio
 import os
 import re
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
 from pathlib import Path
@@ -29,6 +35,8 @@ BATCH = 100
 STEP = 1000  # directory entries: some milliseconds
 REST_S = 0.05  # between two steps, and two mailboxes
 IDLE_S = 10.0  # when nothing is to be counted, or the database is gone
+LOOK_S = 1.0  # between two looks at full mailboxes
+SHARE = 20  # a full mailbox's count takes at most one part in so many of the time
 TRIES = 3  # of a mailbox that changes while it is counted
 LMTP = "lmtp"
 
@@ -68,6 +76,32 @@ def _size(entry: os.DirEntry[str]) -> int:
         return 0  # it has been renamed or removed since
 
 
+def stamp(maildir: Path) -> int | None:
+    """Another one whenever a message came, went or was renamed; None without a Maildir. Raises OSError."""
+    try:
+        with os.scandir(maildir) as entries:
+            folders = [maildir, *(Path(each.path) for each in islice(entries, STEP) if each.name.startswith("."))]
+    except FileNotFoundError:
+        return None
+    times = []
+    for folder in folders:
+        for name in ("cur", "new"):
+            try:
+                times.append((str(folder), name, (folder / name).stat().st_mtime_ns))
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+    return hash(tuple(sorted(times)))
+
+
+@dataclass(slots=True)
+class _Watched:
+    """A full mailbox: where it lies, how it was when it was last counted, and when it may be again."""
+
+    place: Uncounted
+    stamp: int | None = None
+    due_s: float = 0.0
+
+
 class Counting:
     """The count as one node does it. Everything but the constructor runs on one event loop."""
 
@@ -76,6 +110,7 @@ class Counting:
         self._directory = directory
         self._book = book
         self._clock = clock
+        self._watched: dict[int, _Watched] = {}
 
     async def run(self) -> None:
         """Count until cancelled."""
@@ -94,6 +129,43 @@ class Counting:
                     await asyncio.sleep(IDLE_S)
         finally:
             with_thread.shutdown(wait=False, cancel_futures=True)
+
+    async def watch(self) -> None:
+        """Look at full mailboxes until cancelled."""
+        thread = ThreadPoolExecutor(1, thread_name_prefix="watch")
+        try:
+            while True:
+                await asyncio.sleep(LOOK_S)
+                try:
+                    await self._look(thread)
+                except DirectoryUnavailable:
+                    pass
+                except Exception:
+                    log.fault("full mailboxes can't be counted")
+        finally:
+            thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _look(self, thread: ThreadPoolExecutor) -> None:
+        full = self._book.full()
+        self._watched = {number: each for number, each in self._watched.items() if number in full}
+        unplaced = [number for number in full if number not in self._watched]
+        for place in await self._directory.places(unplaced) if unplaced else ():
+            self._watched[place.mailbox_id] = _Watched(place)
+        loop = asyncio.get_running_loop()
+        for each in list(self._watched.values()):
+            began_s = time.monotonic()
+            if began_s < each.due_s:
+                continue
+            try:
+                now = await loop.run_in_executor(thread, stamp, self._config.maildir(each.place.opaque_id))
+                if now is None or now == each.stamp:
+                    continue
+                fact = await self.count(each.place, thread)
+            except OSError as error:
+                log.warning("a mailbox can't be counted", mailbox=each.place.opaque_id, because=error)
+                continue
+            each.stamp, each.due_s = now, began_s + SHARE * (time.monotonic() - began_s)
+            self._book.tell(each.place.mailbox_id, fact, is_counted=True)
 
     async def _count_some(self, thread: ThreadPoolExecutor) -> int:
         since = self._clock.now() - EVERY

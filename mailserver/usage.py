@@ -29,6 +29,7 @@ from panel.rules.quota import Fit, Wanted
 FLUSH_S = 1.0
 SHORT_S, AMPLE_S = 1.0, 15.0  # how long a row that was read serves: with less than a quarter free, with more
 MOST_KNOWN = 100_000  # mailboxes, about 0.5 KB each
+GONE_S = 2.0  # a database that is gone isn't asked again
 BATCH = 500
 MOST_OWED = 1000  # warnings that wait for the database
 # A worker may fill half of its share of the free room by itself, so that all of them together never overfill it.
@@ -38,6 +39,8 @@ MOST_GRANTS = 20_000
 TELL_S = 0.1
 MOST_TOLD = 100  # mailboxes in a line
 MOST_ASKED = 100
+MOST_FULL, FULL_S = 200, 600.0
+MOST_UNDER_WAY = 200  # questions; logins have authd's own bound, which these must not use up
 MOST_UNTOLD = 50_000  # mailboxes, while authd is away
 DEADLINE_S = 2.0
 SILENT_S = 60.0  # between two warnings of the same thing
@@ -87,6 +90,9 @@ class UsageBook:
         # Of the database: a row that is read while it is being written would count twice or not at all.
         self._turn = asyncio.Lock()
         self._owed: list[Crossing] = []
+        self._gone_until_s = 0.0
+        self._under_way = 0
+        self._full: OrderedDict[int, float] = OrderedDict()  # when it was last found full
         self.askers: set[object] = set()  # the workers that share the room
 
     # Questions
@@ -105,6 +111,8 @@ class UsageBook:
         is_known = wanted.quota_bytes is not None and bool(known.saved or known.whole)
         fits = quota.fit(known.used(now_s), wanted.size, wanted.quota_bytes) if is_known else Fit.FITS
         if fits is not Fit.FITS:
+            if fits is Fit.FULL:
+                self._note_full(wanted.mailbox_id, now_s)
             return fits, 0
         if take and wanted.told:
             known.kept_free = wanted.size + (known.kept_free if now_s < known.kept_until_s else 0)
@@ -114,6 +122,19 @@ class UsageBook:
         if not is_known or wanted.quota_bytes is None:
             return fits, 0
         return fits, max(0, wanted.quota_bytes - known.used(now_s)) // (2 * max(1, len(self.askers)))
+
+    def _note_full(self, mailbox_id: int, now_s: float) -> None:
+        self._full[mailbox_id] = now_s
+        self._full.move_to_end(mailbox_id)
+        if len(self._full) > MOST_FULL:
+            self._full.popitem(last=False)
+
+    def full(self) -> list[int]:
+        """The mailboxes that mail was refused for lately: whether there is room again matters."""
+        oldest_s = self._monotonic_s() - FULL_S
+        while self._full and next(iter(self._full.values())) < oldest_s:
+            self._full.popitem(last=False)
+        return list(self._full)
 
     # News
 
@@ -155,6 +176,8 @@ class UsageBook:
 
     async def _look(self, wanted: Sequence[Wanted]) -> None:
         """Read what isn't known, or not any more. All that wait for the same turn are read at once."""
+        if self._monotonic_s() < self._gone_until_s:
+            return
         stale = [each.mailbox_id for each in wanted if each.quota_bytes is not None and self._is_stale(each)]
         self._to_read.update(stale)
         while any(number in self._to_read for number in stale):
@@ -166,6 +189,9 @@ class UsageBook:
                 try:
                     facts = await self._directory.usage(reading)
                 except DirectoryUnavailable:
+                    # Those that wait now, and come soon, don't wait for it each.
+                    self._to_read.clear()
+                    self._gone_until_s = self._monotonic_s() + GONE_S
                     return
                 for number, fact in facts.items():
                     known = self._entry(number)
@@ -245,8 +271,15 @@ class UsageBook:
         """A worker's `usage` and its answer. Raises KeyError, TypeError and ValueError for anything else."""
         wanted = [Wanted(int(number), None if most is None else int(most), int(size), told is True)
                   for number, most, size, told in question["usage"]]
-        answers = await self.ask(wanted, take=question["take"] is True)
-        return {"id": int(question["id"]), "usage": [[fits.value, grant] for fits, grant in answers]}
+        number, take = int(question["id"]), question["take"] is True
+        if self._under_way >= MOST_UNDER_WAY:
+            return {"id": number, "usage": []}  # nothing is known just now
+        self._under_way += 1
+        try:
+            answers = await self.ask(wanted, take=take)
+        finally:
+            self._under_way -= 1
+        return {"id": number, "usage": [[fits.value, grant] for fits, grant in answers]}
 
 
 @dataclass(slots=True)

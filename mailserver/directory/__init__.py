@@ -220,6 +220,10 @@ class Directory:
         """The mailboxes to count next. Raises DirectoryUnavailable."""
         return await self._bounded(self._on_thread(usage.next_uncounted, before, limit))
 
+    async def places(self, mailbox_ids: Sequence[int]) -> list[Uncounted]:
+        """Where these mailboxes lie. Raises DirectoryUnavailable."""
+        return await self._bounded(self._on_thread(usage.places, mailbox_ids))
+
     async def was_counted(self, mailbox_id: int, since: datetime) -> bool:
         """Whether a mailbox has been counted since then. Raises DirectoryUnavailable."""
         return await self._bounded(self._on_thread(usage.was_counted, mailbox_id, since))

@@ -142,6 +142,12 @@ def next_uncounted(before: datetime, limit: int) -> list[Uncounted]:
     return [Uncounted(*row) for row in found]
 
 
+def places(mailbox_ids: Collection[int]) -> list[Uncounted]:
+    """Where these mailboxes lie."""
+    rows = Mailbox.objects.filter(pk__in=list(mailbox_ids)).order_by("pk")
+    return [Uncounted(*row) for row in rows.values_list("pk", "opaque_id", "address__domain__store")]
+
+
 def was_counted(mailbox_id: int, since: datetime) -> bool:
     """Whether it has been counted since then: by another node."""
     return MailboxUsage.objects.filter(pk=mailbox_id, counted_at__gte=since).exists()

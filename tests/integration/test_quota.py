@@ -74,7 +74,8 @@ def test_a_full_mailbox_is_refused_in_the_session_and_recovers_after_deletion(re
     with reading.imap(OFFICE) as client:
         client.store("1:*", "+FLAGS", "\\Deleted")
         client.expunge()
-    until(lambda: deliver(posthouse, OFFICE, declared=3000)[0] == 250, within_s=30, what="room")
+        # At once, with the folder still open.
+        until(lambda: deliver(posthouse, OFFICE, declared=3000)[0] == 250, within_s=30, what="room")
     posthouse.manage("queue", "retry", "--all")
     until(lambda: waiting(posthouse) == "", what="what waited in the mailbox")
 

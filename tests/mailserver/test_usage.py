@@ -144,11 +144,12 @@ async def test_room_for_what_dovecot_stores_is_kept_free_until_it_tells_or_for_a
 async def test_nothing_is_said_against_mail_while_the_database_is_gone(demo, database):
     book = UsageBook(database)
     database.gone = True
-    assert await book.ask([Wanted(demo.pk, 10, 5)], take=True) == [(Fit.FITS, 0)]
+    for _ in range(2):
+        assert await book.ask([Wanted(demo.pk, 10, 5)], take=True) == [(Fit.FITS, 0)]
     await book.flush()
     database.gone = False
     await book.flush()
-    assert used(demo) == (5, 1)
+    assert used(demo) == (10, 2)
 
 
 async def test_changes_of_mailboxes_that_are_gone_stop_nobody_elses(demo, database):
@@ -336,6 +337,31 @@ async def test_authd_counts_by_itself(demo, counted, config, maildir):
     maildir.rename(place)
     async with running(config):
         await until(lambda: MailboxUsage.objects.filter(mailbox=demo, used_bytes=1280, messages=5).exists())
+
+
+async def test_room_in_a_full_mailbox_is_seen_though_nobody_tells(demo, counted, config):
+    """A mail program that keeps the folder open: Dovecot tells only when it closes it."""
+    folder = config.maildir(demo.opaque_id) / "cur"
+    letter(folder, "1.R1.mx,S=900,W=900:2,S")
+    MailboxUsage.objects.update(used_bytes=900, messages=1)
+    async with running(config):
+        client = UsageClient(authd.socket_path(config))
+        assert await client.fits([Wanted(demo.pk, 1000, 500)]) == {demo.pk: Fit.FULL}
+        (folder / "1.R1.mx,S=900,W=900:2,S").unlink()
+
+        async def fits() -> bool:
+            return await client.fits([Wanted(demo.pk, 1000, 500)]) == {demo.pk: Fit.FITS}
+
+        await until(fits, within_s=10)
+        client.close()
+
+
+def test_a_maildir_whose_mail_changes_has_another_stamp(maildir):
+    before = counting.stamp(maildir)
+    assert counting.stamp(maildir) == before
+    (maildir / ".Junk" / "new" / "5.R2.mx,S=1000,W=1000").unlink()
+    assert counting.stamp(maildir) != before
+    assert counting.stamp(maildir / "none") is None
 
 
 async def test_warning_goes_into_the_queue_as_a_message_of_our_own(demo, config):
