@@ -84,7 +84,7 @@ class Command(BaseCommand):
         # The act's own options; Django's and call_command's are beside them.
         do(**{name: options[name] for name in inspect.signature(do).parameters})
         if self._result is not None:
-            self._write_json(self._result if set(self._result) - {"password"} else {
+            self._write_json(self._result if set(self._result) - {"secret"} else {
                 "done": " ".join(self._said), **self._result,
             })
 
@@ -199,7 +199,7 @@ class Command(BaseCommand):
     def show_password(self, login: str, password: str, made: bool) -> None:
         """Show a password that was made here, once."""
         if made and self._result is not None:
-            self._result["password"] = password
+            self._result["secret"] = password
         elif made:
             self.stdout.write(f"The password of {login}, shown only now: {password}")
 

@@ -162,7 +162,7 @@ _posthouse() {
     local what=";$takes;"
     if [[ "$previous" == --* && "$what" == *";$previous:"* ]]; then
       what="${what#*;"$previous":}" what="${what%%;*}"
-      [[ "$what" == =* ]] && known="${what#=}" || kind="$what"
+      [[ "$what" == "="* ]] && known="${what#=}" || kind="$what"
       options=""
     fi
     if [[ "$current" == -* ]]; then
@@ -199,7 +199,7 @@ _posthouse() {
     what=";$takes;"
     if [[ "$previous" == --* && "$what" == *";$previous:"* ]]; then
       what="${what#*;$previous:}" what="${what%%;*}"
-      if [[ "$what" == =* ]]; then known="${what#=}"; else kind="$what"; fi
+      if [[ "$what" == "="* ]]; then known="${what#=}"; else kind="$what"; fi
       options=""
     fi
     if [[ "$current" == -* ]]; then
