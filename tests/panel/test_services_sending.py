@@ -277,6 +277,19 @@ def test_own_alias_through_another_tenants_alias_hides_where_that_leads(tenant, 
     }
 
 
+def test_where_an_own_mailbox_forwards_to_is_seen_and_where_anothers_does_is_not(tenant, other_tenant, mailbox):
+    world.domain("other.test", other_tenant)
+    theirs = world.mailbox("anna@other.test")
+    world.rules(mailbox, forward_to=["known@elsewhere.test", "anna@other.test"])
+    world.rules(theirs, forward_to=["carl@secret.test"], forward_keep=False)
+    message = queue.message()
+    for target in ("known@elsewhere.test", "carl@secret.test"):
+        queue.recipient(message, "shop@demo.test", resolved=target, tenant=tenant, recipient_tenant=tenant)
+    seen = list(recipients_seen_by([tenant.pk]))
+    assert {one.resolved for one in seen} == {"known@elsewhere.test", ""}
+    assert "carl" not in repr(seen)
+
+
 def test_two_tenants_in_one_shared_domain_see_nothing_of_each_other(shared, tenant, other_tenant):
     world.mailbox("ann@isp.test", tenant)
     world.mailbox("bob@isp.test", other_tenant)
