@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import environ
 
@@ -118,6 +119,30 @@ def _optional_listen(text: str) -> Listen | None:
 
 def _optional_path(text: str) -> Path | None:
     return Path(text).expanduser().absolute() if text.strip() else None
+
+
+def _url(text: str) -> str:
+    text = text.strip().rstrip("/")
+    if text:
+        try:
+            parts = urlsplit(text)
+            port = parts.port
+        except ValueError:
+            raise ValueError("write the panel's address, for example https://mail.example.com") from None
+        host = parts.hostname or ""
+        plain = f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{f':{port}' if port else ''}"
+        if parts.scheme not in ("https", "http") or not host or plain != text.lower():
+            raise ValueError("write https:// and the host, perhaps with :PORT, for example https://mail.example.com")
+        if not _is_host(host):
+            raise ValueError(f"{host!r} is no host name; write for example https://mail.example.com")
+        return plain
+    return ""
+
+
+def _is_host(host: str) -> bool:
+    if ":" in host:
+        return True  # urlsplit takes only an IPv6 address in brackets
+    return len(host) <= 253 and all(_is_ldh(label) for label in host.split("."))
 
 
 def _optional_file(text: str) -> Path | None:
@@ -225,6 +250,12 @@ SETTINGS: Mapping[str, Setting] = {
     "https_proxy": Setting(
         "POSTHOUSE_HTTPS_PROXY", "no", _yes,
         "yes: an HTTPS proxy stands before the panel and sets X-Forwarded-Proto and X-Forwarded-For.",
+    ),
+    "url": Setting(
+        "POSTHOUSE_URL", "", _url,
+        "Where people reach the panel: links in mail begin with it. Empty: https:// and the host name behind an HTTPS "
+        "proxy, else the address that it listens on.",
+        example="https://mail.example.com",
     ),
     "staff_second_factor": Setting(
         "POSTHOUSE_STAFF_SECOND_FACTOR", "no", _yes,
@@ -350,6 +381,7 @@ class Environment:
     postmaster: str
     http: Listen
     https_proxy: bool
+    url: str
     staff_second_factor: bool
     leaked_passwords: Path | None
     mx: tuple[Listen, ...]
@@ -402,6 +434,9 @@ def read(variables: Mapping[str, str] | None = None) -> Environment:
         except ValueError as error:
             raise BadSetting(f"{setting.variable}={text!r} can't be used: {error}.") from None
     values["node"] = values["node"] or values["hostname"]
+    values["url"] = values["url"] or (
+        f"https://{values['hostname']}" if values["https_proxy"] else f"http://{values['http']}"
+    )
     if bool(values["tls_cert"]) != bool(values["tls_key"]):
         raise BadSetting("POSTHOUSE_TLS_CERT and POSTHOUSE_TLS_KEY belong together: set both or neither.")
     values["tls_cert"] = values["tls_cert"] or values["data"] / "tls" / "cert.pem"

@@ -1,5 +1,7 @@
 """Django's settings, from the environment (panel/environment.py declares each)."""
 
+from urllib.parse import urlsplit
+
 import environ
 from django.templatetags.static import static
 from django.urls import reverse_lazy
@@ -12,8 +14,12 @@ BASE_DIR = environment.BASE
 SECRET_KEY = environment.secret_key(ENVIRONMENT)
 DEBUG = ENVIRONMENT.debug
 
-ALLOWED_HOSTS = [ENVIRONMENT.hostname, "localhost", "127.0.0.1", "[::1]", ENVIRONMENT.http.host]
-CSRF_TRUSTED_ORIGINS = [f"https://{ENVIRONMENT.hostname}"]
+_URL_HOST = urlsplit(ENVIRONMENT.url).hostname or ""
+ALLOWED_HOSTS = [
+    ENVIRONMENT.hostname, "localhost", "127.0.0.1", "[::1]", ENVIRONMENT.http.host,
+    f"[{_URL_HOST}]" if ":" in _URL_HOST else _URL_HOST,
+]
+CSRF_TRUSTED_ORIGINS = [f"https://{ENVIRONMENT.hostname}", ENVIRONMENT.url]
 
 INSTALLED_APPS = [
     "unfold",

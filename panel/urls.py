@@ -4,12 +4,15 @@ from django.contrib import admin
 from django.urls import include, path
 from django.views.generic import RedirectView
 
+from panel.console import password_reset
 from panel.tenants.sign_in.views import SignIn, SignInCode
 
 urlpatterns = [
     # Before the admin's own, whose names lead here as well.
     path("admin/login/", SignIn.as_view()),
     path("admin/login/code/", SignInCode.as_view(), name="sign-in-code"),
+    path("admin/login/forgot/", password_reset.forgot, name="forgot"),
+    path("admin/login/reset/<str:token>/", password_reset.reset, name="reset"),
     path("admin/password_change/", RedirectView.as_view(pattern_name="account:password")),
     path("admin/account/", include("panel.tenants.sign_in.urls")),
     path("admin/", admin.site.urls),

@@ -33,7 +33,7 @@ from panel.tenants.changes import (
     tenant_changed,
     write,
 )
-from panel.tenants.models import AuditEntry, ProviderRole, Tenant, User
+from panel.tenants.models import AuditEntry, PasswordReset, ProviderRole, Tenant, User
 from panel.tenants.services import keep_an_owner
 
 Suspendable = Mailbox | Domain | Tenant
@@ -241,6 +241,8 @@ def change_account(
         values["second_factor_required"] = second_factor_required
     with taken_means(f"There is an account {values.get('email')} already.", "email"):
         before, after = write(account, **values)
+    if "email" in after:
+        PasswordReset.objects.filter(user=account).update(token="")  # links went to the old address
     if after:
         audit.record(actor, "account.changed", account, tenant=None, before=before, after=after, ip=ip)
     return account

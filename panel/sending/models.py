@@ -87,7 +87,7 @@ class Message(models.Model):
     class Direction(models.TextChoices):
         SUBMISSION = "submission", "submission"
         INBOUND = "inbound", "inbound"
-        INTERNAL = "internal", "internal"  # made here: a DSN
+        INTERNAL = "internal", "internal"  # made here: a DSN, a letter
         ANSWER = "answer", "automatic answer"  # made here for a mailbox whose owner is away
 
     id = models.BigIntegerField(primary_key=True)

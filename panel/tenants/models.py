@@ -291,6 +291,22 @@ class PanelSession(AbstractBaseSession):
         return SessionStore
 
 
+class PasswordReset(models.Model):
+    """Somebody asked for a new password, for an account that exists or not. Digests, no names.
+
+    With a token the account may set one. The rows are what is counted against too many requests.
+    """
+
+    at = models.DateTimeField(default=timezone.now, db_index=True)
+    account = models.CharField(max_length=40)
+    network = models.CharField(max_length=50)
+    user = models.ForeignKey(User, on_delete=models.CASCADE, null=True, related_name="+")
+    token = models.CharField(max_length=40, blank=True, db_index=True)
+
+    class Meta:
+        ordering = ["pk"]
+
+
 class WrongSignIn(models.Model):
     """A wrong password of the last minutes, while authd wasn't there to count it. Digests, no names."""
 

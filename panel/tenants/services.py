@@ -26,7 +26,7 @@ from panel.tenants.changes import (
     tenant_changed,
     write,
 )
-from panel.tenants.models import Membership, PanelSession, Plan, ProviderRole, Tenant, User
+from panel.tenants.models import Membership, PanelSession, PasswordReset, Plan, ProviderRole, Tenant, User
 
 STANDARD_PLAN = "Standard"
 MOST_STORAGE_BYTES = 2**63 - 1
@@ -212,10 +212,13 @@ def delete_membership(membership: Membership, *, actor: User | None, ip: str | N
 
 
 def set_account_password(
-    account: User, password: str | HashedPassword, *, keep: str | None = None, actor: User | None,
-    ip: str | None = None,
+    account: User, password: str | HashedPassword, *, keep: str | None = None, reason: str = "",
+    actor: User | None, ip: str | None = None,
 ) -> None:
-    """Give a panel account another password; its open sessions end, but for the one of the key `keep`."""
+    """Give a panel account another password; its open sessions end, but for the one of the key `keep`.
+
+    Links that were sent to set one are void as well.
+    """
     hashed = hash_password(password, account)
     with transaction.atomic():
         accounts = User.objects.filter(pk=account.pk, kind=User.Kind.PANEL)
@@ -223,7 +226,8 @@ def set_account_password(
             raise ServiceError("Only a panel account has a password of its own here.", "password")
         account.password = hashed.stored
         PanelSession.objects.filter(user=account).exclude(pk=keep or "").delete()
-        audit.record(actor, "account.password_set", account, tenant=None, ip=ip)
+        PasswordReset.objects.filter(user=account).update(token="")
+        audit.record(actor, "account.password_set", account, tenant=None, reason=reason, ip=ip)
 
 
 @transaction.atomic
@@ -266,4 +270,5 @@ def _set_active(account: User, active: bool, action: str, reason: str, actor: Us
     if not after:
         raise AlreadySo(f"The account {account} is {'open' if active else 'closed'} already.")
     PanelSession.objects.filter(user=account).delete()
+    PasswordReset.objects.filter(user=account).update(token="")
     audit.record(actor, action, account, tenant=None, before=before, after=after, reason=reason, ip=ip)

@@ -21,6 +21,7 @@ ROLES = ["support", "operator", "owner"]
 OPEN = {
     "": "leads to the admin", "password_change/": "leads to the account's own page",
     "login/": "the door", "login/code/": "its second step",
+    "login/forgot/": "asks for a link", "login/reset/<str:token>/": "the link's",
 }
 # What only does something, when it is posted.
 ACTS = {"end-all-sessions": (), "end-session": ("x",)}

@@ -1,0 +1,96 @@
+"""The pages of a forgotten password: asking for a link, and choosing a new one by it."""
+
+import math
+import time
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.views.decorators.cache import never_cache
+from django.views.decorators.csrf import csrf_protect
+from django.views.decorators.debug import sensitive_post_parameters
+from unfold.widgets import UnfoldAdminEmailInputWidget, UnfoldAdminPasswordWidget
+
+from panel.client_address import client_ip
+from panel.operations import password_reset
+from panel.tenants.changes import RULES_IN_WORDS, ServiceError
+
+EVEN_S = 0.15  # an answer takes so long at least: known and unknown addresses alike
+
+
+class ForgotForm(forms.Form):
+    email = forms.EmailField(
+        label="Email address", max_length=254, help_text="The one that you sign in with.",
+        widget=UnfoldAdminEmailInputWidget(attrs={"autocomplete": "username", "autofocus": True}),
+    )
+
+
+class NewPasswordForm(forms.Form):
+    new = forms.CharField(
+        label="New password", strip=False, help_text=RULES_IN_WORDS,
+        widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password", "autofocus": True}),
+    )
+    again = forms.CharField(
+        label="The same again", strip=False,
+        widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}),
+    )
+
+    def clean(self) -> dict[str, Any]:
+        new, again = self.cleaned_data.get("new"), self.cleaned_data.get("again")
+        if new and again and new != again:
+            self.add_error("again", "This differs from the one above.")
+        return self.cleaned_data
+
+
+@never_cache
+@csrf_protect
+def forgot(request: HttpRequest) -> HttpResponse:
+    """Ask for the link; 429 for a network that asked too often."""
+    form = ForgotForm(request.POST or None)
+    if request.method != "POST" or not form.is_valid():
+        return _page(request, "sign_in/forgot.html", "Forgot your password?", form=form)
+    began_s = time.monotonic()
+    try:
+        password_reset.ask(
+            form.cleaned_data["email"], ip=client_ip(request), link=lambda token: reverse("reset", args=[token])
+        )
+    except password_reset.TooMany as error:
+        minutes = math.ceil(error.wait_s / 60)
+        form.add_error(None, f"{error} Try again in {minutes} minute{'' if minutes == 1 else 's'}.")
+        answer = _page(request, "sign_in/forgot.html", "Forgot your password?", form=form)
+        answer.status_code = 429
+        answer.headers["Retry-After"] = str(math.ceil(error.wait_s))
+        return answer
+    time.sleep(max(0.0, began_s + EVEN_S - time.monotonic()))
+    return _page(request, "sign_in/sent.html", "Look into your mail", email=form.cleaned_data["email"])
+
+
+@sensitive_post_parameters()
+@never_cache
+@csrf_protect
+def reset(request: HttpRequest, token: str) -> HttpResponse:
+    """Choose a new password. Opening the page uses nothing up: mail scanners open it too.
+
+    Its address is a secret, which the policy "same-origin" of all pages keeps in the house; with
+    "no-referrer" browsers send `Origin: null`, and no form would get past the check for forgeries.
+    """
+    account = password_reset.of(token)
+    if account is None:
+        return _page(request, "sign_in/over.html", "This link is over")
+    form = NewPasswordForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        try:
+            password_reset.set_password(token, form.cleaned_data["new"], ip=client_ip(request))
+        except ServiceError as error:
+            form.add_error("new" if error.field else None, str(error))
+        else:
+            messages.success(request, "Your new password holds. Sign in with it.")
+            return HttpResponseRedirect(reverse("admin:login"))
+    return _page(request, "sign_in/reset.html", "Choose a new password", form=form, account=account)
+
+
+def _page(request: HttpRequest, template: str, title: str, **context: Any) -> HttpResponse:
+    return TemplateResponse(request, template, {**admin.site.each_context(request), "title": title, **context})

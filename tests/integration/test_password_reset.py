@@ -1,0 +1,35 @@
+"""The letter with the link, through the queue of a running mailserver to a server elsewhere."""
+
+import email
+import email.policy
+
+from tests.support.installation import PASSWORD, Installation, until
+from tests.support.peer import peer
+
+ASK = """
+from panel.operations import password_reset
+from panel.operations.services import create_account
+create_account(email='ann@elsewhere.test', password={password!r}, provider_role='owner', actor=None)
+password_reset.ask('ann@elsewhere.test', ip='203.0.113.9', link=lambda token: f'/admin/login/reset/{{token}}/')
+"""
+
+
+def test_the_link_goes_out_by_our_own_queue_and_sets_a_password(posthouse: Installation):
+    with peer() as there:
+        posthouse.manage("route", "set", "elsewhere.test", f"smtp://{there.listen}", "--tls", "none")
+        posthouse.run(ASK.format(password=PASSWORD))
+        (received,) = until(lambda: there.received, what="the letter")
+    assert "<>" in received.mail
+    letter = email.message_from_bytes(received.content, policy=email.policy.default)
+    assert (letter["To"], letter["Auto-Submitted"]) == ("ann@elsewhere.test", "auto-generated")
+    assert letter["From"] == "Posthouse <no-reply@mx.posthouse.test>"
+    (link,) = [line.strip() for line in letter.get_content().splitlines() if "://" in line]
+    address, _, token = link.removesuffix("/").rpartition("/")
+    assert address == f"http://127.0.0.1:{posthouse.http}/admin/login/reset"
+    name = posthouse.run(
+        "from panel.operations import password_reset\n"
+        f"answer = str(password_reset.set_password({token!r}, 'another unusual one', ip=None))"
+    )
+    assert name == "ann@elsewhere.test"
+    left = "answer = [Content.objects.count(), [r.state for r in Recipient.objects.all()]]"
+    until(lambda: posthouse.run(left) == [0, ["delivered"]], what="its settlement")
