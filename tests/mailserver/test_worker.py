@@ -162,7 +162,7 @@ def test_who_connects_during_the_stop_is_refused_at_once(config, monkeypatch):
 
     def end(children, within_s) -> None:
         with socket.socket() as client:
-            client.settimeout(5)
+            client.settimeout(30)
             answers.append(client.connect_ex(("127.0.0.1", port)))
 
     monkeypatch.setattr(made, "end", end)

@@ -248,7 +248,7 @@ class House:
 
     async def until(self, condition) -> None:
         """Wait until it holds, five seconds at most."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not condition():
                 await asyncio.sleep(0.002)
 
