@@ -39,7 +39,7 @@ SCOPE_CHOICES = [
 ]
 
 
-PROTOCOLS = {"submission": "sending", "imap": "IMAP", "pop3": "POP3", "sieve": "filters"}
+PROTOCOLS = {"submission": "sending", "imap": "IMAP", "pop3": "POP3", "sieve": "filters", "panel": "the panel"}
 MOST_SIGN_INS = 10  # on the mailbox's page
 OUTCOME_LOOKS = {"ok": "good", "wrong": "warn", "refused": "warn", "scope": "warn", "suspended": "off", "locked": "bad"}
 
@@ -427,7 +427,7 @@ class SinceFilter(admin.SimpleListFilter):
 
 @admin.register(LoginEvent)
 class LoginEventAdmin(ScopedAdmin):
-    empty_words = "Each login to a mailbox stands here within seconds, right or wrong: to send, to read or for filters."
+    empty_words = "Each login stands here within seconds, right or wrong: to send, read, filter or sign in."
     list_display = ["when", "shown_login", "came_of_it", "times", "come_from", "by_what"]
     list_filter = [
         "outcome", SinceFilter, ProtocolFilter, ("mailbox", AutocompleteSelectFilter),

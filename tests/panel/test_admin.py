@@ -252,6 +252,7 @@ def test_list_of_logins_is_narrowed_by_what_an_operator_looks_for(owner):
 
     assert shown("") == {"203.0.113.1", "203.0.113.2", "203.0.113.3"}
     assert shown("protocol=imap") == {"203.0.113.1", "203.0.113.3"}
+    assert shown("protocol=panel") == set()
     assert shown("since=24") == {"203.0.113.2", "203.0.113.3"}
     assert shown("since=24&protocol=imap") == {"203.0.113.3"}
     assert shown(f"mailbox__id__exact={shop.pk}") == {"203.0.113.1", "203.0.113.2"}
