@@ -427,7 +427,7 @@ class SinceFilter(admin.SimpleListFilter):
 
 @admin.register(LoginEvent)
 class LoginEventAdmin(ScopedAdmin):
-    empty_words = "Each login stands here within seconds, right or wrong: to send, to read, for filters or the panel."
+    empty_words = "Each login stands here within seconds, right or wrong: to send, read, filter or sign in."
     list_display = ["when", "shown_login", "came_of_it", "times", "come_from", "by_what"]
     list_filter = [
         "outcome", SinceFilter, ProtocolFilter, ("mailbox", AutocompleteSelectFilter),
