@@ -29,6 +29,7 @@ from mailserver.transports.dialogue import IDLE_S, Carrier, Delivery
 from mailserver.transports.wire import Deadlines, Lost, Wire, open_lmtp
 from panel.environment import Listen
 from panel.rules import reply
+from panel.rules.addresses import Address, BadAddress, parse_address
 from panel.rules.reply import Reply
 
 WARN_EVERY_S = 60.0
@@ -48,7 +49,14 @@ class LmtpTransport(Carrier):
 
         Raises OSError when the body's file can't be read, and CancelledError.
         """
-        delivery = await Delivery.of(message, prefix, body)
+        asked = [with_subaddress(each.original, each.resolved, self._config.separator) for each in message.recipients]
+        told = replace(
+            message,
+            recipients=tuple(
+                replace(each, resolved=name) for each, name in zip(message.recipients, asked, strict=True)
+            ),
+        )
+        delivery = await Delivery.of(told, prefix, body)
         where = self._config.store.lmtp
         if where is None:
             # A domain says lmtp, and the setting that names the store was taken away.
@@ -57,8 +65,10 @@ class LmtpTransport(Carrier):
         outcomes = await self.bounded(delivery, self._carry(delivery, where), within_s, STORE)
         # Without a host: it is ours, and who is told of it reads "delivered", not "relayed" (RFC 3464 §2.3.3).
         return [
-            replace(outcome, reply=_unresolved(outcome.reply, recipient), host="", address="", dsn_passed_on=False)
-            for outcome, recipient in zip(outcomes, message.recipients, strict=True)
+            replace(
+                outcome, reply=_unresolved(outcome.reply, recipient, name), host="", address="", dsn_passed_on=False
+            )
+            for outcome, recipient, name in zip(outcomes, message.recipients, asked, strict=True)
         ]
 
     async def _carry(self, delivery: Delivery, where: Listen | Path) -> None:
@@ -92,6 +102,29 @@ def _refuse_unsuitable(wire: Wire, delivery: Delivery) -> None:
             delivery.decide(recipient.id, reply.NO_SMTPUTF8_THERE.about(host=STORE), wire)
 
 
-def _unresolved(answer: Reply, recipient: Claimed) -> Reply:
-    """The reply with the address that was asked for: who wrote to an alias isn't told where it leads (DESIGN §4)."""
-    return replace(answer, text=answer.text.replace(recipient.resolved, recipient.original))
+def with_subaddress(original: str, mailbox: str, separator: str) -> str:
+    """The mailbox's address with the subaddress that mail for it was sent to, so that Sieve sees it (RFC 5233).
+
+    Only its own: what followed an alias's name is nothing to the mailbox. The mailbox's very
+    address where the store couldn't take the other one.
+    """
+    try:
+        asked, own = parse_address(original), parse_address(mailbox)
+    except BadAddress:
+        return mailbox
+    plain = asked.without_subaddress(separator)
+    if plain == asked or plain.canonical.local_part != own.canonical.local_part:
+        return mailbox
+    detailed = str(Address(own.local_part + asked.local_part[len(plain.local_part):], own.domain))
+    return detailed if detailed.isascii() and not detailed.startswith('"') else mailbox
+
+
+def _unresolved(answer: Reply, recipient: Claimed, name: str) -> Reply:
+    """The reply with the address that was asked for: who wrote to an alias isn't told where it leads (DESIGN §4).
+
+    `name` is what the store was asked about; it may answer with the mailbox's own.
+    """
+    text = answer.text.replace(name, recipient.original)
+    if name != recipient.resolved:
+        text = text.replace(recipient.resolved, recipient.original)
+    return replace(answer, text=text)

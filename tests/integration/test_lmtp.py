@@ -43,8 +43,9 @@ def test_the_store_has_what_was_sent_byte_for_byte(posthouse, store):
     (mail,) = until(lambda: store.mail(OFFICE), what="the mail in Dovecot")
     assert mail.endswith("\r\n\r\n.a dot\r\nGrüße.\r\n".encode())
     assert mail.startswith(b"Return-Path: <shop@demo.test>\r\n")
-    from_outside(posthouse, OFFICE)
+    from_outside(posthouse, "office+shop@demo.test")
     assert len(store.mail(OFFICE)) == 2, "it is there when the session has its 250"
+    assert [b"Delivered-To: office+shop@demo.test\r\n" in mail for mail in store.mail(OFFICE)].count(True) == 1
     assert posthouse.inbox(OFFICE).files() == []
 
 

@@ -80,6 +80,28 @@ async def test_a_message_arrives_as_it_was(tmp_path, kind):
     assert (outcome.host, outcome.dsn_passed_on) == ("", False)
 
 
+@pytest.mark.parametrize(
+    ("original", "told"),
+    [
+        ("ann+Tag@demo.test", "ann+Tag@demo.test"),
+        ("Ann+tag@alias.test", "ann+tag@demo.test"),  # a domain alias
+        ("ann+a+b@demo.test", "ann+a+b@demo.test"),
+        ("ann+@demo.test", "ann+@demo.test"),
+        ("ann@demo.test", "ann@demo.test"),
+        ("info+tag@demo.test", "ann@demo.test"),  # an alias: the tag is its own
+        ('"ann+a b"@demo.test', "ann@demo.test"),
+        ("ann+grüße@demo.test", "ann@demo.test"),
+        ("no address", "ann@demo.test"),
+    ],
+)
+async def test_the_store_is_told_the_mailboxs_own_subaddress(tmp_path, original, told):
+    rcpt = {told: f"550 5.1.1 <{told}> User doesn't exist: ann@demo.test"}
+    with lmtp_peer(rcpt=rcpt) as store:
+        (outcome,) = await once(store, tmp_path, message(original=original))
+    assert f"RCPT TO:<{told}>" in store.commands
+    assert outcome.reply.text == f"<{original}> User doesn't exist: {original}"
+
+
 def test_it_runs_on_uvloop_as_well(tmp_path):
     with lmtp_peer(tmp_path / "lmtp") as store:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:

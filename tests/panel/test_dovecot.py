@@ -26,6 +26,7 @@ SAID = {
             "ssl_cert = </var/lib/posthouse/data/tls/cert.pem", "ssl_key = </var/lib/posthouse/data/tls/key.pem",
             "auth_mechanisms = plain login", "auth_username_chars =", "auth_worker_max_count = 120",
             "doveadm_allowed_commands = kick",
+            "recipient_delimiter = +", "lmtp_save_to_detail_mailbox = no",
             "mail_location = maildir:~/Maildir",
             "mail_plugins = $mail_plugins quota quota_clone", "quota_full_tempfail = yes",
             "mail_uid = mail", "first_valid_uid = 8", "last_valid_uid = 8",
@@ -59,6 +60,7 @@ SAID = {
             'ssl_server_cert_file = "/var/lib/posthouse/data/tls/cert.pem"',
             'ssl_server_key_file = "/var/lib/posthouse/data/tls/key.pem"',
             "auth_mechanisms = plain login", "auth_username_chars =", "doveadm_allowed_commands = kick",
+            "recipient_delimiter = +", "lmtp_save_to_detail_mailbox = no",
             "mail_driver = maildir", "mail_path = ~/Maildir", "quota_full_tempfail = yes", "sieve_max_redirects = 0",
             "mail_uid = mail", "first_valid_uid = 8", "last_valid_uid = 8",
         ],
@@ -153,8 +155,7 @@ def test_dovecot_takes_it_and_reads_it_as_it_is_meant(settings, owners, tmp_path
     for name in ("Drafts", "Sent", "Junk", "Trash", "Archive"):
         assert f"special_use = \\{name}" in done.replace("\\\\", "\\").replace('"', "")
     assert f"mail_uid = {owners.mail}" in done
-    certificate = {"2.3": "ssl_cert", "2.4": "ssl_server_cert_file"}[version]
-    assert str(settings.tls_cert) in ask_doveconf(tmp_path / "dovecot.conf", certificate).replace("\\", "")
+    assert str(settings.tls_cert) in done.replace("\\", "")
 
 
 def ask_doveconf(path: Path, *arguments: str) -> str:

@@ -218,6 +218,9 @@ def _mail(environment: Environment) -> str:
 # authd gives each mailbox's home: {environment.data}/mail/ab/OPAQUE
 mail_location = maildir:~/Maildir
 mail_max_userip_connections = 50
+# LMTP is told a subaddress for Sieve's eyes: mail for it goes where all of the mailbox's goes.
+recipient_delimiter = {environment.separator}
+lmtp_save_to_detail_mailbox = no
 namespace inbox {{
   inbox = yes
   separator = /

@@ -209,6 +209,9 @@ def _mail(environment: Environment) -> str:
 mail_driver = maildir
 mail_path = ~/Maildir
 mail_max_userip_connections = 50
+# LMTP is told a subaddress for Sieve's eyes: mail for it goes where all of the mailbox's goes.
+recipient_delimiter = {environment.separator}
+lmtp_save_to_detail_mailbox = no
 namespace inbox {{
   inbox = yes
   separator = /
