@@ -813,10 +813,7 @@ def _came_back(content: StoredContent, mailbox: LocalMailbox) -> bool:
 def _is_junk(content: StoredContent, mailbox: LocalMailbox) -> bool:
     if mailbox.rules is None or not mailbox.rules.junk:
         return False
-    try:
-        return filtering.is_marked_as_junk(headers.split(_header_block(content)))
-    except BadHeader:
-        return False
+    return filtering.is_marked_as_junk(headers.legible(_header_block(content)))
 
 
 def _beginning(body: Body) -> bytes:

@@ -546,7 +546,8 @@ class Session(Connection):
         except headers.BadHeader as error:
             if login is not None:
                 return _malformed(error)
-            fields, authors = [], headers.Authors(0, (), "")  # what mail from elsewhere says proves nothing
+            # What mail from elsewhere says of its authors proves nothing; marks of loops, lists and junk still count.
+            fields, authors = headers.legible(reader.header), headers.Authors(0, (), "")
         refused = policy.message_refused(
             from_count=authors.from_count, received_count=trace.received_count(reader.header),
             most_hops=self.config.hops, login=login,

@@ -9,7 +9,7 @@ RFC 3834 §2 (who is answered, and when), RFC 2919 and 2369 (List- fields).
 Forwarding follows the rules of aliases: the same envelope, the same charges, the same reports.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import date
 
@@ -60,13 +60,15 @@ class Way:
 def follow(steps: Sequence[Step], mail: Mail) -> Way:
     """Where `mail` goes from the first step. Each place is visited once, so that a circle ends.
 
-    A mailbox that forwards without keeping a copy keeps it when nobody else gets one, or
-    when its own forward brought it back: forwarding never loses mail.
+    A mailbox that forwards without keeping a copy keeps it when its forward leads to nobody who
+    gets one, or when its own forward brought it back: forwarding never loses mail.
     """
     found: dict[tuple[Address, bool], Delivery] = {}
     answering: list[Answering] = []
     forwarded: list[LocalMailbox] = []
-    passed_on: list[Delivery] = []
+    passed_on: dict[int, Delivery] = {}  # by step
+    onward: dict[int, tuple[int, ...]] = {}  # the steps that the mail went through, and where it went on to
+    ends: set[int] = set()  # the steps from which somebody has it
     seen: set[int] = set()
     waiting: list[tuple[int, frozenset[Address]]] = [(0, frozenset())]
 
@@ -92,20 +94,36 @@ def follow(steps: Sequence[Step], mail: Mail) -> Way:
                 answering.append(Answering(box, rules.vacation, known | {box.address.canonical}))
             if not rules.forwards or junk or came_back:
                 take(own)
+                ends.add(at)
                 continue
             forwarded.append(box)
             if rules.keeps:
                 take(own)
+                ends.add(at)
             else:
-                passed_on.append(own)
+                passed_on[at] = own
             known = frozenset()  # Who is forwarded to is not who was written to.
         for delivery in step.outside:
             take(delivery)
+            ends.add(at)
+        onward[at] = step.next
         waiting += [(number, known) for number in reversed(step.next)]
-    if not found:
-        for own in passed_on:
-            take(own)
+    for own in [own for number, own in passed_on.items() if not _reaches(number, onward, ends)]:
+        take(own)
     return Way(tuple(found.values()), tuple(answering), tuple(forwarded))
+
+
+def _reaches(start: int, onward: Mapping[int, tuple[int, ...]], ends: Set[int]) -> bool:
+    """Whether one of the `ends` is `start`, or on the way from it."""
+    waiting, seen = [start], {start}
+    while waiting:
+        at = waiting.pop()
+        if at in ends:
+            return True
+        following = set(onward.get(at, ())) - seen
+        seen |= following
+        waiting += following
+    return False
 
 
 def at_rcpt(resolution: Resolution, sender: Address | None) -> Resolution:

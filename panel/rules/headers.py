@@ -115,6 +115,25 @@ def split(block: bytes) -> list[Field]:
     return found
 
 
+def legible(block: bytes) -> list[Field]:
+    """The fields of a header block in which lines may be none: those are left out. At most MAX_FIELDS. Never raises.
+
+    For mail from elsewhere, where what one bad line hides would be worse than what it says.
+    """
+    found: list[Field] = []
+    at = 0
+    block = block[:MAX_BLOCK]
+    while at < len(block) and len(found) < MAX_FIELDS:
+        field = _FIELD(block, at)
+        if field:
+            found.append(Field(field[1], field[0]))
+            at = field.end()
+        else:
+            line = block.find(b"\r\n", at)
+            at = len(block) if line < 0 else line + 2
+    return found
+
+
 def _why_no_field(block: bytes, at: int) -> str:
     """What is wrong with the line at `at`, at which _FIELD or its folded lines ended."""
     line, crlf, _ = block[at:].partition(b"\r\n")

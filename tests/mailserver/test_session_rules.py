@@ -109,6 +109,31 @@ async def test_a_forward_is_marked_so_that_it_does_not_go_round(here):
     assert handed(here) == [("office@demo.test", ["far@elsewhere.test"], "")], "a forged mark says nothing"
 
 
+@pytest.mark.parametrize("author", ["bob at elsewhere", '"x <a@b.test>" <bob@elsewhere.test>', "Bob <>"])
+async def test_a_from_that_nobody_understands_hides_nothing_else_of_the_header(here, author):
+    rule(here, FAR, forwards=True, keeps=False, junk=True)
+    await send(here, author=author)
+    (first,) = here.intake.taken
+    assert (first.subject, first.message_id, first.header_from) == ("Hello", "<1@a.test>", "")
+    (mark,) = [line for line in first.prefix.decode().split("\r\n") if line.startswith(disposition.FORWARDED)]
+    here.intake.taken.clear()
+    await send(here, author=author, more=f"{mark}\r\n")
+    assert handed(here) == [("office@demo.test", ["office@demo.test"], "")], "its own forward brought it back"
+    here.intake.taken.clear()
+    await send(here, author=author, more="X-Spam-Flag: YES\r\n")
+    assert handed(here) == [("office@demo.test", ["office@demo.test/Junk"], "")]
+
+
+async def test_a_line_that_is_no_field_hides_no_mark_above_it(here):
+    rule(here, FAR, forwards=True, keeps=False, junk=True)
+    await send(here, more="this is no field\r\n")
+    (first,) = here.intake.taken
+    (mark,) = [line for line in first.prefix.decode().split("\r\n") if line.startswith(disposition.FORWARDED)]
+    here.intake.taken.clear()
+    await send(here, more=f"{mark}\r\nthis is no field\r\n")
+    assert handed(here) == [("office@demo.test", ["office@demo.test"], "")]
+
+
 async def test_mail_without_a_forward_that_leaves_is_not_marked(here):
     rule(here, junk=True)
     await send(here, OFFICE, SHOP)

@@ -54,6 +54,15 @@ def test_a_forward_that_leads_nowhere_keeps_the_mail():
     assert gets([at(box(forwards=True, keeps=False))]) == ["ann@demo.test"]
 
 
+def test_a_forward_that_leads_nowhere_keeps_the_mail_although_others_on_the_alias_get_it():
+    nowhere, ben = box(forwards=True, keeps=False), box("ben", 2)
+    assert gets([alias("all", to=(1, 2)), at(nowhere), at(ben)]) == ["ben@demo.test", "ann@demo.test"]
+    blocks = box("cat", 3, blocked=frozenset({"elsewhere.test"}))
+    steps = [alias("all", to=(1, 2)), at(nowhere, to=(3,)), at(ben), at(blocks)]
+    assert gets(steps) == ["ben@demo.test", "ann@demo.test"], "her forward leads only to one who blocks the sender"
+    assert gets(steps, Mail(parse_address("a@other.test"))) == ["cat@demo.test", "ben@demo.test"]
+
+
 def test_two_that_forward_to_each_other_and_keep_nothing_keep_it_once_each():
     one, two = box(forwards=True, keeps=False), box("ben", 2, forwards=True, keeps=False)
     assert gets([at(one, to=(1,)), at(two, to=(0,))]) == ["ann@demo.test", "ben@demo.test"]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from panel.rules import headers
 from panel.rules.addresses import Address
-from panel.rules.headers import BadHeader, Field, authors, first, header_end, mailboxes, split, unfold
+from panel.rules.headers import BadHeader, Field, authors, first, header_end, legible, mailboxes, split, unfold
 
 A, B, C = Address("a", "x"), Address("b", "y"), Address("c", "z")
 
@@ -78,6 +78,15 @@ def test_empty_header_has_no_fields(block):
 def test_block_that_is_no_header_is_refused_with_the_reason(block, because):
     with pytest.raises(BadHeader, match=because):
         split(block)
+
+
+def test_what_is_legible_of_a_malformed_header_are_its_fields_alone():
+    block = b" folded\r\nA: 1\r\n 2\r\nno field\r\nFrom x\r\nB: 3\0\r\nC: 4\r\n 5\0\r\n\r\nD: 6\r\nE: 7"
+    assert [(field.name, unfold(field.raw)) for field in legible(block)] == [
+        (b"A", b"1 2"), (b"C", b"4"), (b"D", b"6"),
+    ]
+    assert len(legible(b"A:\r\n" * 3000)) == 2000
+    assert len(legible(b"A:\r\n \0\r\n" * 1000 + b"x" * 1024 * 1024)) == 1000
 
 
 def test_header_of_a_mebibyte_is_read():
@@ -315,6 +324,7 @@ def test_bytes_of_any_kind_give_authors_or_bad_header(value):
     block = b"From: " + value + b"\r\n"
     for act in (
         lambda: split(value),
+        lambda: legible(value),
         lambda: mailboxes(value),
         lambda: authors(split(block)),
         lambda: first(split(block), b"From"),
