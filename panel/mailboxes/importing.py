@@ -133,13 +133,12 @@ def _check_passwords(rows: Sequence[Row], errors: Errors) -> None:
             errors.add(row.line, str(error))
 
 
-def _hold_plan(tenant: Tenant, rows: Sequence[Row]) -> Tenant:
-    """The tenant, locked, when its plan has room for all of them. Raises ServiceError."""
+def _hold_plan(tenant: Tenant, rows: Sequence[Row]) -> None:
+    """Lock the tenant, and refuse more than its plan has room for. Raises ServiceError."""
     held = count_against_plan(
         tenant, "mailboxes", lambda one: Mailbox.objects.filter(address__tenant=one).count(), more=len(rows)
     )
     hold_storage(held, [row.quota_bytes for row in rows])
-    return held
 
 
 # Hashing
@@ -171,17 +170,42 @@ def _hash(rows: Sequence[Row], tell: Tell) -> list[str]:
 # Writing
 
 
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """One mailbox's rows, not saved yet; they name one another."""
+
+    address: Address
+    person: User
+    mailbox: Mailbox
+    credential: Credential | None
+    entry: AuditEntry
+
+
+def _made(row: Row, stored: str, domain: Domain, tenant: Tenant, actor: User | None, ip: str | None) -> _Made:
+    address = Address(local_part=row.address.local_part, domain=domain, tenant=tenant)
+    person = User(kind=User.Kind.PERSON, email=None, name=row.name)
+    person.set_unusable_password()
+    mailbox = Mailbox(address=address, person=person, name=row.name, quota_bytes=row.quota_bytes)
+    credential = Credential(mailbox=mailbox, kind=Credential.Kind.MAIN, secret=stored) if stored else None
+    entry = audit.entry(
+        actor, "mailbox.created", mailbox, tenant=tenant, reason="imported", ip=ip,
+        after={"address": row.address, "name": row.name, "quota_bytes": row.quota_bytes},
+    )
+    return _Made(address, person, mailbox, credential, entry)
+
+
 def _write(
     rows: Sequence[Row], stored: Sequence[str], domains: dict[str, Domain], tenant: Tenant, actor: User | None,
     ip: str | None,
 ) -> None:
     # Made before: on SQLite everybody else who writes waits for the transaction.
-    people = [User(kind=User.Kind.PERSON, email=None, name=row.name) for row in rows]
-    for person in people:
-        person.set_unusable_password()
+    made = [
+        _made(row, secret, domains[row.address.domain], tenant, actor, ip)
+        for row, secret in zip(rows, stored, strict=True)
+    ]
     try:
         with transaction.atomic():
-            _write_all(rows, stored, domains, people, tenant, actor, ip)
+            _write_all(made, rows, domains, tenant)
     except IntegrityError:
         errors = Errors()
         _check_addresses(rows, errors)
@@ -189,47 +213,20 @@ def _write(
         raise ServiceError("Nothing is imported: somebody else changed the same addresses; try again.") from None
 
 
-def _write_all(
-    rows: Sequence[Row], stored: Sequence[str], domains: dict[str, Domain], people: list[User], tenant: Tenant,
-    actor: User | None, ip: str | None,
-) -> None:
-    holder = _hold_plan(tenant, rows)
+def _write_all(made: Sequence[_Made], rows: Sequence[Row], domains: dict[str, Domain], tenant: Tenant) -> None:
+    _hold_plan(tenant, rows)
     # In one order, as everybody who locks several.
     for domain in sorted(domains.values(), key=lambda one: one.pk):
         held = lock(domain)
-        if held.status == Status.CLOSED or held.tenant_id not in (None, holder.pk):
+        if held.status == Status.CLOSED or held.tenant_id not in (None, tenant.pk):
             raise ServiceError(f"Nothing is imported: the domain {domain} was closed or given away meanwhile.")
-    addresses = Address.objects.bulk_create(
-        [
-            Address(local_part=row.address.local_part, domain=domains[row.address.domain], tenant=holder)
-            for row in rows
-        ],
-        batch_size=BATCH,
-    )
-    people = User.objects.bulk_create(people, batch_size=BATCH)
-    mailboxes = Mailbox.objects.bulk_create(
-        [
-            Mailbox(address=address, person=person, name=row.name, quota_bytes=row.quota_bytes)
-            for row, address, person in zip(rows, addresses, people, strict=True)
-        ],
-        batch_size=BATCH,
-    )
-    Credential.objects.bulk_create(
-        [
-            Credential(mailbox=mailbox, kind=Credential.Kind.MAIN, secret=secret)
-            for mailbox, secret in zip(mailboxes, stored, strict=True)
-            if secret
-        ],
-        batch_size=BATCH,
-    )
-    entries = [
-        audit.entry(
-            actor, "mailbox.created", mailbox, tenant=holder, reason="imported", ip=ip,
-            after={"address": row.address, "name": row.name, "quota_bytes": row.quota_bytes},
-        )
-        for row, mailbox in zip(rows, mailboxes, strict=True)
-    ]
-    AuditEntry.objects.bulk_create(entries, batch_size=BATCH)
+    Address.objects.bulk_create([one.address for one in made], batch_size=BATCH)
+    User.objects.bulk_create([one.person for one in made], batch_size=BATCH)
+    Mailbox.objects.bulk_create([one.mailbox for one in made], batch_size=BATCH)
+    Credential.objects.bulk_create([one.credential for one in made if one.credential], batch_size=BATCH)
+    for one in made:
+        one.entry.subject_id = one.mailbox.pk
+    AuditEntry.objects.bulk_create([one.entry for one in made], batch_size=BATCH)
     changed(*domains)
 
 

@@ -16,7 +16,7 @@ from panel.tenants.changes import ServiceError, one_line
 from panel.tenants.shown import read_size, size
 
 COLUMNS = ("address", "password", "hash", "quota", "name")
-MOST_ROWS = 20_000  # some 8 s in one transaction; on SQLite all other writing waits for it
+MOST_ROWS = 20_000  # some 5 s in one transaction; on SQLite all other writing waits for it
 MOST_LINE_BYTES = 8192
 MOST_ROW_LINES = 20  # that one row may take: a quote that is never closed ends there
 MOST_ERRORS = 50  # told
