@@ -1,6 +1,7 @@
-"""An administrator in a real browser: tenant, domain, mailbox; it sends, is suspended, and is refused."""
+"""An administrator in a real browser: a lost password and a second factor; from a tenant to a suspended mailbox."""
 
 import os
+import re
 import smtplib
 import subprocess
 import sys
@@ -11,11 +12,13 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
+from tests.support.authenticator import code_of
 from tests.support.installation import ROOT, Installation, until
 
 pytestmark = pytest.mark.browser
 
 ADMIN, ADMIN_PASSWORD = "admin@localhost", "an unusual password"
+NEW_PASSWORD = "another unusual one"
 MAILBOX_PASSWORD = "right horse battery"
 ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -87,11 +90,47 @@ def choose(page: Page, field: str, text: str) -> None:
     page.click(f".select2-results__option:has-text('{text}')")
 
 
+def sign_in(page: Page, password: str = ADMIN_PASSWORD) -> None:
+    page.fill("input[name=username]", ADMIN)
+    page.fill("input[name=password]", password)
+    page.click("#login-form button[type=submit]")
+
+
+def test_a_forgotten_password_is_set_by_the_link_and_a_second_factor_is_asked_for(page, posthouse):
+    open_page(page, "/admin/login/")
+    page.click("text=Forgot your password?")
+    page.fill("[name=email]", ADMIN)
+    page.click("#login-form button[type=submit]")
+    page.wait_for_selector("text=a message with a link is on its way")
+    ((letter,),) = posthouse.query("SELECT body FROM sending_content")
+    page.goto(re.search(r"http://\S+", bytes(letter).decode())[0])
+    for field in ("new", "again"):
+        page.fill(f"[name={field}]", NEW_PASSWORD)
+    page.click("#login-form button[type=submit]")
+    page.wait_for_url("**/admin/login/")
+    sign_in(page, NEW_PASSWORD)
+    page.wait_for_url("**/admin/")
+
+    page.goto("/admin/account/second-factor/")
+    secret = page.inner_text(".ph-secret").replace(" ", "")
+    page.fill("[name=code]", code_of(secret))
+    page.fill("[name=password]", NEW_PASSWORD)
+    page.click("button:has-text('Set up')")
+    assert page.locator(".ph-codes li").count() == 10
+    picture(page, "recovery-codes")
+    page.click("a:has-text('I have kept them')")
+    page.click("button:has-text('Sign out everywhere')")
+    page.wait_for_url("**/admin/login/")
+    sign_in(page, NEW_PASSWORD)
+    page.wait_for_url("**/admin/login/code/**")
+    page.fill("[name=code]", code_of(secret, steps=1))  # that of these 30 seconds is used
+    page.click("#login-form button[type=submit]")
+    page.wait_for_url("**/admin/")
+
+
 def test_from_tenant_to_suspension(page, posthouse):
     open_page(page, "/admin/")
-    page.fill("input[name=username]", ADMIN)
-    page.fill("input[name=password]", ADMIN_PASSWORD)
-    page.click("button[type=submit]")
+    sign_in(page)
     page.wait_for_url("**/admin/")
     picture(page, "index")
 
