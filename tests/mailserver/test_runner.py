@@ -17,7 +17,7 @@ import pytest
 from django.db import connections
 
 from mailserver import runner as module
-from mailserver import spool
+from mailserver import spool, trace
 from mailserver.clock import Clock
 from mailserver.config import Config
 from mailserver.content import ContentStore
@@ -205,6 +205,24 @@ class TestOutward:
         about = report(mail)[1]
         assert (about["Final-Recipient"], about["Status"]) == ("rfc822; ann@far.test", "5.1.1")
         assert Message.objects.exclude(id=message.id).get().direction == "internal"
+
+    async def test_only_what_is_forwarded_says_so(self, house, server):
+        """Neither others on the same message nor the sender, by a report, learn that somebody here forwards."""
+        server.behaviour.rcpt = {"bad@far.test": "550 5.1.1 no such user"}
+        mark = f"{trace.FORWARDED}: 0 abc\r\n".encode()
+        world.rules(house.office, forward_to=["away@far.test"])
+        message = await house.queue(
+            "office@demo.test", "ann@far.test", "bad@far.test", prefix=mark + b"Received: by mx1\r\n",
+        )
+        async with running(house):
+            await until(lambda: house.new(house.shop) and len(server.received) == 2)
+        unmarked = message.prefix.removeprefix(mark) + message.body.data
+        contents = {tuple(each.rcpts): each.content for each in server.received}
+        assert contents == {("TO:<away@far.test>",): mark + unmarked, ("TO:<ann@far.test>",): unmarked}
+        (copy,) = house.new(house.office)
+        assert copy == maildir.head_of("shop@demo.test", "office@demo.test") + unmarked
+        (returned,) = house.new(house.shop)
+        assert trace.FORWARDED.encode() not in returned and b"Received: by mx1" in returned
 
     async def test_a_temporary_refusal_is_tried_again_later(self, house, server):
         server.behaviour.rcpt = {"ann@far.test": "451 4.7.1 greylisted"}
