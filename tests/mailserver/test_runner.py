@@ -378,6 +378,19 @@ class TestHere:
         await go(house, message)
         assert len(house.new(house.office)) == 1
 
+    async def test_what_a_crash_left_for_another_folder_is_not_a_second_copy(self, house):
+        """Cut short between the file's name and its row; meanwhile the mailbox sorts no junk any more."""
+        message = await house.queue("office@demo.test")
+        row = Recipient.objects.get()
+        (to,) = (await house.directory.resolve(parse_address("office@demo.test"))).deliveries
+        maildir.stage(house.config, maildir.Letter(
+            row.due_at, "shop@demo.test", b"", message.body, (maildir.Copy(row.id, to.mailbox, row.resolved, True),)
+        ))
+        (row,) = await go(house, message)
+        assert row.state == "delivered"
+        assert list(house.config.staging.iterdir()) == []
+        assert len(house.new(house.office)) == 1
+
     async def test_who_lost_its_lease_leaves_no_second_copy(self, house):
         """A worker that hung between claim and staging: another one has delivered the message meanwhile."""
         message = await house.queue("office@demo.test")
