@@ -540,8 +540,10 @@ class Runner:
             except OSError as error:
                 log.warning("a mailbox can't be written", mailbox=mailbox.opaque_id, error=error)
                 answer = reply.DISK_FULL if error.errno in maildir.NO_ROOM else reply.UNAVAILABLE
-            if taken and answer.code != 250:
-                taken.give_back()
+            finally:
+                # Also when the database is gone: each further try takes it again.
+                if taken and (answer is None or answer.code != 250):
+                    taken.give_back()
         disposition = Disposition.DELIVERED if answer.code == 250 else Disposition.DEFERRED
         if answer.is_permanent:
             disposition = Disposition.FAILED

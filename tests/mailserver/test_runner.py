@@ -350,6 +350,26 @@ class TestHere:
         async with running(house, usage=usage):
             await until(lambda: house.new(house.office))
 
+    async def test_room_is_given_back_while_the_database_is_gone(self, house, monkeypatch):
+        """Else each try would add the message once more, and the mailbox would seem full."""
+        Mailbox.objects.filter(pk=house.office.pk).update(quota_bytes=10_000)
+        usage, lost = StandInUsage(), []
+
+        def gone(*args, **options):
+            lost.append(1)
+            if len(lost) < 3:
+                raise spool.SpoolUnavailable("gone")
+            return mark(*args, **options)
+
+        mark = spool.mark_staged
+        monkeypatch.setattr(spool, "mark_staged", gone)
+        monkeypatch.setattr(module, "BACKOFF_S", (0.01, 0.01))
+        message = await house.queue("office@demo.test")
+        (row,) = await go(house, message, usage=usage)
+        assert row.state == "delivered" and len(lost) == 3
+        (mail,) = house.new(house.office)
+        assert usage.used == {house.office.pk: len(mail)}
+
     async def test_a_copy_that_never_fits_comes_back_and_the_report_is_stored_all_the_same(self, house):
         Mailbox.objects.filter(pk=house.office.pk).update(quota_bytes=10)
         Mailbox.objects.filter(pk=house.shop.pk).update(quota_bytes=20)
