@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from mailserver import log, vacation
 from mailserver.directory import Directory, DirectoryUnavailable
 from mailserver.envelope import VacationAnswer
+from mailserver.trace import FORWARDED
 from panel.database import ids
 from panel.database.ids import IdMaker
 from panel.rules import filtering, headers
@@ -21,7 +22,6 @@ from panel.rules.facts import Delivery, LocalMailbox, Resolution, Verdict
 from panel.rules.filtering import Answering, Mail, Way
 from panel.rules.headers import Field
 
-FORWARDED = "X-Posthouse-Forwarded"
 MOST_ANSWERS = 20  # to one message: an alias of many who are away would be answered by them all
 _MOST_MARKS = 100
 
@@ -40,7 +40,10 @@ class Arrived:
 
 @dataclass(frozen=True, slots=True)
 class Disposed:
-    """The recipients as the rules leave them (BLOCKED: nothing is delivered), and what is added."""
+    """The recipients as the rules leave them (BLOCKED: nothing is delivered), and what is added.
+
+    `prefix`: marks above the copies that are forwarded out of the house.
+    """
 
     resolutions: tuple[Resolution, ...]
     answers: tuple[VacationAnswer, ...] = ()
@@ -76,7 +79,8 @@ async def dispose(
 def _mark(message_id: int, mailbox: LocalMailbox) -> str:
     """What says that the mailbox has forwarded a message: to nobody but this installation.
 
-    All recipients can read it, so it is another one for each message, and its folder's name is no one's to know.
+    Only what is forwarded has it (trace.without_marks); to who reads it there it names no mailbox,
+    and it is another one for each message.
     """
     number = ids.to_text(message_id)
     return f"{number} {hashlib.sha256(f'{number} {mailbox.opaque_id}'.encode()).hexdigest()[:24]}"

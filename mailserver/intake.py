@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Protocol
 
-from mailserver import log, spool
+from mailserver import log, spool, trace
 from mailserver.clock import Clock
 from mailserver.config import Config
 from mailserver.content import ContentStore
@@ -406,7 +406,7 @@ def _letter(part: _Part) -> maildir.Letter:
     return maildir.Letter(
         received_at=part.incoming.received_at,
         reverse_path=str(part.incoming.reverse_path or ""),
-        prefix=part.incoming.prefix,
+        prefix=trace.without_marks(part.incoming.prefix),
         body=part.incoming.body,
         copies=tuple(
             maildir.Copy(row.id, mailbox, row.resolved, junk)

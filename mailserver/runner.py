@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeVar
 
-from mailserver import dsn, log, room, spool
+from mailserver import dsn, log, room, spool, trace
 from mailserver.clock import Clock
 from mailserver.config import Config
 from mailserver.content import ContentStore
@@ -401,8 +401,7 @@ class Runner:
         refused = not settlements and all(outcome.disposition is Disposition.FAILED for outcome in outcomes)
         # A session that still waits refuses the message itself: then nothing of it is left to be returned or held.
         told = self._tell_session(message, outcomes[0].reply if refused else None) and refused
-        header = await self._call(partial(_header_block, content)) if content else b""
-        tell = partial(self._told, message, sender, content, header)
+        tell = partial(self._told, message, sender, *await self._returned(content))
         return settlements + self._settled(
             message, outcomes, tell, returnable=sender is not None, refused=told
         )
@@ -435,10 +434,14 @@ class Runner:
         """
         sender = await self._returns_to(message)
         content = await self._call(partial(spool.read_content, message.id, folder=self._content.folder))
-        header = await self._call(partial(_header_block, content)) if content else b""
         outcomes = _all(message.recipients, Disposition.FAILED, reply.SENDER_REMOVED)
-        tell = partial(self._told, message, sender, content, header)
+        tell = partial(self._told, message, sender, *await self._returned(content))
         return self._settled(message, outcomes, tell, returnable=sender is not None, refused=True)
+
+    async def _returned(self, content: StoredContent | None) -> tuple[StoredContent | None, bytes]:
+        """What a DSN may show of a message, and its header block: not that somebody here forwards."""
+        content = _unmarked(content)
+        return content, await self._call(partial(_header_block, content)) if content else b""
 
     async def _may_go(self, message: ClaimedMessage, recipient: Claimed) -> bool:
         """Whether its tenant and sender may send. What comes in for a mailbox here always may: it is received."""
@@ -464,12 +467,13 @@ class Runner:
         outcomes: list[Outcome] = []
         here: list[tuple[LocalMailbox, Claimed]] = []
         by_lmtp: list[Claimed] = []
-        ways: dict[tuple[str, Route | None], list[Claimed]] = {}
+        ways: dict[tuple[str, Route | None, bool], list[Claimed]] = {}
+        unmarked = _unmarked(content)
         for recipient in message.recipients:
             to = places[recipient.id]
             # A copy that is staged already is the truth, whoever stores the domain's mail by now.
             if isinstance(to, LocalMailbox) and to.store == LMTP and not recipient.staged:
-                if content is not None and await self._call(partial(_came_back, content, to)):
+                if unmarked is not None and await self._call(partial(_came_back, unmarked, to)):
                     refusal = reply.ALIAS_LOOPS.about(address=recipient.original)
                     outcomes += _all([recipient], Disposition.FAILED, refusal)
                 else:
@@ -477,19 +481,20 @@ class Runner:
             elif isinstance(to, LocalMailbox):
                 here.append((to, recipient))
             elif isinstance(to, _Remote):
-                ways.setdefault((to.hop, to.route), []).append(recipient)
+                is_forwarded = unmarked != content and recipient.resolved != recipient.original
+                ways.setdefault((to.hop, to.route, is_forwarded), []).append(recipient)
             else:
                 kind = Disposition.FAILED if to.is_permanent else Disposition.DEFERRED
                 outcomes += _all([recipient], kind, to)
         for mailbox, recipient in here:
-            outcomes.append(await self._into(mailbox, message, recipient, content))
+            outcomes.append(await self._into(mailbox, message, recipient, unmarked))
         if by_lmtp:
             outcomes += await self._away(
-                replace(message, recipients=tuple(by_lmtp)), content, LMTP, self._lmtp.deliver, until
+                replace(message, recipients=tuple(by_lmtp)), unmarked, LMTP, self._lmtp.deliver, until
             )
-        for (hop, route), recipients in ways.items():
+        for (hop, route, is_forwarded), recipients in ways.items():
             outcomes += await self._away(
-                replace(message, recipients=tuple(recipients)), content, hop,
+                replace(message, recipients=tuple(recipients)), content if is_forwarded else unmarked, hop,
                 partial(self._transport.deliver, hop=hop, route=route), until,
             )
         return outcomes
@@ -535,8 +540,10 @@ class Runner:
             except OSError as error:
                 log.warning("a mailbox can't be written", mailbox=mailbox.opaque_id, error=error)
                 answer = reply.DISK_FULL if error.errno in maildir.NO_ROOM else reply.UNAVAILABLE
-            if taken and answer.code != 250:
-                taken.give_back()
+            finally:
+                # Also when the database is gone: each further try takes it again.
+                if taken and (answer is None or answer.code != 250):
+                    taken.give_back()
         disposition = Disposition.DELIVERED if answer.code == 250 else Disposition.DEFERRED
         if answer.is_permanent:
             disposition = Disposition.FAILED
@@ -796,6 +803,10 @@ def _address(text: str) -> Address | None:
         return parse_address(text)
     except BadAddress:
         return None
+
+
+def _unmarked(content: StoredContent | None) -> StoredContent | None:
+    return content and replace(content, prefix=trace.without_marks(content.prefix))
 
 
 def _header_block(content: StoredContent) -> bytes:

@@ -622,7 +622,7 @@ class Session(Connection):
             return recipients[0].refusal
         taken = await room.take(
             self.services.usage, disposed.resolutions, transaction.reverse_path,
-            len(disposed.prefix) + len(prefix) + reader.size, for_good=self.config.full_refused,
+            len(prefix) + reader.size, for_good=self.config.full_refused,
         )
         if taken.refused:
             return taken.refused

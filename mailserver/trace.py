@@ -1,4 +1,4 @@
-"""What we write above a message: Received, and on submission Date and Message-ID.
+"""What we write above a message: Received, on submission Date and Message-ID, and the marks of forwards.
 
 Decides the words, not when they are written. RFC 5321 §4.4, RFC 3848 and RFC 6531 §4.3
 (the protocol's name), RFC 5322 §3.6. Return-Path is written by the local delivery.
@@ -15,6 +15,9 @@ from panel.rules.addresses import Address
 _NOT_A_NAME = re.compile(r"[^A-Za-z0-9.:_\-\[\]]")
 _RECEIVED = re.compile(rb"^received[ \t]*:", re.IGNORECASE | re.MULTILINE)
 _FIELD = re.compile(rb"[!-9;-~]+[ \t]*:")
+# Says which mailbox here has forwarded a message, so that it isn't forwarded again (disposition).
+FORWARDED = "X-Posthouse-Forwarded"
+_MARK = re.compile(rb"^%s:[^\r\n]*\r\n" % FORWARDED.encode(), re.MULTILINE)
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
@@ -57,6 +60,11 @@ def protocol(client: Client, authenticated: bool, smtputf8: bool) -> str:
 def received_count(header: bytes) -> int:
     """The number of servers that say they handled the message. Counts in a malformed header as well."""
     return len(_RECEIVED.findall(header))
+
+
+def without_marks(prefix: bytes) -> bytes:
+    """What stands above a copy that no forward sends on: that some recipient forwards is nobody else's to know."""
+    return _MARK.sub(b"", prefix)
 
 
 def begins_with_field(header: bytes) -> bool:

@@ -141,13 +141,19 @@ def stage(config: Config, letter: Letter, *, apart: bool = False) -> tuple[Stage
 
 
 def take_name(config: Config, staged: Staged) -> Staged:
-    """A copy that was staged apart becomes its recipient's, durably. Raises OSError; may be called again."""
+    """A copy that was staged apart becomes its recipient's only one, durably. Raises OSError; may be called again.
+
+    What a try left that a crash cut short goes: its name differs where size or folder have changed since.
+    """
     named = replace(staged, path=staged.path.with_name(staged.path.name.removeprefix(_APART).partition(".")[2]))
     try:
         os.rename(staged.path, named.path)
     except FileNotFoundError:
         if not named.path.exists():
             raise
+    for found, path in staged_files(config):
+        if found == staged.recipient_id and path != named.path:
+            path.unlink(missing_ok=True)
     sync_folder(config.staging)
     return named
 

@@ -12,7 +12,7 @@ from datetime import timedelta
 import pytest
 from django.db import connection
 
-from mailserver import spool
+from mailserver import spool, trace
 from mailserver.clock import Clock
 from mailserver.content import ContentStore
 from mailserver.envelope import Refused, VacationAnswer
@@ -101,6 +101,17 @@ def test_mail_for_here_and_elsewhere_is_delivered_here_and_queued(here):
     ]
     assert Content.objects.count() == 1
     assert here.woken == 1
+
+
+def test_copy_here_does_not_tell_that_somebody_forwards(here):
+    mark = f"{trace.FORWARDED}: 0 abc\r\n".encode()
+    message = incoming(OFFICE, THERE, prefix=mark + b"Received: from a.test\r\n\tby mx\r\n")
+    here.take(message)
+    [copy] = here.mail(OFFICE)
+    assert copy == maildir.head_of("peer@remote.test", "office@demo.test") + (
+        b"Received: from a.test\r\n\tby mx\r\n" + message.body.data
+    )
+    assert bytes(Content.objects.get().prefix) == message.prefix, "what leaves has it"
 
 
 def test_copy_for_a_full_mailbox_waits_and_the_others_are_delivered(here):

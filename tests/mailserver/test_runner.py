@@ -17,7 +17,7 @@ import pytest
 from django.db import connections
 
 from mailserver import runner as module
-from mailserver import spool
+from mailserver import spool, trace
 from mailserver.clock import Clock
 from mailserver.config import Config
 from mailserver.content import ContentStore
@@ -206,6 +206,24 @@ class TestOutward:
         assert (about["Final-Recipient"], about["Status"]) == ("rfc822; ann@far.test", "5.1.1")
         assert Message.objects.exclude(id=message.id).get().direction == "internal"
 
+    async def test_only_what_is_forwarded_says_so(self, house, server):
+        """Neither others on the same message nor the sender, by a report, learn that somebody here forwards."""
+        server.behaviour.rcpt = {"bad@far.test": "550 5.1.1 no such user"}
+        mark = f"{trace.FORWARDED}: 0 abc\r\n".encode()
+        world.rules(house.office, forward_to=["away@far.test"])
+        message = await house.queue(
+            "office@demo.test", "ann@far.test", "bad@far.test", prefix=mark + b"Received: by mx1\r\n",
+        )
+        async with running(house):
+            await until(lambda: house.new(house.shop) and len(server.received) == 2)
+        unmarked = message.prefix.removeprefix(mark) + message.body.data
+        contents = {tuple(each.rcpts): each.content for each in server.received}
+        assert contents == {("TO:<away@far.test>",): mark + unmarked, ("TO:<ann@far.test>",): unmarked}
+        (copy,) = house.new(house.office)
+        assert copy == maildir.head_of("shop@demo.test", "office@demo.test") + unmarked
+        (returned,) = house.new(house.shop)
+        assert trace.FORWARDED.encode() not in returned and b"Received: by mx1" in returned
+
     async def test_a_temporary_refusal_is_tried_again_later(self, house, server):
         server.behaviour.rcpt = {"ann@far.test": "451 4.7.1 greylisted"}
         message = await house.queue("ann@far.test")
@@ -332,6 +350,26 @@ class TestHere:
         async with running(house, usage=usage):
             await until(lambda: house.new(house.office))
 
+    async def test_room_is_given_back_while_the_database_is_gone(self, house, monkeypatch):
+        """Else each try would add the message once more, and the mailbox would seem full."""
+        Mailbox.objects.filter(pk=house.office.pk).update(quota_bytes=10_000)
+        usage, lost = StandInUsage(), []
+
+        def gone(*args, **options):
+            lost.append(1)
+            if len(lost) < 3:
+                raise spool.SpoolUnavailable("gone")
+            return mark(*args, **options)
+
+        mark = spool.mark_staged
+        monkeypatch.setattr(spool, "mark_staged", gone)
+        monkeypatch.setattr(module, "BACKOFF_S", (0.01, 0.01))
+        message = await house.queue("office@demo.test")
+        (row,) = await go(house, message, usage=usage)
+        assert row.state == "delivered" and len(lost) == 3
+        (mail,) = house.new(house.office)
+        assert usage.used == {house.office.pk: len(mail)}
+
     async def test_a_copy_that_never_fits_comes_back_and_the_report_is_stored_all_the_same(self, house):
         Mailbox.objects.filter(pk=house.office.pk).update(quota_bytes=10)
         Mailbox.objects.filter(pk=house.shop.pk).update(quota_bytes=20)
@@ -358,6 +396,19 @@ class TestHere:
         Recipient.objects.update(staged=True)
         Content.objects.all().delete()
         await go(house, message)
+        assert len(house.new(house.office)) == 1
+
+    async def test_what_a_crash_left_for_another_folder_is_not_a_second_copy(self, house):
+        """Cut short between the file's name and its row; meanwhile the mailbox sorts no junk any more."""
+        message = await house.queue("office@demo.test")
+        row = Recipient.objects.get()
+        (to,) = (await house.directory.resolve(parse_address("office@demo.test"))).deliveries
+        maildir.stage(house.config, maildir.Letter(
+            row.due_at, "shop@demo.test", b"", message.body, (maildir.Copy(row.id, to.mailbox, row.resolved, True),)
+        ))
+        (row,) = await go(house, message)
+        assert row.state == "delivered"
+        assert list(house.config.staging.iterdir()) == []
         assert len(house.new(house.office)) == 1
 
     async def test_who_lost_its_lease_leaves_no_second_copy(self, house):

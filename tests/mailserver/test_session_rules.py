@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from mailserver import disposition
+from mailserver import trace
 from panel.rules.addresses import Address
 from panel.rules.facts import Delivery, LocalMailbox, MailRules, Resolution, Step, Vacation, Verdict
 from tests.support.house import House, house
@@ -99,7 +99,7 @@ async def test_a_forward_is_marked_so_that_it_does_not_go_round(here):
     await send(here)
     assert handed(here) == [("office@demo.test", ["far@elsewhere.test"], "")]
     (first,) = here.intake.taken
-    (mark,) = [line for line in first.prefix.decode().split("\r\n") if line.startswith(disposition.FORWARDED)]
+    (mark,) = [line for line in first.prefix.decode().split("\r\n") if line.startswith(trace.FORWARDED)]
     assert "opaque2" not in mark
     here.intake.taken.clear()
     await send(here, more=f"{mark}\r\n")
@@ -115,7 +115,7 @@ async def test_a_from_that_nobody_understands_hides_nothing_else_of_the_header(h
     await send(here, author=author)
     (first,) = here.intake.taken
     assert (first.subject, first.message_id, first.header_from) == ("Hello", "<1@a.test>", "")
-    (mark,) = [line for line in first.prefix.decode().split("\r\n") if line.startswith(disposition.FORWARDED)]
+    (mark,) = [line for line in first.prefix.decode().split("\r\n") if line.startswith(trace.FORWARDED)]
     here.intake.taken.clear()
     await send(here, author=author, more=f"{mark}\r\n")
     assert handed(here) == [("office@demo.test", ["office@demo.test"], "")], "its own forward brought it back"
@@ -128,7 +128,7 @@ async def test_a_line_that_is_no_field_hides_no_mark_above_it(here):
     rule(here, FAR, forwards=True, keeps=False, junk=True)
     await send(here, more="this is no field\r\n")
     (first,) = here.intake.taken
-    (mark,) = [line for line in first.prefix.decode().split("\r\n") if line.startswith(disposition.FORWARDED)]
+    (mark,) = [line for line in first.prefix.decode().split("\r\n") if line.startswith(trace.FORWARDED)]
     here.intake.taken.clear()
     await send(here, more=f"{mark}\r\nthis is no field\r\n")
     assert handed(here) == [("office@demo.test", ["office@demo.test"], "")]
@@ -137,7 +137,7 @@ async def test_a_line_that_is_no_field_hides_no_mark_above_it(here):
 async def test_mail_without_a_forward_that_leaves_is_not_marked(here):
     rule(here, junk=True)
     await send(here, OFFICE, SHOP)
-    assert disposition.FORWARDED.encode() not in here.intake.taken[0].prefix
+    assert trace.FORWARDED.encode() not in here.intake.taken[0].prefix
 
 
 async def test_an_answer_goes_with_the_message(here):
