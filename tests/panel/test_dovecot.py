@@ -40,6 +40,7 @@ SAID = {
         ("service lmtp",): ["user = mail"],
         ("service lmtp", "unix_listener posthouse-lmtp"): ["mode = 0600", "user = games"],
         ("service auth-worker",): ["user = $default_internal_user", "process_limit = 150"],
+        ("service auth",): ["client_limit = 2048"],
         ("service anvil", "unix_listener anvil-auth-penalty"): ["mode = 0"],
         ("service doveadm", "unix_listener posthouse-kick"): ["mode = 0600", "user = games"],
         ("passdb",): ["driver = dict", 'args = "{place}/authd.conf.ext"'],
@@ -73,17 +74,26 @@ SAID = {
         ("service lmtp",): ["user = mail"],
         ("service lmtp", "unix_listener posthouse-lmtp"): ["mode = 0600", "user = games"],
         ("service auth-worker",): ["user = $SET:default_internal_user", "process_limit = 150"],
+        ("service auth",): ["client_limit = 2048"],
         ("service anvil", "unix_listener anvil-auth-penalty"): ["mode = 0"],
+        ("service anvil", "unix_listener anvil"): ["mode = 0600", "user = mail"],
         ("service doveadm", "unix_listener posthouse-kick"): ["mode = 0600", "user = games"],
         ("passdb lua",): ["use_worker = yes", 'lua_file = "{place}/authd.lua"'],
         ("passdb lua", "lua_settings"): ['socket = "/var/lib/posthouse/data/run/dovecot-auth.sock"'],
         ("userdb lua",): ["use_worker = yes", 'lua_file = "{place}/authd.lua"'],
         ("userdb lua", "lua_settings"): ['socket = "/var/lib/posthouse/data/run/dovecot-auth.sock"'],
+        ("userdb lua", "fields"): ["uid = mail", "gid = mail"],
         ("namespace inbox",): ["inbox = yes", "separator = /"],
-        ("mail_plugins",): ["quota = yes"],
+        ("mail_plugins",): ["quota = yes", "quota_clone = yes"],
         ("protocol imap", "mail_plugins"): ["imap_quota = yes"],
         ("protocol lmtp", "mail_plugins"): ["sieve = yes"],
         ('quota "User quota"',): ["driver = count"],
+        ("quota_clone", "dict proxy"): ["name = quota"],
+        ("dict_server", "dict quota"): [
+            "driver = proxy", "proxy_name = quota",
+            'proxy_socket_path = "/var/lib/posthouse/data/run/dovecot-auth.sock"',
+        ],
+        ("service dict", "unix_listener dict"): ["mode = 0600", "user = mail"],
         ("sieve_script personal",): ["driver = file", "path = ~/sieve", "active_path = ~/.dovecot.sieve"],
         ("sieve_script junk",): ["type = before", "driver = file", 'path = "{place}/junk.sieve"'],
         ("sieve_global_extensions",): ["vnd.dovecot.environment = yes"],
@@ -164,6 +174,7 @@ def ask_doveconf(path: Path, *arguments: str) -> str:
         timeout=60, check=False,
     )
     assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
     return done.stdout
 
 

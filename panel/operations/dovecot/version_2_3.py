@@ -178,6 +178,10 @@ service auth-worker {{
   process_min_avail = 20
   idle_kill = 10 mins
 }}
+# Every IMAP process and login process may be connected to it.
+service auth {{
+  client_limit = 2048
+}}
 # Delays for an address whose logins fail would hit everybody behind it; lockouts are authd's.
 service anvil {{
   unix_listener anvil-auth-penalty {{

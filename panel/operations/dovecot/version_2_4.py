@@ -14,6 +14,7 @@ from panel.operations.dovecot.place import (
     JUNK_SCRIPT,
     KICK_LISTENER,
     LMTP_SOCKET,
+    QUOTA_DICT,
     SPECIAL_FOLDERS,
     Owners,
     quoted,
@@ -35,10 +36,10 @@ def configuration(environment: Environment, owners: Owners, place: Path) -> str:
             _users(owners),
             _tls(environment),
             _listeners(environment, owners),
-            _logins(environment, place),
+            _logins(environment, owners, place),
             _endings(owners),
             _mail(environment),
-            _quota(),
+            _quota(environment, owners),
             _sieve(place),
         )
     )
@@ -152,7 +153,7 @@ def _inet_listeners(name: str, listens: Sequence[Listen], *, ssl: bool) -> str:
     return "\n".join(lines)
 
 
-def _logins(environment: Environment, place: Path) -> str:
+def _logins(environment: Environment, owners: Owners, place: Path) -> str:
     lua = f"""  lua_file = {quoted(place / AUTHD_PART)}
   lua_settings {{
     socket = {quoted(environment.data / DOVECOT_SOCKET)}
@@ -170,10 +171,19 @@ service auth-worker {{
   process_min_avail = 20
   idle_kill_interval = 10 mins
 }}
+# Every IMAP process and login process may be connected to it.
+service auth {{
+  client_limit = 2048
+}}
 # Delays for an address whose logins fail would hit everybody behind it; lockouts are authd's.
 service anvil {{
   unix_listener anvil-auth-penalty {{
     mode = 0
+  }}
+  # LMTP's process, which is this user's, counts its deliveries there.
+  unix_listener anvil {{
+    mode = 0600
+    user = {owners.mail}
   }}
 }}
 passdb lua {{
@@ -183,6 +193,11 @@ passdb lua {{
 userdb lua {{
   use_worker = yes
 {lua}
+  # LMTP's process, which is this user's, may ask about mailboxes of its own user alone.
+  fields {{
+    uid = {owners.mail}
+    gid = {owners.mail_group}
+  }}
 }}
 """
 
@@ -219,22 +234,43 @@ namespace inbox {{
 """
 
 
-def _quota() -> str:
-    return """# --- quota ----------------------------------------------------------------------------------
-mail_plugins {
+def _quota(environment: Environment, owners: Owners) -> str:
+    return f"""# --- quota ----------------------------------------------------------------------------------
+mail_plugins {{
   quota = yes
-}
-protocol imap {
-  mail_plugins {
+  quota_clone = yes
+}}
+protocol imap {{
+  mail_plugins {{
     imap_quota = yes
-  }
-}
+  }}
+}}
 # A full mailbox is 452 at LMTP: the queue tries again.
 quota_full_tempfail = yes
 # Counts what others than Dovecot delivered as well. authd gives each mailbox's quota_storage_size.
-quota "User quota" {
+quota "User quota" {{
   driver = count
-}
+}}
+# Whenever a mailbox changes here, authd is told what it holds.
+quota_clone {{
+  dict proxy {{
+    name = {QUOTA_DICT}
+  }}
+}}
+# Mail processes ask this dict process, and only it connects to authd.
+dict_server {{
+  dict {QUOTA_DICT} {{
+    driver = proxy
+    proxy_name = {QUOTA_DICT}
+    proxy_socket_path = {quoted(environment.data / DOVECOT_SOCKET)}
+  }}
+}}
+service dict {{
+  unix_listener dict {{
+    mode = 0600
+    user = {owners.mail}
+  }}
+}}
 """
 
 
