@@ -290,7 +290,7 @@ class UsageClient:
             if each.quota_bytes is None or (not each.told and self._is_granted(each, take)):
                 found[each.mailbox_id] = Fit.FITS
                 if take:
-                    self.add(each.mailbox_id, each.size)
+                    self.add(each.mailbox_id, each.size, each.copies)
             else:
                 asking.append(each)
         for start in range(0, len(asking), MOST_ASKED):
@@ -318,12 +318,14 @@ class UsageClient:
         if len(answers) != len(wanted):
             for each in wanted if take else ():
                 if not each.told:
-                    self.add(each.mailbox_id, each.size)
+                    self.add(each.mailbox_id, each.size, each.copies)
             return {each.mailbox_id: Fit.FITS for each in wanted}
         until_s = time.monotonic() + GRANT_S
         found: dict[int, Fit] = {}
         for each, (fits, left) in zip(wanted, answers, strict=True):
             found[each.mailbox_id] = Fit(fits)
+            if take and found[each.mailbox_id] is Fit.FITS and not each.told and each.copies > 1:
+                self.add(each.mailbox_id, 0, each.copies - 1)  # authd counts each question as one
             self._grants[each.mailbox_id] = _Grant(left, until_s)
             self._grants.move_to_end(each.mailbox_id)
         while len(self._grants) > MOST_GRANTS:
