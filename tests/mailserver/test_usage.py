@@ -104,10 +104,28 @@ async def test_the_room_that_a_worker_may_fill_by_itself_is_its_share(demo, data
     assert await book.ask([Wanted(demo.pk, 8000, 0)], take=False) == [(Fit.FITS, 1000)]
 
 
+async def test_what_one_worker_may_fill_by_itself_is_kept_from_the_others_for_a_while(demo, database):
+    time = Time()
+    book = UsageBook(database, monotonic_s=time)
+    assert await book.ask([Wanted(demo.pk, 1000, 200)], take=True, asker="one") == [(Fit.FITS, 400)]
+    assert await book.ask([Wanted(demo.pk, 1000, 401)], take=False, asker="two") == [(Fit.FULL, 0)]
+    book.told([[demo.pk, 300, 1]], "one")
+    assert await book.ask([Wanted(demo.pk, 1000, 400)], take=False, asker="two") == [(Fit.FITS, 200)]
+    assert (await book.ask([Wanted(demo.pk, 1000, 401)], take=False, asker="two"))[0][0] is Fit.FULL
+    time.now_s += 6
+    assert (await book.ask([Wanted(demo.pk, 1000, 500)], take=False, asker="two"))[0][0] is Fit.FITS
+
+
+async def test_what_was_added_is_told_once_however_many_tell_at_once(demo, house, client):
+    client.add(demo.pk, 700)
+    await asyncio.gather(client.flush(), client.flush(), client.take([Wanted(demo.pk, 10_000, 100)]), client.flush())
+    await until(lambda: MailboxUsage.objects.filter(mailbox=demo, used_bytes=800, messages=2).exists())
+
+
 async def test_another_nodes_mail_is_seen_within_a_second_where_room_is_short(demo, database):
     time = Time()
     here, there = UsageBook(database, monotonic_s=time), UsageBook(database, monotonic_s=time)
-    assert await here.ask([Wanted(demo.pk, 1000, 800)], take=True) == [(Fit.FITS, 100)]
+    assert await here.ask([Wanted(demo.pk, 1000, 800)], take=True) == [(Fit.FITS, 0)]
     await here.flush()
     await there.ask([Wanted(demo.pk, 1000, 200)], take=True)
     await there.flush()
@@ -122,7 +140,7 @@ async def test_what_dovecot_tells_holds_over_what_was_added(demo, database):
     book.add(demo.pk, 5000, 3)
     book.tell(demo.pk, UsageFact(700, 2))
     book.add(demo.pk, 100, 1)
-    assert await book.ask([Wanted(demo.pk, 1000, 200)], take=False) == [(Fit.FITS, 100)]
+    assert await book.ask([Wanted(demo.pk, 1000, 200)], take=False) == [(Fit.FITS, 0)]
     await book.flush()
     assert used(demo) == (800, 3)
 
@@ -241,6 +259,24 @@ async def test_ample_room_is_asked_for_once(demo, house, client, monkeypatch):
     assert len(asked) == 1
     await client.flush()
     await until(lambda: MailboxUsage.objects.filter(mailbox=demo, used_bytes=20_000, messages=20).exists())
+
+
+async def test_two_workers_together_never_fill_a_mailbox_beyond_its_quota(demo, house, client):
+    other = UsageClient(authd.socket_path(house.config))
+    one_more = [Wanted(demo.pk, 100_000, 1000)]
+    try:
+        await asyncio.gather(client.fits(one_more), other.fits(one_more))
+        taken = 0
+        for each in (client, other, client):
+            while await each.take(one_more) == {demo.pk: Fit.FITS}:
+                taken += 1
+                assert taken <= 100
+        await client.flush()
+        await other.flush()
+    finally:
+        other.close()
+    await until(lambda: MailboxUsage.objects.filter(mailbox=demo, used_bytes=taken * 1000).exists())
+    assert taken >= 90, "and leave hardly any room"
 
 
 async def test_mail_is_taken_while_authd_is_away_and_told_later(demo, config):
