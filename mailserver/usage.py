@@ -214,6 +214,9 @@ class UsageBook:
                 told = self._warn is None or await self._warn(crossing)
             except DirectoryUnavailable:
                 told = False
+            except Exception:
+                log.fault("a warning can't be sent", mailbox=str(crossing.address))
+                continue
             if not told:
                 self._owed = (owed[position:] + self._owed)[:MOST_OWED]
                 return
@@ -230,7 +233,7 @@ class UsageBook:
         try:
             recorded: Recorded = await self._directory.record_usage(changes)
         except DirectoryUnavailable:
-            self._dirty |= dict.fromkeys(batch)
+            self._dirty |= dict.fromkeys(number for number in batch if number in self._known)
             return False
         now_s = self._monotonic_s()
         for change in changes:

@@ -12,7 +12,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from mailserver import authd, counting
+from mailserver import authd, counting, usage
 from mailserver.clock import Clock
 from mailserver.directory import Crossing, DirectoryUnavailable, Uncounted, UsageFact
 from mailserver.directory import usage as rows
@@ -179,6 +179,25 @@ async def test_changes_of_mailboxes_that_are_gone_stop_nobody_elses(demo, databa
     assert not MailboxUsage.objects.filter(pk=10**9).exists()
 
 
+async def test_a_mailbox_forgotten_while_the_database_went_away_stops_no_other(demo, database, monkeypatch):
+    book = UsageBook(database)
+
+    async def goes_away(changes):
+        book.add(10**9, 5, 1)  # one that is used meanwhile, and takes its place
+        raise DirectoryUnavailable("gone")
+
+    monkeypatch.setattr(usage, "MOST_KNOWN", 1)
+    with monkeypatch.context() as away:
+        away.setattr(database, "record_usage", goes_away)
+        book.add(demo.pk, 5, 1)
+        await book.flush()
+    monkeypatch.setattr(usage, "MOST_KNOWN", 100)
+    await book.flush()
+    book.add(demo.pk, 7, 1)
+    await book.flush()
+    assert used(demo) == (7, 1), "the count finds the rest"
+
+
 async def test_what_is_written_costs_few_queries_however_many_mailboxes(demo, database):
     many = [world.mailbox(f"box{number}@demo.test", password="x" * 12) for number in range(3)]
 
@@ -209,6 +228,24 @@ async def test_owner_is_warned_once_a_threshold_and_again_after_it_fell(demo, da
         book.add(demo.pk, added, 1)
         await book.flush()
     assert warned == [80, 95, 95, 95]
+
+
+async def test_a_warning_that_fails_costs_nobody_else_theirs(demo, database):
+    other = world.mailbox("other@demo.test", password="x" * 12, quota_bytes=100)
+    Mailbox.objects.filter(pk=demo.pk).update(quota_bytes=100)
+    warned: list[int] = []
+
+    async def warn(crossing: Crossing) -> bool:
+        warned.append(crossing.mailbox_id)
+        if len(warned) == 1:
+            raise RuntimeError("it can't be made")
+        return True
+
+    book = UsageBook(database, warn)
+    for box in (demo, other):
+        book.add(box.pk, 90, 1)
+    await book.flush()
+    assert sorted(warned) == sorted([demo.pk, other.pk])
 
 
 async def test_warning_that_cannot_be_sent_is_sent_later(demo, database):
