@@ -37,7 +37,7 @@ def remember(answer: VacationAnswer, now: datetime) -> bool:
 def not_given(answer: VacationAnswer) -> None:
     """Within the same transaction: it isn't written after all, and the sender may be answered another time."""
     sender = sql.clean(Remembered, "sender", answer.sender)
-    sql.change(f"DELETE FROM {_TABLE} WHERE mailbox_id = %s AND sender = %s", [answer.mailbox_id, sender])  # noqa: S608
+    sql.change(f"DELETE FROM {_TABLE} WHERE mailbox_id = %s AND sender = %s", [answer.mailbox_id, sender])
 
 
 def forget(now: datetime) -> int:
