@@ -98,7 +98,7 @@ class _Server(Lines):
         try:
             question = json.loads(line)
             if "added" in question:
-                self._book.told(question["added"])
+                self._book.told(question["added"], self)
                 return
             if "usage" in question:
                 self._book.askers.add(self)
@@ -128,7 +128,7 @@ class _Server(Lines):
 
     async def _answer_usage(self, question: Mapping[str, Any]) -> None:
         try:
-            self.send(frame(await self._book.asked(question)))
+            self.send(frame(await self._book.asked(question, self)))
         except (ValueError, TypeError, KeyError):
             self.close()
 

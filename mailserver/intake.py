@@ -387,7 +387,9 @@ class Intake:
 
     def _write_later(self) -> None:
         """The rows of mail that is delivered and answered already: they may be lost, the mail not."""
-        answers = spool.accept(self._later, now=self._clock.now(), life=self._life, next_id=self._ids.next)
+        answers = spool.accept(
+            self._later, now=self._clock.now(), life=self._life, time_s=self._clock.time_s, next_id=self._ids.next
+        )
         unwritten = {
             answer.id for answer in answers if isinstance(answer, Refused) and answer.reply == reply.UNAVAILABLE
         }

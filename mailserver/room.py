@@ -32,24 +32,41 @@ class Room:
         """The message isn't kept after all."""
         if self.usage is not None:
             for each in self.taken:
-                self.usage.add(each.mailbox_id, -each.size, -1)
+                self.usage.add(each.mailbox_id, -each.size, -each.copies)
 
 
 async def take(
     usage: UsageClient, resolutions: Sequence[Resolution], reverse_path: Address | None, size: int, *, for_good: bool
 ) -> Room:
     """Room for a message of `size` bytes, our headers included, with these recipients."""
-    wanted = [_wanted(box, reverse_path, size) for box in quota.mailboxes(resolutions).values()]
+    wanted = [_wanted(box, copies, reverse_path, size) for box, copies in _copies(resolutions)]
     fits = await usage.take([each for each in wanted if each.quota_bytes is not None or not each.told])
+    for each in wanted:
+        # One of the copies would fit: there may be room for all of them another time.
+        if fits.get(each.mailbox_id) is Fit.NEVER and each.size <= (each.quota_bytes or 0) * each.copies:
+            fits[each.mailbox_id] = Fit.FULL
     refused = quota.message_refused(resolutions, fits, for_good=for_good)
     full = frozenset(number for number, each in fits.items() if each is not Fit.FITS)
     taken = tuple(each for each in wanted if not each.told and each.mailbox_id not in full)
     return Room(usage, refused, full, taken)
 
 
-def _wanted(box: LocalMailbox, reverse_path: Address | None, size: int) -> Wanted:
-    head = maildir.head_of(str(reverse_path or ""), str(box.address))
-    return Wanted(box.mailbox_id, box.quota_bytes, len(head) + size, told=box.store == LMTP)
+def _copies(resolutions: Sequence[Resolution]) -> list[tuple[LocalMailbox, list[Address]]]:
+    """The mailboxes, each with the addresses under which it gets a copy: as spool.recipients_of has its rows."""
+    found: dict[int, tuple[LocalMailbox, dict[tuple[Address, int | None], Address]]] = {}
+    for resolution in resolutions:
+        for delivery in resolution.deliveries:
+            if delivery.mailbox is not None:
+                _, copies = found.setdefault(delivery.mailbox.mailbox_id, (delivery.mailbox, {}))
+                copies.setdefault((delivery.resolved.canonical, resolution.tenant_id), delivery.resolved)
+    return [(box, list(copies.values())) for box, copies in found.values()]
+
+
+def _wanted(box: LocalMailbox, copies: Sequence[Address], reverse_path: Address | None, size: int) -> Wanted:
+    heads = sum(len(maildir.head_of(str(reverse_path or ""), str(resolved))) for resolved in copies)
+    return Wanted(
+        box.mailbox_id, box.quota_bytes, heads + len(copies) * size, told=box.store == LMTP, copies=len(copies)
+    )
 
 
 async def refused_at_rcpt(usage: UsageClient, resolution: Resolution, size: int, *, for_good: bool) -> Reply | None:

@@ -16,7 +16,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,8 @@ MOST_KNOWN = 100_000  # mailboxes, about 0.5 KB each
 GONE_S = 2.0  # a database that is gone isn't asked again
 BATCH = 500
 MOST_OWED = 1000  # warnings that wait for the database
-# A worker may fill half of its share of the free room by itself, so that all of them together never overfill it.
+# A worker may fill half of its share of the free room by itself. That much is kept from the others meanwhile, so
+# that all of them together never overfill it; where room is short nothing is given away and all are asked for.
 GRANT_S = 5.0
 KEPT_S = 30.0  # that room is kept free for what goes to Dovecot
 MOST_GRANTS = 20_000
@@ -44,6 +45,12 @@ MOST_UNDER_WAY = 200  # questions; logins have authd's own bound, which these mu
 MOST_UNTOLD = 50_000  # mailboxes, while authd is away
 DEADLINE_S = 2.0
 SILENT_S = 60.0  # between two warnings of the same thing
+
+
+@dataclass(slots=True)
+class _Grant:
+    left: int
+    until_s: float
 
 
 @dataclass(slots=True)
@@ -61,11 +68,18 @@ class _Known:
     # On its way to Dovecot, which will tell: never written, and forgotten when nothing is told.
     kept_free: int = 0
     kept_until_s: float = 0.0
+    grants: dict[object, _Grant] = field(default_factory=dict)  # by asker: not known to be used yet
 
     def used(self, now_s: float) -> int:
         base = self.whole or self.saved
         kept_free = self.kept_free if now_s < self.kept_until_s else 0
         return max(0, (base.used_bytes if base else 0) + self.used_bytes) + kept_free
+
+    def granted(self, asker: object, now_s: float) -> int:
+        """What others than the asker may still put there by themselves."""
+        for each in [each for each, grant in self.grants.items() if grant.until_s < now_s]:
+            del self.grants[each]
+        return sum(grant.left for each, grant in self.grants.items() if each is not asker)
 
 
 class UsageBook:
@@ -97,19 +111,21 @@ class UsageBook:
 
     # Questions
 
-    async def ask(self, wanted: Sequence[Wanted], *, take: bool) -> list[tuple[Fit, int]]:
+    async def ask(self, wanted: Sequence[Wanted], *, take: bool, asker: object = None) -> list[tuple[Fit, int]]:
         """For each whether it fits, and how much more the asker may put there by itself for GRANT_S.
 
         `take`: what fits is counted as there from now on.
         """
         await self._look(wanted)
-        return [self._answer(each, take) for each in wanted]
+        return [self._answer(each, take, asker) for each in wanted]
 
-    def _answer(self, wanted: Wanted, take: bool) -> tuple[Fit, int]:
+    def _answer(self, wanted: Wanted, take: bool, asker: object) -> tuple[Fit, int]:
         known = self._entry(wanted.mailbox_id)
         now_s = self._monotonic_s()
         is_known = wanted.quota_bytes is not None and bool(known.saved or known.whole)
-        fits = quota.fit(known.used(now_s), wanted.size, wanted.quota_bytes) if is_known else Fit.FITS
+        others = known.granted(asker, now_s)
+        fits = quota.fit(known.used(now_s) + others, wanted.size, wanted.quota_bytes) if is_known else Fit.FITS
+        known.grants.pop(asker, None)
         if fits is not Fit.FITS:
             if fits is Fit.FULL:
                 self._note_full(wanted.mailbox_id, now_s)
@@ -121,7 +137,12 @@ class UsageBook:
             self.add(wanted.mailbox_id, wanted.size, 1)
         if not is_known or wanted.quota_bytes is None:
             return fits, 0
-        return fits, max(0, wanted.quota_bytes - known.used(now_s)) // (2 * max(1, len(self.askers)))
+        left = wanted.quota_bytes - known.used(now_s) - others
+        if left * 4 < wanted.quota_bytes:
+            return fits, 0
+        grant = max(0, left) // (2 * max(1, len(self.askers)))
+        known.grants[asker] = _Grant(grant, now_s + GRANT_S)
+        return fits, grant
 
     def _note_full(self, mailbox_id: int, now_s: float) -> None:
         self._full[mailbox_id] = now_s
@@ -138,9 +159,11 @@ class UsageBook:
 
     # News
 
-    def add(self, mailbox_id: int, used_bytes: int, messages: int) -> None:
-        """So much came, or (negative) was given back."""
+    def add(self, mailbox_id: int, used_bytes: int, messages: int, asker: object = None) -> None:
+        """So much came, by the asker's own decision if there is one, or (negative) was given back."""
         known = self._entry(mailbox_id)
+        if grant := known.grants.get(asker):
+            grant.left = max(0, grant.left - max(0, used_bytes))
         known.used_bytes += used_bytes
         known.messages += messages
         known.changes += 1
@@ -217,6 +240,9 @@ class UsageBook:
                 told = self._warn is None or await self._warn(crossing)
             except DirectoryUnavailable:
                 told = False
+            except Exception:
+                log.fault("a warning can't be sent", mailbox=str(crossing.address))
+                continue
             if not told:
                 self._owed = (owed[position:] + self._owed)[:MOST_OWED]
                 return
@@ -233,7 +259,7 @@ class UsageBook:
         try:
             recorded: Recorded = await self._directory.record_usage(changes)
         except DirectoryUnavailable:
-            self._dirty |= dict.fromkeys(batch)
+            self._dirty |= dict.fromkeys(number for number in batch if number in self._known)
             return False
         now_s = self._monotonic_s()
         for change in changes:
@@ -262,12 +288,12 @@ class UsageBook:
 
     # The wire
 
-    def told(self, facts: Iterable[Sequence[int]]) -> None:
+    def told(self, facts: Iterable[Sequence[int]], asker: object = None) -> None:
         """A worker's `added`. Raises TypeError and ValueError for anything else."""
         for mailbox_id, used_bytes, messages in [[int(number) for number in fact] for fact in facts]:
-            self.add(mailbox_id, used_bytes, messages)
+            self.add(mailbox_id, used_bytes, messages, asker)
 
-    async def asked(self, question: Mapping[str, Any]) -> dict[str, object]:
+    async def asked(self, question: Mapping[str, Any], asker: object = None) -> dict[str, object]:
         """A worker's `usage` and its answer. Raises KeyError, TypeError and ValueError for anything else."""
         wanted = [Wanted(int(number), None if most is None else int(most), int(size), told is True)
                   for number, most, size, told in question["usage"]]
@@ -276,16 +302,10 @@ class UsageBook:
             return {"id": number, "usage": []}  # nothing is known just now
         self._under_way += 1
         try:
-            answers = await self.ask(wanted, take=take)
+            answers = await self.ask(wanted, take=take, asker=asker)
         finally:
             self._under_way -= 1
         return {"id": number, "usage": [[fits.value, grant] for fits, grant in answers]}
-
-
-@dataclass(slots=True)
-class _Grant:
-    left: int
-    until_s: float
 
 
 class UsageClient:
@@ -323,7 +343,7 @@ class UsageClient:
             if each.quota_bytes is None or (not each.told and self._is_granted(each, take)):
                 found[each.mailbox_id] = Fit.FITS
                 if take:
-                    self.add(each.mailbox_id, each.size)
+                    self.add(each.mailbox_id, each.size, each.copies)
             else:
                 asking.append(each)
         for start in range(0, len(asking), MOST_ASKED):
@@ -344,6 +364,8 @@ class UsageClient:
         }
         try:
             async with asyncio.timeout(self._deadline_s):
+                if any(each.mailbox_id in self._untold for each in wanted):
+                    await self.flush()  # or authd would take it for room that is still free
                 answers = (await self._asker.ask(question))["usage"]
         except (OSError, TimeoutError) as error:
             self._unknown(error)
@@ -351,12 +373,14 @@ class UsageClient:
         if len(answers) != len(wanted):
             for each in wanted if take else ():
                 if not each.told:
-                    self.add(each.mailbox_id, each.size)
+                    self.add(each.mailbox_id, each.size, each.copies)
             return {each.mailbox_id: Fit.FITS for each in wanted}
         until_s = time.monotonic() + GRANT_S
         found: dict[int, Fit] = {}
         for each, (fits, left) in zip(wanted, answers, strict=True):
             found[each.mailbox_id] = Fit(fits)
+            if take and found[each.mailbox_id] is Fit.FITS and not each.told and each.copies > 1:
+                self.add(each.mailbox_id, 0, each.copies - 1)  # authd counts each question as one
             self._grants[each.mailbox_id] = _Grant(left, until_s)
             self._grants.move_to_end(each.mailbox_id)
         while len(self._grants) > MOST_GRANTS:
@@ -378,19 +402,19 @@ class UsageClient:
     async def flush(self) -> None:
         """Tell it now. Kept for the next time when authd is away."""
         while self._untold:
-            some = [[number, *added] for number, added in list(self._untold.items())[:MOST_TOLD]]
+            # Taken off first: several may flush at once, and each fact is told once.
+            some = [[number, *self._untold.pop(number)] for number in list(self._untold)[:MOST_TOLD]]
+            is_told = False
             try:
                 async with asyncio.timeout(self._deadline_s):
                     await self._asker.tell({"added": some})
+                is_told = True
             except (OSError, TimeoutError) as error:
                 self._unknown(error)
                 return
-            for number, used_bytes, messages in some:
-                left = self._untold[number]
-                left[0] -= used_bytes
-                left[1] -= messages
-                if left == [0, 0]:
-                    del self._untold[number]
+            finally:
+                for number, used_bytes, messages in [] if is_told else some:
+                    self.add(number, used_bytes, messages)
 
     def close(self) -> None:
         self._asker.close()

@@ -80,6 +80,7 @@ def incoming(
         ret="",
         envid="",
         caused_by=tenant_id,
+        charges=tuple((subject, 1) for subject in vacation.charged),
     )
 
 

@@ -9,7 +9,7 @@ RFC 5321 §4.5.1 and RFC 2142 (postmaster, abuse), RFC 5233 (subaddresses).
 
 import ipaddress
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
@@ -144,6 +144,12 @@ def _tenant_subject(tenant: Tenant, own: Mapping[Window, int | None]) -> Subject
     return Subject(Kind.TENANT, tenant.pk, tenant.name, effective(own, plan), tenant.pk)
 
 
+def _mailbox_subject(row: mailboxes.Address, own: Mapping[Window, int | None]) -> Subject:
+    plan = row.tenant.plan
+    windows = effective(own, {Window.HOUR: plan.mailbox_hour, Window.DAY: plan.mailbox_day})
+    return Subject(Kind.MAILBOX, row.mailbox.pk, str(Address(row.local_part, row.domain.name)), windows, row.tenant_id)
+
+
 def _domain_subject(domain: domains.Domain, own: Mapping[Window, int | None]) -> Subject | None:
     windows = effective(own, {})
     return Subject(Kind.DOMAIN, domain.pk, domain.name, windows, domain.tenant_id) if windows else None
@@ -216,6 +222,10 @@ class _Node:
     outside: Address | None = None
     targets: tuple[Address, ...] = ()  # of a mailbox: where it forwards to
     pays: mailboxes.Address | None = None  # the address whose tenant is charged for targets outside
+
+    @property
+    def answers(self) -> bool:
+        return bool(self.mailbox and self.mailbox.rules and self.mailbox.rules.vacation)
 
     @property
     def is_end(self) -> bool:
@@ -386,9 +396,10 @@ class _Walk:
             node.pays for name, (_, node) in order.items()
             if node.pays and any(target.outside for target in leads[name])
         ])
+        answering = _answer_limits([node.pays for _, node in order.values() if node.pays and node.answers])
         return tuple(
             Step(
-                address, node.mailbox,
+                address, _answered_for(node.mailbox, answering),
                 tuple(
                     Delivery(target.outside, None, charged[node.pays.pk] if node.pays else ())
                     for target in leads[name] if target.outside
@@ -415,6 +426,35 @@ def _charged(paying: Sequence[mailboxes.Address]) -> dict[int, tuple[Subject, ..
         of_tenant = _tenant_subject(pays.tenant, limits.get((Kind.TENANT, pays.tenant_id), {}))
         found[pays.pk] = (of_domain, of_tenant) if of_domain else (of_tenant,)
     return found
+
+
+def _answer_limits(answering: Sequence[mailboxes.Address]) -> dict[int, tuple[Subject, ...]]:
+    """Who pays for what these mailboxes answer, by the mailbox's id: as if its owner sent it."""
+    if not answering:
+        return {}
+    own = _own_limits({
+        Kind.MAILBOX: {row.mailbox.pk for row in answering},
+        Kind.DOMAIN: {row.domain_id for row in answering},
+        Kind.TENANT: {row.tenant_id for row in answering},
+    })
+    return {
+        row.mailbox.pk: tuple(subject for subject in (
+            _mailbox_subject(row, own.get((Kind.MAILBOX, row.mailbox.pk), {})),
+            _domain_subject(row.domain, own.get((Kind.DOMAIN, row.domain_id), {})),
+            _tenant_subject(row.tenant, own.get((Kind.TENANT, row.tenant_id), {})),
+        ) if subject)
+        for row in answering
+    }
+
+
+def _answered_for(
+    mailbox: LocalMailbox | None, charged: Mapping[int, tuple[Subject, ...]]
+) -> LocalMailbox | None:
+    """The mailbox with who pays for its answers, if it gives any."""
+    if mailbox is None or mailbox.rules is None or mailbox.rules.vacation is None:
+        return mailbox
+    vacation = replace(mailbox.rules.vacation, charged=charged[mailbox.mailbox_id])
+    return replace(mailbox, rules=replace(mailbox.rules, vacation=vacation))
 
 
 def _targets(rows: Sequence[mailboxes.Address]) -> dict[int, tuple[Address, ...]]:
@@ -620,7 +660,6 @@ def _login_limits(credential: mailboxes.Credential) -> tuple[Subject, ...]:
     """Credential and domain if limited; mailbox and tenant always, so that their usage is counted."""
     box = credential.mailbox
     row = box.address
-    plan = row.tenant.plan
     own = _own_limits(
         {
             Kind.CREDENTIAL: [credential.pk],
@@ -630,16 +669,11 @@ def _login_limits(credential: mailboxes.Credential) -> tuple[Subject, ...]:
         }
     )
     of_credential = effective(own.get((Kind.CREDENTIAL, credential.pk), {}), {})
-    of_mailbox = effective(
-        own.get((Kind.MAILBOX, box.pk), {}), {Window.HOUR: plan.mailbox_hour, Window.DAY: plan.mailbox_day}
-    )
     subjects = [
         Subject(Kind.CREDENTIAL, credential.pk, str(credential), of_credential, row.tenant_id)
         if of_credential
         else None,
-        Subject(
-            Kind.MAILBOX, box.pk, str(Address(row.local_part, row.domain.name)), of_mailbox, row.tenant_id
-        ),
+        _mailbox_subject(row, own.get((Kind.MAILBOX, box.pk), {})),
         _domain_subject(row.domain, own.get((Kind.DOMAIN, row.domain_id), {})),
         _tenant_subject(row.tenant, own.get((Kind.TENANT, row.tenant_id), {})),
     ]

@@ -121,7 +121,7 @@ def accept(
 
     `time_s` tells the time of the charges, asked under the counters' lock: whoever waited
     for it must not be charged for an earlier minute, and be free before its hour is over.
-    `next_id` numbers the recipients of automatic answers; without it none is written.
+    `next_id` numbers the recipients of automatic answers; without it none is written, nor over a limit.
     Over a limit: refused, nothing charged. A message that the database won't hold is refused
     alone, 451. Database lost: 451 for each.
     """
@@ -274,7 +274,12 @@ def _take(
 
 def commit(ready: Sequence[_Ready], time_s: Callable[[], float], now: datetime) -> Mapping[int, Accepted | Refused]:
     """Reserve, write and commit; the step that fault tests stop at."""
-    keys = sorted({(s.kind, s.id) for each in ready for s, _ in each.entry.incoming.charges})
+    keys = sorted({
+        (subject.kind, subject.id)
+        for each in ready
+        for letter in (each.entry.incoming, *(answer.remembered.letter for answer in each.answers))
+        for subject, _ in letter.charges
+    })
     for _ in range(3):
         try:
             return sql.run(lambda: _reserve_and_write(ready, keys, time_s, now))
@@ -306,15 +311,21 @@ def _reserve_and_write(
         answers[incoming.id] = Accepted(incoming.id)
         taken.append(((*each.message, json.dumps(facts)), each.recipients, each.content))
         to_answer += each.answers
+    # In order, as everybody who locks several rows.
+    for answer in sorted(to_answer, key=lambda each: (each.remembered.mailbox_id, each.remembered.sender)):
+        given = answer.remembered
+        if not vacations.remember(given, now):
+            continue
+        if isinstance(limits.reserve(rings, given.letter.charges, now_s), limits.OverLimit):
+            vacations.not_given(given)
+            continue
+        charged.update((subject.kind, subject.id) for subject, _ in given.letter.charges)
+        message, recipients, content = answer.rows
+        taken.append(((*message, "{}"), recipients, content))
     counters = sql.Statement(
         f"UPDATE sending_counter SET rings = {sql.bytes_place()} WHERE kind = %s AND subject = %s",
         [(rings[key].pack(), int(key[0]), key[1]) for key in sorted(charged)],
     )
-    # In order, as everybody who locks several rows.
-    for answer in sorted(to_answer, key=lambda each: (each.remembered.mailbox_id, each.remembered.sender)):
-        if vacations.remember(answer.remembered, now):
-            message, recipients, content = answer.rows
-            taken.append(((*message, "{}"), recipients, content))
     sql.write([counters, *inserts(taken)])
     return answers
 

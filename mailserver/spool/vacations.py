@@ -34,6 +34,12 @@ def remember(answer: VacationAnswer, now: datetime) -> bool:
     ) == 1
 
 
+def not_given(answer: VacationAnswer) -> None:
+    """Within the same transaction: it isn't written after all, and the sender may be answered another time."""
+    sender = sql.clean(Remembered, "sender", answer.sender)
+    sql.change(f"DELETE FROM {_TABLE} WHERE mailbox_id = %s AND sender = %s", [answer.mailbox_id, sender])
+
+
 def forget(now: datetime) -> int:
     """Delete what no longer counts, up to a bound; how many. Raises SpoolUnavailable."""
     skip = sql.for_update(" SKIP LOCKED")

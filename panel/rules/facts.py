@@ -78,6 +78,7 @@ class Vacation:
     days: int = 7  # in which a sender is answered once
     first: date | None = None  # days in UTC, both included; None: no bound
     last: date | None = None
+    charged: tuple[Subject, ...] = ()  # for each answer: the mailbox, its tenant, and its domain if that has a limit
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,13 +31,15 @@ class Fit(Enum):
 class Wanted:
     """Room that is asked for: `size` bytes in a mailbox that may hold `quota_bytes` (None: unlimited).
 
-    `told`: who stores it (Dovecot) tells afterwards what the mailbox holds then.
+    `told`: who stores it (Dovecot) tells afterwards what the mailbox holds then. `copies`: so many
+    messages, `size` is that of all of them.
     """
 
     mailbox_id: int
     quota_bytes: int | None
     size: int
     told: bool = False
+    copies: int = 1
 
 
 def fit(used_bytes: int, size: int, quota_bytes: int | None) -> Fit:

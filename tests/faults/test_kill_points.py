@@ -179,6 +179,35 @@ def test_a_kill_loses_nothing_and_repeats_nothing_here(stopped, case):
     assert [name for inbox in house.inboxes.values() for name in half_written(inbox)] == []
 
 
+@pytest.mark.parametrize("point", ["committed", "carried", "queue-staged"])
+def test_a_kill_neither_loses_nor_repeats_what_rules_make_of_a_message(stopped, point):
+    """A copy that is kept, one that is forwarded, and an answer: each once, only the one elsewhere perhaps twice."""
+    subject, name = f"ruled {point}", f"{point}@demo.test"
+    stopped.installation.run(
+        f"box = world.mailbox({name!r}, quota_bytes=10**6)\n"
+        f"world.rules(box, forward_to=[{BOB!r}], vacation=True, vacation_text='Away.')"
+    )
+    ruled = stopped.installation.inbox(name)
+    stopped.start_to_crash(point)
+    answered = send(stopped.installation, Case(point, "small", (name,), None, ()), subject)
+    assert answered == (point != "committed")
+    until(stopped.is_dead, what="the kill")
+    stopped.age("mail/staging", "*" if point == "committed" else "try-*")
+    stopped.start_again()
+
+    def copies() -> tuple[int, int, int]:
+        kept = ruled.count(f"Subject: {subject}\r\n")
+        return kept, stopped.count(BOB, subject), stopped.count(SHOP, f"Auto: {subject}")
+
+    until(lambda: all(copies()) and not stopped.waiting(), within_s=RECOVERED_WITHIN_S, what="recovery")
+    until(lambda: not stopped.left(), what=f"an empty staging/ and spool/: {stopped.left()}")
+    # The forward and the answer are carried at once: the kill may find either under way.
+    assert copies() in [(1, 1, 1), (1, 2, 1)]
+    assert copies()[1] == 1 or point != "committed"
+    rows = stopped.installation.query("SELECT sender FROM mailboxes_vacationanswer")
+    assert rows.count((SHOP,)) == len(rows)
+
+
 def test_a_kill_between_two_renames_of_a_message_that_the_client_sends_again(stopped):
     """Mail from outside has no row yet, so what was staged is nobody's: but no 250 was said for it."""
     subject = "between renames"

@@ -495,7 +495,7 @@ async def test_login_that_expires_while_kept_is_asked_again(followed: Directory,
     box = Mailbox.objects.get(address__local_part="shop")
     credential, _ = world.app_password(box, expires_at=timezone.now() + timedelta(hours=1))
     assert (await followed.login(credential.pk)).usable
-    followed._clock._offset_s += 3601
+    followed._clock.offset_s += 3601
     assert not (await followed.login(credential.pk)).usable
 
 

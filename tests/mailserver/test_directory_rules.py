@@ -8,7 +8,7 @@ from mailserver.directory import rows
 from panel.domains.models import Domain
 from panel.rules.addresses import parse_address
 from panel.rules.facts import Resolution, Verdict
-from panel.rules.limits import Kind
+from panel.rules.limits import Kind, Window
 from panel.rules.status import Status
 from panel.tenants.models import Tenant
 from tests.support import world
@@ -65,6 +65,15 @@ def test_all_rules_come_with_the_resolution(demo):
     assert [str(each.resolved) for each in start.outside] == ["far@elsewhere.test"]
     assert office.mailbox.rules is None
     assert leads("shop@demo.test") == ["far@elsewhere.test", "office@demo.test"]
+
+
+def test_an_answer_is_charged_as_if_its_owner_sent_it(demo):
+    world.rules(box("shop"), vacation=True, vacation_text="Away.")
+    world.limit(box("shop"), hour=5)
+    charged = resolve("shop@demo.test").steps[0].mailbox.rules.vacation.charged
+    assert [subject.kind for subject in charged] == [Kind.MAILBOX, Kind.TENANT]
+    assert dict(charged[0].limits)[Window.HOUR] == 5
+    assert resolve("shop@demo.test").deliveries[0].charged == (), "what it answers costs nothing else"
 
 
 def test_a_forward_outside_is_charged_to_the_mailboxs_tenant_and_limited_domain(demo):

@@ -2,6 +2,8 @@
 
 import pytest
 
+from panel.rules.addresses import Address
+from panel.rules.facts import Delivery, LocalMailbox, Resolution, Verdict
 from tests.support import house as houses
 from tests.support.dialogue import Wire
 from tests.support.house import House
@@ -103,3 +105,33 @@ async def test_what_is_taken_is_the_size_of_the_copy_in_the_mailbox(house: House
     [taken] = house.intake.taken
     head = b"Return-Path: <bob@elsewhere.test>\r\nDelivered-To: office@demo.test\r\n"
     assert house.usage.used[OFFICE] == len(head) + len(taken.prefix) + taken.body.size
+
+
+async def test_a_message_that_comes_to_a_mailbox_twice_takes_room_twice(house: House):
+    """By two of the addresses that a catch-all takes, which each have a copy."""
+    usual = house.directory.resolve
+
+    async def resolve(address: Address) -> Resolution:
+        if not address.local_part.startswith("any"):
+            return await usual(address)
+        box = LocalMailbox(OFFICE, "opaque2", 7, address, house.directory.quotas[OFFICE])
+        return Resolution(address, Verdict.HERE, 7, (Delivery(address, box),))
+
+    house.directory.resolve = resolve
+    wire = await house.mx()
+
+    async def to_both() -> str:
+        await begin(wire)
+        for number in (1, 2):
+            assert (await wire.say(f"RCPT TO:<any{number}@demo.test>")).startswith("250 ")
+        return await send(wire)
+
+    house.usage.used[OFFICE] = 9000
+    assert (await to_both()).startswith("452 4.2.2 "), "one copy would find room"
+    house.directory.quotas[OFFICE], house.usage.used[OFFICE] = 1000, 0
+    assert (await to_both()).startswith("452 4.2.2 "), "nor is one of them too large"
+    house.directory.quotas[OFFICE] = 10_000
+    assert (await to_both()).startswith("250 ")
+    [taken] = house.intake.taken
+    head = b"Return-Path: <bob@elsewhere.test>\r\nDelivered-To: any1@demo.test\r\n"
+    assert house.usage.used[OFFICE] == 2 * (len(head) + len(taken.prefix) + taken.body.size)

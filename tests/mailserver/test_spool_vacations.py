@@ -1,6 +1,7 @@
 """Automatic answers in the spool: with the message's rows, once per sender and period, bounded, pruned."""
 
 import threading
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -83,6 +84,19 @@ def test_a_refused_message_is_not_answered(box):
     nothing = Subject(Kind.TENANT, 1, "Demo", ((Window.HOUR, 0),), 1)
     assert not isinstance(take(answer(box.pk), charges=((nothing, 1),)), Accepted)
     assert answered() == [] and not Remembered.objects.exists()
+
+
+def test_an_answer_is_charged_and_over_a_limit_there_is_none(box):
+    """Whoever sends with ever new senders, or changes the vacation between, sends no more than by logging in."""
+    two = Subject(Kind.MAILBOX, box.pk, "office@demo.test", ((Window.HOUR, 2),), 1)
+    for number in (1, 1, 2, 3, 4):
+        assert isinstance(take(answer(box.pk, f"x{number}@remote.test", charges=((two, 1),))), Accepted)
+    assert answered() == ["x1@remote.test", "x2@remote.test"]
+    assert Remembered.objects.count() == 2, "who wasn't answered can be another time"
+    assert Recipient.objects.filter(state="delivered").count() == 5
+    plenty = replace(two, limits=((Window.HOUR, 4),))
+    take(*(answer(box.pk, f"x{number}@remote.test", charges=((plenty, 1),)) for number in (2, 3, 4, 5)))
+    assert len(answered()) == 4, "an answer that isn't given again costs nothing"
 
 
 def test_an_answer_that_can_not_be_written_costs_the_message_nothing(box):

@@ -12,7 +12,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from mailserver import authd, counting
+from mailserver import authd, counting, usage
 from mailserver.clock import Clock
 from mailserver.directory import Crossing, DirectoryUnavailable, Uncounted, UsageFact
 from mailserver.directory import usage as rows
@@ -104,10 +104,28 @@ async def test_the_room_that_a_worker_may_fill_by_itself_is_its_share(demo, data
     assert await book.ask([Wanted(demo.pk, 8000, 0)], take=False) == [(Fit.FITS, 1000)]
 
 
+async def test_what_one_worker_may_fill_by_itself_is_kept_from_the_others_for_a_while(demo, database):
+    time = Time()
+    book = UsageBook(database, monotonic_s=time)
+    assert await book.ask([Wanted(demo.pk, 1000, 200)], take=True, asker="one") == [(Fit.FITS, 400)]
+    assert await book.ask([Wanted(demo.pk, 1000, 401)], take=False, asker="two") == [(Fit.FULL, 0)]
+    book.told([[demo.pk, 300, 1]], "one")
+    assert await book.ask([Wanted(demo.pk, 1000, 400)], take=False, asker="two") == [(Fit.FITS, 200)]
+    assert (await book.ask([Wanted(demo.pk, 1000, 401)], take=False, asker="two"))[0][0] is Fit.FULL
+    time.now_s += 6
+    assert (await book.ask([Wanted(demo.pk, 1000, 500)], take=False, asker="two"))[0][0] is Fit.FITS
+
+
+async def test_what_was_added_is_told_once_however_many_tell_at_once(demo, house, client):
+    client.add(demo.pk, 700)
+    await asyncio.gather(client.flush(), client.flush(), client.take([Wanted(demo.pk, 10_000, 100)]), client.flush())
+    await until(lambda: MailboxUsage.objects.filter(mailbox=demo, used_bytes=800, messages=2).exists())
+
+
 async def test_another_nodes_mail_is_seen_within_a_second_where_room_is_short(demo, database):
     time = Time()
     here, there = UsageBook(database, monotonic_s=time), UsageBook(database, monotonic_s=time)
-    assert await here.ask([Wanted(demo.pk, 1000, 800)], take=True) == [(Fit.FITS, 100)]
+    assert await here.ask([Wanted(demo.pk, 1000, 800)], take=True) == [(Fit.FITS, 0)]
     await here.flush()
     await there.ask([Wanted(demo.pk, 1000, 200)], take=True)
     await there.flush()
@@ -122,7 +140,7 @@ async def test_what_dovecot_tells_holds_over_what_was_added(demo, database):
     book.add(demo.pk, 5000, 3)
     book.tell(demo.pk, UsageFact(700, 2))
     book.add(demo.pk, 100, 1)
-    assert await book.ask([Wanted(demo.pk, 1000, 200)], take=False) == [(Fit.FITS, 100)]
+    assert await book.ask([Wanted(demo.pk, 1000, 200)], take=False) == [(Fit.FITS, 0)]
     await book.flush()
     assert used(demo) == (800, 3)
 
@@ -162,6 +180,25 @@ async def test_changes_of_mailboxes_that_are_gone_stop_nobody_elses(demo, databa
     assert not MailboxUsage.objects.filter(pk=10**9).exists()
 
 
+async def test_a_mailbox_forgotten_while_the_database_went_away_stops_no_other(demo, database, monkeypatch):
+    book = UsageBook(database)
+
+    async def goes_away(changes):
+        book.add(10**9, 5, 1)  # one that is used meanwhile, and takes its place
+        raise DirectoryUnavailable("gone")
+
+    monkeypatch.setattr(usage, "MOST_KNOWN", 1)
+    with monkeypatch.context() as away:
+        away.setattr(database, "record_usage", goes_away)
+        book.add(demo.pk, 5, 1)
+        await book.flush()
+    monkeypatch.setattr(usage, "MOST_KNOWN", 100)
+    await book.flush()
+    book.add(demo.pk, 7, 1)
+    await book.flush()
+    assert used(demo) == (7, 1), "the count finds the rest"
+
+
 async def test_what_is_written_costs_few_queries_however_many_mailboxes(demo, database):
     many = [world.mailbox(f"box{number}@demo.test", password="x" * 12) for number in range(3)]
 
@@ -192,6 +229,24 @@ async def test_owner_is_warned_once_a_threshold_and_again_after_it_fell(demo, da
         book.add(demo.pk, added, 1)
         await book.flush()
     assert warned == [80, 95, 95, 95]
+
+
+async def test_a_warning_that_fails_costs_nobody_else_theirs(demo, database):
+    other = world.mailbox("other@demo.test", password="x" * 12, quota_bytes=100)
+    Mailbox.objects.filter(pk=demo.pk).update(quota_bytes=100)
+    warned: list[int] = []
+
+    async def warn(crossing: Crossing) -> bool:
+        warned.append(crossing.mailbox_id)
+        if len(warned) == 1:
+            raise RuntimeError("it can't be made")
+        return True
+
+    book = UsageBook(database, warn)
+    for box in (demo, other):
+        book.add(box.pk, 90, 1)
+    await book.flush()
+    assert sorted(warned) == sorted([demo.pk, other.pk])
 
 
 async def test_warning_that_cannot_be_sent_is_sent_later(demo, database):
@@ -242,6 +297,24 @@ async def test_ample_room_is_asked_for_once(demo, house, client, monkeypatch):
     assert len(asked) == 1
     await client.flush()
     await until(lambda: MailboxUsage.objects.filter(mailbox=demo, used_bytes=20_000, messages=20).exists())
+
+
+async def test_two_workers_together_never_fill_a_mailbox_beyond_its_quota(demo, house, client):
+    other = UsageClient(authd.socket_path(house.config))
+    one_more = [Wanted(demo.pk, 100_000, 1000)]
+    try:
+        await asyncio.gather(client.fits(one_more), other.fits(one_more))
+        taken = 0
+        for each in (client, other, client):
+            while await each.take(one_more) == {demo.pk: Fit.FITS}:
+                taken += 1
+                assert taken <= 100
+        await client.flush()
+        await other.flush()
+    finally:
+        other.close()
+    await until(lambda: MailboxUsage.objects.filter(mailbox=demo, used_bytes=taken * 1000).exists())
+    assert taken >= 90, "and leave hardly any room"
 
 
 async def test_mail_is_taken_while_authd_is_away_and_told_later(demo, config):

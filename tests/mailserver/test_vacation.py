@@ -12,6 +12,7 @@ from panel.database.ids import IdMaker
 from panel.rules import headers
 from panel.rules.addresses import parse_address
 from panel.rules.facts import Vacation
+from panel.rules.limits import Kind, Subject, Window
 
 AT = datetime(2026, 8, 15, 9, 0, tzinfo=UTC)
 ASKED = b"From: bob@elsewhere.test\r\nSubject: Hello\r\nReferences: <1@a.test>\r\n <2@a.test>\r\n"
@@ -41,6 +42,11 @@ def test_it_cannot_be_answered_nor_reported_and_says_that_a_program_wrote_it():
     assert (message["From"], message["To"]) == ("ann@demo.test", "bob@elsewhere.test")
     assert message["Date"].datetime == AT
     assert not message.defects
+
+
+def test_it_is_charged_once_to_whoever_its_owners_mail_is():
+    ann = Subject(Kind.MAILBOX, 3, "ann@demo.test", ((Window.HOUR, 5),), 7)
+    assert letter(charged=(ann,)).charges == ((ann, 1),)
 
 
 def test_it_belongs_to_the_thread():

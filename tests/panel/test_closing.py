@@ -8,7 +8,16 @@ import pytest
 from django.utils import timezone
 
 from panel.domains.models import Domain, DomainAlias
-from panel.mailboxes.models import Address, Alias, Credential, Mailbox
+from panel.mailboxes.models import (
+    Address,
+    Alias,
+    BlockEntry,
+    Credential,
+    Mailbox,
+    MailboxUsage,
+    MailRules,
+    VacationAnswer,
+)
 from panel.mailboxes.services import create_mailbox
 from panel.operations import closing, services
 from panel.rules.status import Status
@@ -204,3 +213,14 @@ def test_what_can_not_be_removed_is_told_and_keeps_nobody_else_waiting(mailbox, 
     assert step.removed == ["the mailbox office@demo.test"]
     assert step.failed == [("the mailbox shop@demo.test", "not ours")]
     assert Mailbox.objects.get() == mailbox
+
+
+@pytest.mark.parametrize("kind", ["mailbox", "domain", "tenant"])
+def test_rules_what_it_answered_and_what_it_held_go_with_a_mailbox(kind, mailbox, domain, tenant, mail):
+    world.rules(mailbox, blocked=["spam.test"], vacation=True, vacation_text="Away.", forward_to=["far@elsewhere.test"])
+    VacationAnswer.objects.create(mailbox=mailbox, sender="bob@elsewhere.test", until=timezone.now())
+    MailboxUsage.objects.create(mailbox=mailbox)
+    past_grace({"mailbox": mailbox, "domain": domain, "tenant": tenant}[kind])
+    removed(mail)
+    for left in (MailRules, BlockEntry, VacationAnswer, MailboxUsage):
+        assert not left.objects.exists()
