@@ -227,7 +227,7 @@ class _Dovecot:
         if usage is not None:
             try:
                 async with asyncio.timeout(ASK_DEADLINE_S):
-                    box = await self._directory.mailbox(parse_address(usage.login).canonical)
+                    box = await self._directory.mailbox(_named(usage.login).canonical)
             except (BadAddress, DirectoryUnavailable, TimeoutError):
                 box = None
             if box is not None:
@@ -396,6 +396,7 @@ async def serve(
         async with asyncio.TaskGroup() as group:
             group.create_task(directory.follow())
             group.create_task(sessions.follow())
+            group.create_task(sessions.take_up(config.run))
             group.create_task(_flush(authenticator))
             group.create_task(book.run())
             group.create_task(counting.run())
@@ -421,6 +422,10 @@ async def serve(
         for task in tasks:
             task.cancel()
         authenticator.close()
+        try:
+            sessions.leave(config.run)
+        except OSError as error:
+            log.warning("open sessions are not known to the next authd", because=error)
         try:
             async with asyncio.timeout(LAST_FLUSH_S):
                 await authenticator.flush(everything=True)
