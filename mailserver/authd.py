@@ -428,8 +428,11 @@ async def serve(
             log.warning("open sessions are not known to the next authd", because=error)
         try:
             async with asyncio.timeout(LAST_FLUSH_S):
-                await authenticator.flush(everything=True)
-                await book.flush()
+                for flush in (partial(authenticator.flush, everything=True), book.flush):
+                    try:
+                        await flush()
+                    except Exception:
+                        log.fault("what is known of logins or usage could not be recorded")
         except TimeoutError:
             log.warning("the last logins and usage were not recorded, the database doesn't answer")
 
