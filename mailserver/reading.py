@@ -1,8 +1,8 @@
 """The sessions that Dovecot opened with our yes, and their end when that yes no longer holds.
 
 Dovecot asks once, at the login; an IMAP session may go on for weeks after it. So authd
-remembers the logins it let in, looks at them again when their domain or tenant changes, and has
-Dovecot end the sessions of whoever couldn't log in any more: suspended, closed, frozen,
+remembers the logins it let in, looks at them again when their domain or tenant changes or they
+expire, and has Dovecot end the sessions of whoever couldn't log in any more: suspended, closed, frozen,
 another password, networks or scopes. All of a user's sessions end then, and clients with a
 good password log in again. At its end an authd leaves what it remembers to the next one, which
 may already be running (a take-over); what one that was killed knew is lost.
@@ -15,6 +15,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from mailserver import log
@@ -73,6 +74,8 @@ class Sessions:
         self._again_s = again_s
         self._open: OrderedDict[_Session, None] = OrderedDict()
         self._groups: dict[Depends, _Group] = {}
+        self._expires: dict[_Session, datetime] = {}
+        self._first_expires: datetime | None = None  # or before that
         self._ending: set[_Session] = set()  # being kicked
         self._late = False  # a login was decided on before the latest change, and came after the look at it
 
@@ -86,6 +89,7 @@ class Sessions:
         self._open[session] = None
         self._open.move_to_end(session)
         self._put(session, version)
+        self._note_expiry(session, login.expires_at)
         self._late = self._late or version != self._directory.version
         if len(self._open) > MOST_SESSIONS:
             self._forget(next(iter(self._open)))
@@ -95,8 +99,27 @@ class Sessions:
         group.version = min(group.version, version)
         group.sessions.add(session)
 
+    def _note_expiry(self, session: _Session, at: datetime | None) -> None:
+        if at is None:
+            self._expires.pop(session, None)
+            return
+        self._expires[session] = at
+        self._first_expires = min(at, self._first_expires or at)
+
+    def _look_for_expired(self) -> None:
+        """Have them looked at: nothing tells that a time has come."""
+        now = self._clock.now()
+        if self._first_expires is None or now < self._first_expires:
+            return
+        for session in [session for session, at in self._expires.items() if at <= now]:
+            del self._expires[session]
+            self._groups[session.depends].version = UNKNOWN
+            self._late = True
+        self._first_expires = min(self._expires.values(), default=None)
+
     def _forget(self, session: _Session) -> None:
         self._open.pop(session, None)
+        self._expires.pop(session, None)
         group = self._groups.get(session.depends)
         if group is not None:
             group.sessions.discard(session)
@@ -108,6 +131,7 @@ class Sessions:
         seen = -1
         async with asyncio.TaskGroup() as kicking:
             while True:
+                self._look_for_expired()
                 version = self._directory.version
                 if version != seen or self._late:
                     self._late = False
@@ -134,9 +158,12 @@ class Sessions:
         logins: set[str] = set()
         for batch in _batches([session for _, sessions in changed for session in sessions]):
             known = await self._directory.readers({session.credential_id for session in batch})
-            logins |= {
-                session.login for session in batch if not self._may_go_on(session, known.get(session.credential_id))
-            }
+            for session in batch:
+                now = known.get(session.credential_id)
+                if not self._may_go_on(session, now):
+                    logins.add(session.login)
+                elif now is not None and session in self._open:
+                    self._note_expiry(session, now.expires_at)
         for group, looked_at in changed:
             if group.sessions <= set(looked_at):  # else one came meanwhile, and is looked at the next time
                 group.version = version

@@ -104,6 +104,35 @@ async def test_a_scope_that_is_taken_away_ends_what_it_opened(house: House, dove
     await until(lambda: dovecot.kicked == {SHOP})
 
 
+async def test_a_session_ends_when_its_password_expires_which_nobody_tells(house: House, demo: Mailbox):
+    kicked: set[str] = set()
+
+    async def kick(logins) -> None:
+        kicked.update(logins)
+
+    credential, _ = world.app_password(demo, scopes=("imap",))
+    Credential.objects.filter(pk=credential.pk).update(expires_at=timezone.now() + timedelta(hours=1))
+    known = await house.directory.login(credential.pk)
+    clock = Clock()
+    let_in, taken_up = (Sessions(house.directory, clock, kick, 0.01) for _ in range(2))
+    let_in.opened(known, known.fingerprint, protocol="imap", ip="192.0.2.7", version=house.directory.version)
+    house.config.run.mkdir(exist_ok=True)
+    let_in.leave(house.config.run)
+    for left in reading._left_in(house.config.run):
+        taken_up._take(left)
+    for sessions in (let_in, taken_up):
+        kicked.clear()
+        following = asyncio.create_task(sessions.follow())
+        await until(lambda sessions=sessions: len(sessions._expires) == 1)
+        assert not kicked
+        later = Clock(clock.offset_s + 3601)
+        sessions._clock = later
+        await until(lambda: kicked == {SHOP})
+        following.cancel()
+        await asyncio.wait([following])
+        assert len(sessions) == len(sessions._expires) == 0
+
+
 async def test_a_change_that_forbids_nothing_ends_nothing(house: House, dovecot: Doveadm):
     await log_in(house)
     version = house.directory.version
