@@ -14,6 +14,7 @@ import email.utils
 import fcntl
 import imaplib
 import os
+import resource
 import shlex
 import shutil
 import signal
@@ -46,6 +47,7 @@ Programs = dict[str, subprocess.Popen[bytes]]
 ANSWER_WITHIN_S = 60.0
 ARRIVE_WITHIN_S = 30.0
 STOP_WITHIN_S = 45.0
+OPEN_FILES = 65536  # as in deploy/systemd: a session is one, and the usual default is 1,024
 RESTART = threading.Event()  # set by SIGUSR2
 
 
@@ -299,9 +301,12 @@ def _demo_passwords(settings: Environment) -> dict[str, str]:
 
 def _start(command: list[str], uid: int | None = None, *gids: int) -> subprocess.Popen[bytes]:
     us = os.getpid()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    open_files = OPEN_FILES if most == resource.RLIM_INFINITY else min(OPEN_FILES, most)
 
     # Run between fork and exec, which is safe in a program with one thread.
     def end_with_us() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (open_files, most))
         if not kernel.end_with(us):
             os._exit(1)
 

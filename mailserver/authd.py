@@ -227,7 +227,7 @@ class _Dovecot:
         if usage is not None:
             try:
                 async with asyncio.timeout(ASK_DEADLINE_S):
-                    box = await self._directory.mailbox(parse_address(usage.login).canonical)
+                    box = await self._directory.mailbox(_named(usage.login).canonical)
             except (BadAddress, DirectoryUnavailable, TimeoutError):
                 box = None
             if box is not None:
@@ -396,6 +396,7 @@ async def serve(
         async with asyncio.TaskGroup() as group:
             group.create_task(directory.follow())
             group.create_task(sessions.follow())
+            group.create_task(sessions.take_up(config.run))
             group.create_task(_flush(authenticator))
             group.create_task(book.run())
             group.create_task(counting.run())
@@ -422,9 +423,16 @@ async def serve(
             task.cancel()
         authenticator.close()
         try:
+            sessions.leave(config.run)
+        except OSError as error:
+            log.warning("open sessions are not known to the next authd", because=error)
+        try:
             async with asyncio.timeout(LAST_FLUSH_S):
-                await authenticator.flush(everything=True)
-                await book.flush()
+                for flush in (partial(authenticator.flush, everything=True), book.flush):
+                    try:
+                        await flush()
+                    except Exception:
+                        log.fault("what is known of logins or usage could not be recorded")
         except TimeoutError:
             log.warning("the last logins and usage were not recorded, the database doesn't answer")
 

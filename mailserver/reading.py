@@ -1,16 +1,22 @@
 """The sessions that Dovecot opened with our yes, and their end when that yes no longer holds.
 
 Dovecot asks once, at the login; an IMAP session may go on for weeks after it. So authd
-remembers the logins it let in, looks at them again when their domain or tenant changes, and has
-Dovecot end the sessions of whoever couldn't log in any more: suspended, closed, frozen,
+remembers the logins it let in, looks at them again when their domain or tenant changes or they
+expire, and has Dovecot end the sessions of whoever couldn't log in any more: suspended, closed, frozen,
 another password, networks or scopes. All of a user's sessions end then, and clients with a
-good password log in again. What opened before authd was started isn't known here.
+good password log in again. At its end an authd leaves what it remembers to the next one, which
+may already be running (a take-over); what one that was killed knew is lost.
 """
 
 import asyncio
+import json
+import os
+import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 
 from mailserver import log
 from mailserver.clock import Clock
@@ -24,7 +30,10 @@ AT_ONCE = 500  # credentials in one query
 LOOK_S = 0.1  # how often the directory's version is compared
 AGAIN_S = 2.0  # a session that was just opening is in Dovecot's list by then
 TRIES = 5
-
+LEFT = "sessions-*.json"  # in the run folder, one of each authd that ended
+LEFT_BYTES = 1024 * MOST_SESSIONS
+LOOK_FOR_LEFT_S = 1.0
+UNKNOWN = -1  # a version before all others: looked at as soon as the directory is followed
 
 Depends = tuple[Dependency, ...]
 
@@ -65,6 +74,9 @@ class Sessions:
         self._again_s = again_s
         self._open: OrderedDict[_Session, None] = OrderedDict()
         self._groups: dict[Depends, _Group] = {}
+        self._expires: dict[_Session, datetime] = {}
+        self._first_expires: datetime | None = None  # or before that
+        self._ending: set[_Session] = set()  # being kicked
         self._late = False  # a login was decided on before the latest change, and came after the look at it
 
     def __len__(self) -> int:
@@ -76,15 +88,38 @@ class Sessions:
         session = _Session(login.name, depends, login.credential_id, fingerprint, protocol, ip)
         self._open[session] = None
         self._open.move_to_end(session)
-        group = self._groups.setdefault(depends, _Group(version, set()))
-        group.version = min(group.version, version)
-        group.sessions.add(session)
+        self._put(session, version)
+        self._note_expiry(session, login.expires_at)
         self._late = self._late or version != self._directory.version
         if len(self._open) > MOST_SESSIONS:
             self._forget(next(iter(self._open)))
 
+    def _put(self, session: _Session, version: int) -> None:
+        group = self._groups.setdefault(session.depends, _Group(version, set()))
+        group.version = min(group.version, version)
+        group.sessions.add(session)
+
+    def _note_expiry(self, session: _Session, at: datetime | None) -> None:
+        if at is None:
+            self._expires.pop(session, None)
+            return
+        self._expires[session] = at
+        self._first_expires = min(at, self._first_expires or at)
+
+    def _look_for_expired(self) -> None:
+        """Have them looked at: nothing tells that a time has come."""
+        now = self._clock.now()
+        if self._first_expires is None or now < self._first_expires:
+            return
+        for session in [session for session, at in self._expires.items() if at <= now]:
+            del self._expires[session]
+            self._groups[session.depends].version = UNKNOWN
+            self._late = True
+        self._first_expires = min(self._expires.values(), default=None)
+
     def _forget(self, session: _Session) -> None:
         self._open.pop(session, None)
+        self._expires.pop(session, None)
         group = self._groups.get(session.depends)
         if group is not None:
             group.sessions.discard(session)
@@ -96,6 +131,7 @@ class Sessions:
         seen = -1
         async with asyncio.TaskGroup() as kicking:
             while True:
+                self._look_for_expired()
                 version = self._directory.version
                 if version != seen or self._late:
                     self._late = False
@@ -103,29 +139,36 @@ class Sessions:
                         ended = await self._ended(version)
                     except DirectoryUnavailable:
                         self._late = True
+                    except Exception:
+                        seen = version
+                        log.fault("open sessions can't be looked at")  # they are again at the next change
                     else:
                         seen = version
                         if ended:
                             kicking.create_task(self._end(ended))
                 await asyncio.sleep(LOOK_S)
 
-    async def _ended(self, version: int) -> set[str]:
-        """The users of whom a session must end, forgotten here. Raises DirectoryUnavailable."""
+    async def _ended(self, version: int) -> set[_Session]:
+        """All sessions of the users of whom one must end, forgotten here. Raises DirectoryUnavailable."""
         changed = [
             (group, list(group.sessions))
             for depends, group in self._groups.items()
             if not self._directory.is_current(group.version, depends)
         ]
-        ended: set[str] = set()
+        logins: set[str] = set()
         for batch in _batches([session for _, sessions in changed for session in sessions]):
             known = await self._directory.readers({session.credential_id for session in batch})
-            ended |= {
-                session.login for session in batch if not self._may_go_on(session, known.get(session.credential_id))
-            }
+            for session in batch:
+                now = known.get(session.credential_id)
+                if not self._may_go_on(session, now):
+                    logins.add(session.login)
+                elif now is not None and session in self._open:
+                    self._note_expiry(session, now.expires_at)
         for group, looked_at in changed:
             if group.sessions <= set(looked_at):  # else one came meanwhile, and is looked at the next time
                 group.version = version
-        for session in [session for _, sessions in changed for session in sessions if session.login in ended]:
+        ended = {session for _, sessions in changed for session in sessions if session.login in logins}
+        for session in ended:
             self._forget(session)
         return ended
 
@@ -134,8 +177,10 @@ class Sessions:
             return False
         return policy.login_refused(now, scope=session.protocol, ip=session.ip, now=self._clock.now()) is None
 
-    async def _end(self, logins: set[str]) -> None:
+    async def _end(self, sessions: set[_Session]) -> None:
         """Kick now, and once more for a session that was just opening."""
+        logins = {session.login for session in sessions}
+        self._ending |= sessions
         kicked = 0
         for _ in range(TRIES):
             try:
@@ -145,9 +190,58 @@ class Sessions:
                     log.sessions_ended(logins, "may not log in any more")
             except KickFailed as error:
                 log.warning("sessions of users who may not log in any more go on", users=len(logins), because=error)
+            except Exception:
+                log.fault("sessions of users who may not log in any more go on")
             if kicked == 2:
-                return
+                break
             await asyncio.sleep(self._again_s)
+        self._ending -= sessions  # not when this is cancelled: then the next authd ends them
+
+    # From one authd to the next
+
+    def leave(self, folder: Path) -> None:
+        """Write down what is remembered, for the next authd of this node. Raises OSError."""
+        left = [*self._open, *self._ending]
+        if not left:
+            return
+        facts = [
+            [each.login, each.depends, each.credential_id, each.fingerprint, each.protocol, each.ip] for each in left
+        ]
+        path = folder / LEFT.replace("*", str(time.time_ns()))
+        part = path.with_suffix(".part")
+        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
+            json.dump(facts, file)
+        part.rename(path)
+
+    async def take_up(self, folder: Path) -> None:
+        """Remember what others leave there, until cancelled."""
+        while True:
+            try:
+                for session in await asyncio.to_thread(_left_in, folder):
+                    self._take(session)
+            except Exception:
+                log.fault("the sessions that another authd left are not known")
+            await asyncio.sleep(LOOK_FOR_LEFT_S)
+
+    def _take(self, session: _Session) -> None:
+        # Older than all here, so it makes none of these be forgotten.
+        if session in self._open or len(self._open) >= MOST_SESSIONS:
+            return
+        self._open[session] = None
+        self._open.move_to_end(session, last=False)
+        self._put(session, UNKNOWN)
+        self._late = True
+
+
+def _left_in(folder: Path) -> list[_Session]:
+    """What is in the files there, which are removed. Raises OSError, ValueError, TypeError."""
+    left: list[_Session] = []
+    for path in sorted(folder.glob(LEFT)):
+        with path.open() as file:
+            path.unlink()  # also one that can't be read: not again and again
+            facts = json.loads(file.read(LEFT_BYTES))
+        left += [_Session(login, tuple(depends), *others) for login, depends, *others in facts]
+    return left
 
 
 def _batches(sessions: list[_Session]) -> Iterator[list[_Session]]:

@@ -12,6 +12,7 @@ from mailserver.directory import Directory, DirectoryUnavailable
 from panel.mailboxes import passwords
 
 MOST = 1000  # on the way at once
+MOST_HASHING = 8  # half a second: logins wait for the same threads, and no longer than for some of their own
 MOST_AT_ONCE = 50  # written at one flush
 
 
@@ -28,6 +29,8 @@ class Rehash:
         """This password was right for this hash: replaced soon, if it is none of ours."""
         on_the_way = len(self._hashing) + len(self._ready)
         if passwords.is_ours(stored) or on_the_way >= MOST or credential_id in self._hashing:
+            return
+        if len(self._hashing) >= MOST_HASHING:
             return
         self._hashing.add(credential_id)
         hashed = asyncio.get_running_loop().run_in_executor(self._threads, passwords.hash_main, password)

@@ -244,6 +244,10 @@ class Directory:
                     if not lost:
                         log.warning("the directory can't be followed, the database is gone", error=error)
                     lost = True
+                except Exception:  # ours or the database's mistake; who asks is answered all the same, more slowly
+                    if not lost:
+                        log.fault("the directory can't be followed")
+                    lost = True
                 else:
                     if lost:
                         log.warning("the directory is followed again")

@@ -20,14 +20,14 @@ from django.conf import settings
 from django.db import connection
 from django.utils import timezone
 
-from mailserver import authd, authenticator, directory, hashing, lua_protocol
+from mailserver import authd, authenticator, directory, hashing, lua_protocol, usage
 from mailserver.authd import AuthClient
-from mailserver.authenticator import Answer
+from mailserver.authenticator import Answer, Authenticator
 from mailserver.config import Config
 from mailserver.directory import rows
 from panel.environment import dovecot_key
 from panel.mailboxes import foreign, passwords
-from panel.mailboxes.models import Address, Credential, Mailbox
+from panel.mailboxes.models import Address, Credential, Mailbox, MailboxUsage
 from panel.mailboxes.services import set_password
 from panel.operations import services as operations
 from panel.rules.status import Status
@@ -737,3 +737,45 @@ async def test_dovecots_socket_is_its_own_users_alone(config: Config, tmp_path: 
     config.run.chmod(0o2711)
     async with running(config):
         assert stat.S_IMODE(config.dovecot_socket.stat().st_mode) == 0o660
+
+
+# What goes wrong by itself
+
+
+async def test_a_mistake_in_following_the_directory_does_not_end_authd(
+    house: House, monkeypatch: pytest.MonkeyPatch
+):
+    changes, asked = rows.changes, []
+
+    def wrong_once(seen):
+        asked.append(seen)
+        if len(asked) == 1:
+            raise RuntimeError("a mistake")
+        return changes(seen)
+
+    monkeypatch.setattr(rows, "changes", wrong_once)
+    await until(lambda: len(asked) > 1)
+    assert (await house.ask()).verdict == "ok"
+    Mailbox.objects.update(status=Status.SUSPENDED)
+    world.changed("demo.test")
+
+    async def suspended() -> bool:
+        return (await house.ask()).verdict == "suspended"
+
+    await until(suspended)
+
+
+async def test_use_is_written_at_the_end_though_logins_cannot_be(
+    config: Config, demo: Mailbox, monkeypatch: pytest.MonkeyPatch
+):
+    async def wrong(self, everything=False):
+        raise RuntimeError("a mistake")
+
+    monkeypatch.setattr(Authenticator, "flush", wrong)
+    monkeypatch.setattr(usage, "FLUSH_S", 3600.0)
+    async with running(config) as house:
+        reader, writer = await asyncio.open_unix_connection(authd.socket_path(house.config))
+        writer.write(b'{"added":[[%d,700,1]]}\n{"id":1,"take":false,"usage":[]}\n' % demo.pk)
+        assert await asyncio.wait_for(reader.readline(), 5) == b'{"id":1,"usage":[]}\n'
+        writer.close()
+    assert MailboxUsage.objects.filter(mailbox=demo, used_bytes=700).exists()

@@ -104,6 +104,35 @@ async def test_a_scope_that_is_taken_away_ends_what_it_opened(house: House, dove
     await until(lambda: dovecot.kicked == {SHOP})
 
 
+async def test_a_session_ends_when_its_password_expires_which_nobody_tells(house: House, demo: Mailbox):
+    kicked: set[str] = set()
+
+    async def kick(logins) -> None:
+        kicked.update(logins)
+
+    credential, _ = world.app_password(demo, scopes=("imap",))
+    Credential.objects.filter(pk=credential.pk).update(expires_at=timezone.now() + timedelta(hours=1))
+    known = await house.directory.login(credential.pk)
+    clock = Clock()
+    let_in, taken_up = (Sessions(house.directory, clock, kick, 0.01) for _ in range(2))
+    let_in.opened(known, known.fingerprint, protocol="imap", ip="192.0.2.7", version=house.directory.version)
+    house.config.run.mkdir(exist_ok=True)
+    let_in.leave(house.config.run)
+    for left in reading._left_in(house.config.run):
+        taken_up._take(left)
+    for sessions in (let_in, taken_up):
+        kicked.clear()
+        following = asyncio.create_task(sessions.follow())
+        await until(lambda sessions=sessions: len(sessions._expires) == 1)
+        assert not kicked
+        later = Clock(clock.offset_s + 3601)
+        sessions._clock = later
+        await until(lambda: kicked == {SHOP})
+        following.cancel()
+        await asyncio.wait([following])
+        assert len(sessions) == len(sessions._expires) == 0
+
+
 async def test_a_change_that_forbids_nothing_ends_nothing(house: House, dovecot: Doveadm):
     await log_in(house)
     version = house.directory.version
@@ -181,3 +210,94 @@ async def test_what_is_remembered_has_a_bound(house: House, demo: Mailbox, monke
     assert sessions._groups.keys() == {("demo.test", known.tenant_id, EVERY_TENANT)}
     [group] = sessions._groups.values()
     assert group.sessions == set(sessions._open)
+
+
+# From one authd to the next
+
+
+async def test_what_an_authd_let_in_the_next_one_ends(
+    config: Config, dovecot: Doveadm, demo: Mailbox, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(Sessions.__init__, "__defaults__", (0.05,))
+    world.mailbox(OFFICE)
+    async with running(config) as house:
+        await log_in(house)
+        await log_in(house, OFFICE)
+    assert [path.stat().st_mode & 0o777 for path in config.run.glob(reading.LEFT)] == [0o600]
+    Mailbox.objects.filter(pk=demo.pk).update(status=Status.SUSPENDED)
+    world.changed("demo.test")
+    async with running(config):
+        await until(lambda: dovecot.kicked == {SHOP})
+        assert not list(config.run.glob("sessions-*"))
+    async with running(config):
+        Mailbox.objects.update(status=Status.SUSPENDED)
+        world.changed("demo.test")
+        await until(lambda: dovecot.kicked == {SHOP, OFFICE})
+
+
+async def test_what_another_authd_leaves_while_this_one_runs_is_ended_here(
+    house: House, dovecot: Doveadm, demo: Mailbox
+):
+    known = await house.directory.login(demo.credentials.get(kind="main").pk)
+    before = Sessions(house.directory, Clock(), doveadm.kick)
+    before.opened(known, known.fingerprint, protocol="imap", ip="192.0.2.7", version=house.directory.version)
+    before.leave(house.config.run)
+    await until(lambda: not list(house.config.run.glob(reading.LEFT)))
+    assert not dovecot.asked
+    Mailbox.objects.update(status=Status.SUSPENDED)
+    world.changed("demo.test")
+    await until(lambda: dovecot.kicked == {SHOP})
+
+
+async def test_a_kick_that_authds_end_cuts_short_is_the_next_ones(
+    config: Config, dovecot: Doveadm, demo: Mailbox, monkeypatch: pytest.MonkeyPatch
+):
+    async with running(config) as house:
+        await log_in(house)
+        dovecot.answer = b"-\n"
+        Mailbox.objects.update(status=Status.SUSPENDED)
+        world.changed("demo.test")
+        await until(lambda: len(dovecot.asked) == 1)
+    monkeypatch.setattr(Sessions.__init__, "__defaults__", (0.05,))
+    dovecot.answer = DONE
+    async with running(config):
+        await until(lambda: len(dovecot.asked) == 3)
+
+
+async def test_what_nobody_can_read_is_removed_and_ends_nothing(house: House, dovecot: Doveadm):
+    house.config.run.mkdir(exist_ok=True)
+    for number, text in enumerate(("", "[[1]]", '{"a": 1}', '[["a", "b", "c", "d", "e"]]')):
+        (house.config.run / f"sessions-{number}.json").write_text(text)
+    await until(lambda: not list(house.config.run.glob(reading.LEFT)), within_s=20)
+    await log_in(house)
+    Mailbox.objects.update(status=Status.SUSPENDED)
+    world.changed("demo.test")
+    await until(lambda: dovecot.kicked == {SHOP})
+
+
+async def test_what_is_left_makes_nothing_newer_be_forgotten(house: House, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(reading, "MOST_SESSIONS", 2)
+    sessions = Sessions(house.directory, Clock(), doveadm.kick)
+    for number in range(4):
+        sessions._take(reading._Session(SHOP, ("demo.test", 1, EVERY_TENANT), number, "f", "imap", "192.0.2.7"))
+    assert len(sessions) == 2
+
+
+async def test_a_mistake_in_one_look_does_not_end_authd(
+    house: House, dovecot: Doveadm, monkeypatch: pytest.MonkeyPatch
+):
+    readers, asked = house.directory.readers, []
+
+    async def wrong_once(credential_ids):
+        asked.append(credential_ids)
+        if len(asked) == 1:
+            raise RuntimeError("a mistake")
+        return await readers(credential_ids)
+
+    monkeypatch.setattr(house.directory, "readers", wrong_once)
+    await log_in(house)
+    world.changed("demo.test")
+    await until(lambda: len(asked) == 1)
+    Mailbox.objects.update(status=Status.SUSPENDED)
+    world.changed("demo.test")
+    await until(lambda: dovecot.kicked == {SHOP})

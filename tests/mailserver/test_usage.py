@@ -17,7 +17,7 @@ from mailserver.clock import Clock
 from mailserver.directory import Crossing, DirectoryUnavailable, Uncounted, UsageFact
 from mailserver.directory import usage as rows
 from mailserver.usage import UsageBook, UsageClient
-from panel.mailboxes.models import Mailbox, MailboxUsage
+from panel.mailboxes.models import Address, Mailbox, MailboxUsage
 from panel.rules.quota import Fit, Wanted
 from panel.sending.models import Content, Message, Recipient
 from tests.support import dovecot_dict, world
@@ -338,6 +338,15 @@ async def test_dovecot_tells_what_a_mailbox_holds(demo, house, client):
     # A look-up has no place on this connection.
     writer.write(dovecot_dict.userdb("shop@demo.test") + b"\n")
     assert await asyncio.wait_for(reader.read(), 5) == b""
+
+
+async def test_dovecot_tells_of_a_quoted_mailbox_by_the_name_that_it_uses(demo, house):
+    Address.objects.filter(pk=demo.address.pk).update(local_part="a b")
+    reader, writer = await asyncio.open_unix_connection(house.config.dovecot_socket)
+    writer.write(dovecot_dict.QUOTA_HELLO + dovecot_dict.told("a b@demo.test", 5000, 7))
+    assert await asyncio.wait_for(reader.readline(), 5) == b"O1\n"
+    await until(lambda: MailboxUsage.objects.filter(mailbox=demo, used_bytes=5000, messages=7).exists())
+    writer.close()
 
 
 @pytest.mark.parametrize(
