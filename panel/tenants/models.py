@@ -1,6 +1,7 @@
 """Who runs what: panel accounts, tenants, plans, memberships; the audit log; directory changes."""
 
 from django.contrib.auth.models import AbstractBaseUser, BaseUserManager
+from django.contrib.sessions.backends.db import SessionStore as DatabaseStore
 from django.contrib.sessions.base_session import AbstractBaseSession
 from django.db import models
 from django.db.models import Q
@@ -286,9 +287,8 @@ class PanelSession(AbstractBaseSession):
 
     @classmethod
     def get_session_store_class(cls):
-        from panel.tenants.sign_in.sessions import SessionStore
-
-        return SessionStore
+        """For `get_decoded` alone, which Django's own does as well; what is in use is sign_in/sessions.py."""
+        return DatabaseStore
 
 
 class PasswordReset(models.Model):
