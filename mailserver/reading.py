@@ -30,6 +30,8 @@ AT_ONCE = 500  # credentials in one query
 LOOK_S = 0.1  # how often the directory's version is compared
 AGAIN_S = 2.0  # a session that was just opening is in Dovecot's list by then
 TRIES = 5
+KICKED_AT_ONCE = 100  # users in one call, which has a deadline
+MOST_CALLS = 2
 LEFT = "sessions-*.json"  # in the run folder, one of each authd that ended
 LEFT_BYTES = 1024 * MOST_SESSIONS
 LOOK_FOR_LEFT_S = 1.0
@@ -77,6 +79,7 @@ class Sessions:
         self._expires: dict[_Session, datetime] = {}
         self._first_expires: datetime | None = None  # or before that
         self._ending: set[_Session] = set()  # being kicked
+        self._calls = asyncio.Semaphore(MOST_CALLS)  # each takes a process of Dovecot's
         self._late = False  # a login was decided on before the latest change, and came after the look at it
 
     def __len__(self) -> int:
@@ -144,8 +147,8 @@ class Sessions:
                         log.fault("open sessions can't be looked at")  # they are again at the next change
                     else:
                         seen = version
-                        if ended:
-                            kicking.create_task(self._end(ended))
+                        for some in _by_users(ended):
+                            kicking.create_task(self._end(some))
                 await asyncio.sleep(LOOK_S)
 
     async def _ended(self, version: int) -> set[_Session]:
@@ -184,7 +187,8 @@ class Sessions:
         kicked = 0
         for _ in range(TRIES):
             try:
-                await self._kick(logins)
+                async with self._calls:
+                    await self._kick(logins)
                 kicked += 1
                 if kicked == 1:
                     log.sessions_ended(logins, "may not log in any more")
@@ -242,6 +246,16 @@ def _left_in(folder: Path) -> list[_Session]:
             facts = json.loads(file.read(LEFT_BYTES))
         left += [_Session(login, tuple(depends), *others) for login, depends, *others in facts]
     return left
+
+
+def _by_users(sessions: set[_Session]) -> Iterator[set[_Session]]:
+    """All sessions of at most KICKED_AT_ONCE users together."""
+    of_users: dict[str, list[_Session]] = {}
+    for session in sessions:
+        of_users.setdefault(session.login, []).append(session)
+    each = list(of_users.values())
+    for start in range(0, len(each), KICKED_AT_ONCE):
+        yield {session for some in each[start : start + KICKED_AT_ONCE] for session in some}
 
 
 def _batches(sessions: list[_Session]) -> Iterator[list[_Session]]:

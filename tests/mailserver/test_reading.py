@@ -17,6 +17,7 @@ from mailserver.reading import Sessions
 from panel.mailboxes import passwords
 from panel.mailboxes.models import Credential, Mailbox
 from panel.operations.dovecot.place import kick_socket
+from panel.rules.addresses import parse_address
 from panel.rules.status import Status
 from panel.tenants.models import Tenant
 from tests.support import world
@@ -155,6 +156,32 @@ async def test_a_kick_that_failed_is_tried_again(house: House, dovecot: Doveadm)
     await until(lambda: len(dovecot.asked) == 1)
     dovecot.answer = DONE
     await until(lambda: len(dovecot.asked) == 3)
+
+
+async def test_a_tenant_of_many_is_kicked_in_calls_that_come_to_an_end(house: House, demo: Mailbox):
+    calls: list[set[str]] = []
+    under_way = [0]
+
+    async def kick(logins) -> None:
+        under_way[0] += 1
+        assert under_way[0] <= reading.MOST_CALLS
+        await asyncio.sleep(0)
+        calls.append(set(logins))
+        under_way[0] -= 1
+
+    known = await house.directory.login(demo.credentials.get(kind="main").pk)
+    sessions = Sessions(house.directory, Clock(), kick, 0.01)
+    users = {f"user{number}@demo.test" for number in range(10 * reading.KICKED_AT_ONCE + 1)}
+    for user in users:
+        other = replace(known, address=parse_address(user))
+        sessions.opened(other, known.fingerprint, protocol="imap", ip="192.0.2.7", version=-1)
+    Mailbox.objects.update(status=Status.SUSPENDED)
+    following = asyncio.create_task(sessions.follow())
+    await until(lambda: len(calls) == 22)
+    assert set().union(*calls) == users
+    assert max(len(call) for call in calls) == reading.KICKED_AT_ONCE
+    await until(lambda: not sessions._ending)
+    following.cancel()
 
 
 async def test_a_lost_database_ends_nothing_and_is_asked_again(
