@@ -2,7 +2,7 @@
 
 Decides what a line asks for or tells. Who may log in and where mail lies is decided
 elsewhere; no I/O here. Dovecot asks as its configuration tells it to
-(panel/operations/dovecot.py), with the values escaped and the user name once more behind a
+(panel/operations/dovecot/), with the values escaped and the user name once more behind a
 tab, a line asked, a line answered:
 
     H2\\t2\\t0\\t\\tauth                               hello, not answered
@@ -23,7 +23,8 @@ mailbox holds, in transactions of which only the commit is answered (`O1`):
     C1                                commit (R: forget it)
 
 Sources: Dovecot 2.3, src/lib-dict/dict-client.h, its variable encryption plugin (AES-256-CBC,
-PKCS #7; hexadecimal: IV$TEXT$), and what its quota_clone plugin was seen to send.
+PKCS #7; hexadecimal: IV$TEXT$), and what its quota_clone plugin was seen to send; 2.4's dict
+process is understood as well.
 """
 
 import ipaddress

@@ -79,7 +79,10 @@ def authenticate(reading: Dovecot, *plain: str) -> str:
 
 
 def test_logins_are_answered_while_another_mailserver_takes_over(reading):
-    """Dovecot's auth processes keep their connections to the authd before, until that ends."""
+    """Dovecot's auth processes keep their connections to the authd before, until that ends.
+
+    Whom that one let in, the next one can end.
+    """
     stop, failures, answered = threading.Event(), [], []
 
     def log_in() -> None:
@@ -87,6 +90,9 @@ def test_logins_are_answered_while_another_mailserver_takes_over(reading):
             refusal = reading.refusal("office@demo.test")
             (failures if refusal else answered).append(refusal)
 
+    let_in = reading.connect()
+    let_in.login(SHOP, PASSWORD)
+    let_in.select()
     reader = threading.Thread(target=log_in)
     reader.start()
     try:
@@ -100,6 +106,10 @@ def test_logins_are_answered_while_another_mailserver_takes_over(reading):
         stop.set()
         reader.join(60)
     assert failures == []
+    idle(let_in)
+    reading.installation.manage("mailbox", "suspend", SHOP, "--reason", "found in a leak")
+    ends(let_in, "a suspension by the third authd")
+    let_in.shutdown()
 
 
 def opens(reading: Dovecot, protocol: str, secret: str, login: str = OFFICE) -> bool:
