@@ -265,6 +265,11 @@ class _Walk:
         except _Loops:
             verdict = Verdict.LOOPS
         node = self._nodes[start]
+        if verdict is Verdict.LOOPS and node.mailbox:
+            # Its forward leads too far, perhaps by another tenant's alias: that is no reason to return its mail.
+            answering = _answer_limits([node.pays] if node.pays and node.answers else [])
+            verdict, steps = Verdict.HERE, (Step(start, _answered_for(node.mailbox, answering)),)
+            deliveries = filtering.follow(steps, filtering.Mail(None)).deliveries
         names = frozenset(name for name in self._hosted if name) | {
             hosted.row.name for hosted in self._hosted.values() if hosted
         }

@@ -71,12 +71,13 @@ def follow(steps: Sequence[Step], mail: Mail) -> Way:
     ends: set[int] = set()  # the steps from which somebody has it
     seen: set[int] = set()
     waiting: list[tuple[int, frozenset[Address]]] = [(0, frozenset())]
+    later: list[tuple[int, frozenset[Address]]] = []  # behind forwards: first the ways by which the mail was addressed
 
     def take(delivery: Delivery) -> None:
         found.setdefault((delivery.resolved, delivery.mailbox is None), delivery)
 
-    while waiting:
-        at, known = waiting.pop()
+    while waiting or later:
+        at, known = (waiting or later).pop()
         if at in seen:
             continue
         seen.add(at)
@@ -107,7 +108,7 @@ def follow(steps: Sequence[Step], mail: Mail) -> Way:
             take(delivery)
             ends.add(at)
         onward[at] = step.next
-        waiting += [(number, known) for number in reversed(step.next)]
+        (later if box else waiting).extend((number, known) for number in reversed(step.next))
     for own in [own for number, own in passed_on.items() if not _reaches(number, onward, ends)]:
         take(own)
     return Way(tuple(found.values()), tuple(answering), tuple(forwarded))

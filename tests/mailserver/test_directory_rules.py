@@ -117,7 +117,8 @@ def test_a_circle_of_aliases_alone_is_still_refused(demo):
     world.rules(box("shop"), forward_to=["a@demo.test"])
     world.alias("a@demo.test", "b@demo.test")
     world.alias("b@demo.test", "a@demo.test")
-    assert resolve("shop@demo.test").verdict is Verdict.LOOPS
+    assert resolve("a@demo.test").verdict is Verdict.LOOPS
+    assert leads("shop@demo.test") == ["shop@demo.test"], "who forwards there keeps the mail"
 
 
 def test_a_forward_to_nobody_leaves_the_mail_here(demo):
@@ -143,3 +144,19 @@ def test_authd_is_told_who_wants_junk_in_junk(demo):
     world.rules(box("shop"), junk=True)
     assert rows.mailbox(parse_address("shop@demo.test")).value.rules.junk
     assert rows.mailbox(parse_address("office@demo.test")).value.rules is None
+
+
+@pytest.mark.parametrize("targets", [
+    [f"x{number}@elsewhere.test" for number in range(rows.MOST_DELIVERIES + 1)], ["round@other.test"],
+], ids=["too wide", "a circle"])
+@pytest.mark.parametrize("keeps", [True, False])
+def test_a_forward_to_anothers_alias_that_leads_too_far_costs_no_mail(demo, targets, keeps):
+    """Another tenant's alias must not make mail to a mailbox here come back."""
+    world.domain("other.test", world.tenant("Other"))
+    world.alias("list@other.test", *targets)
+    world.alias("round@other.test", "list@other.test")
+    assert resolve("list@other.test").verdict is Verdict.LOOPS
+    world.rules(box("shop"), forward_to=["list@other.test"], forward_keep=keeps, junk=True)
+    found = resolve("shop+x@demo.test")
+    assert (found.verdict, leads("shop+x@demo.test")) == (Verdict.HERE, ["shop@demo.test"])
+    assert found.steps[0].mailbox.rules.junk and "other.test" in found.domains

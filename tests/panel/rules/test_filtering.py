@@ -60,7 +60,7 @@ def test_a_forward_that_leads_nowhere_keeps_the_mail_although_others_on_the_alia
     blocks = box("cat", 3, blocked=frozenset({"elsewhere.test"}))
     steps = [alias("all", to=(1, 2)), at(nowhere, to=(3,)), at(ben), at(blocks)]
     assert gets(steps) == ["ben@demo.test", "ann@demo.test"], "her forward leads only to one who blocks the sender"
-    assert gets(steps, Mail(parse_address("a@other.test"))) == ["cat@demo.test", "ben@demo.test"]
+    assert gets(steps, Mail(parse_address("a@other.test"))) == ["ben@demo.test", "cat@demo.test"]
 
 
 def test_two_that_forward_to_each_other_and_keep_nothing_keep_it_once_each():
@@ -142,6 +142,12 @@ def test_the_sieve_script_knows_every_mark():
 
 
 # --- vacation -------------------------------------------------------------------------------
+
+
+def test_who_is_on_an_alias_answers_mail_to_it_also_when_another_on_it_forwards_there():
+    one, away = box("ben", 2, forwards=True), box(vacation=AWAY)
+    (answering,) = follow([alias("all", to=(1, 2)), at(one, to=(2,)), at(away)], Mail(BOB)).answering
+    assert Address("all", "demo.test") in answering.known
 
 
 def why(
