@@ -5,7 +5,7 @@ from django.apps import apps
 from django.utils import timezone
 
 from panel.domains.services import create_domain_alias
-from panel.mailboxes.models import Credential, VacationAnswer
+from panel.mailboxes.models import Credential, MailboxUsage, VacationAnswer
 from panel.operations import services as operations
 from panel.sending.services import set_limit
 from panel.tenants import audit
@@ -23,6 +23,7 @@ def of_everything(owner: Tenant, name: str) -> None:
     mailbox = world.mailbox(f"a@{name}.test")
     world.alias(f"b@{name}.test", f"a@{name}.test")
     world.login_event(mailbox)
+    MailboxUsage.objects.create(mailbox=mailbox, used_bytes=1, messages=1, known_at=timezone.now())
     world.rules(mailbox, blocked=["elsewhere.test"])
     VacationAnswer.objects.create(mailbox=mailbox, sender="x@elsewhere.test", until=timezone.now())
     set_limit(mailbox, window="hour", recipients=1, actor=None)

@@ -63,15 +63,19 @@ def test_command_shows_it_to_people_and_programs(mailbox, capsys):
     uses(mailbox, 3 * GB, counted_at=timezone.now() - timedelta(hours=5))
     call_command("mailbox", "show", "ann@acme.test")
     shown = capsys.readouterr().out
-    assert "storage:   3.0 GB of 5 GB, 60 %" in shown and "counted 5 h ago" in shown
+    told = dict(line.split(maxsplit=1) for line in shown.splitlines() if len(line.split(maxsplit=1)) == 2)
+    assert (told["used"], told["quota"], told["percent"], told["messages"]) == ("3.0 GB", "5 GB", "60", "7")
     call_command("mailbox", "show", "ann@acme.test", "--json")
     facts = json.loads(capsys.readouterr().out)
-    assert (facts["used"], facts["allowed"], facts["percent"], facts["messages"]) == (3 * GB, 5 * GB, 60, 7)
+    assert (facts["used_bytes"], facts["quota_bytes"], facts["percent"], facts["messages"]) == (3 * GB, 5 * GB, 60, 7)
     call_command("mailbox", "list", "--json")
     [row] = json.loads(capsys.readouterr().out)
-    assert (row["used"], row["allowed"]) == (3 * GB, 5 * GB)
+    assert (row["used_bytes"], row["quota_bytes"]) == (3 * GB, 5 * GB)
     call_command("mailbox", "list")
     assert "3.0 GB  5 GB" in capsys.readouterr().out
+    world.mailbox("new@acme.test")
+    call_command("mailbox", "show", "new@acme.test")
+    assert "unknown" in capsys.readouterr().out, "nothing is known of it yet"
 
 
 def test_list_asks_no_query_a_row(mailbox):

@@ -25,7 +25,7 @@ from panel.operations.demo import new_password
 from panel.rules.addresses import BadAddress
 from panel.tenants.changes import AlreadySo, NotFound, ServiceError
 from panel.tenants.models import Tenant
-from panel.tenants.shown import size
+from panel.tenants.shown import about, size
 
 Act = Callable[..., None]
 Row = Mapping[str, Any]
@@ -292,6 +292,8 @@ def _plain(value: Any) -> Any:
 
 
 def _shown_as(key: str, value: Any) -> str:
+    if key == "used_bytes":
+        return "unknown" if value is None else about(value)
     if key.endswith("_bytes"):
         return size(value) or "unlimited"
     return _shown(value)
