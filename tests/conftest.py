@@ -56,6 +56,8 @@ atexit.register(_discard_data)
 # A CI that gives up sends SIGTERM: end as by Ctrl-C, so that nothing is left running.
 signal.signal(signal.SIGTERM, signal.default_int_handler)
 
+# Whether another run beside this one has the other database (tests/run).
+BOTH = os.environ.get("POSTHOUSE_TEST_BOTH") == "yes"
 for name in [name for name in os.environ if name.startswith("POSTHOUSE_") and name != "POSTHOUSE_TEST_DATABASE"]:
     del os.environ[name]
 os.environ.pop("DATABASE_URL", None)
@@ -83,6 +85,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             # All of them or none: what migrations seeded is put back after each, and a plain
             # transactional test's own clearing would make rows that collide with it.
             item.add_marker(pytest.mark.django_db(transaction=True, serialized_rollback=True), append=False)
+    for item in items:
+        once = item.get_closest_marker("once")
+        if once and BOTH and once.args[0] != DATABASE:
+            item.add_marker(pytest.mark.skip(reason=f"the same on either database; the run on {once.args[0]} has it"))
     for mark, wanted in NEEDS.items():
         missing = [program for program in wanted if not _is_there(program)]
         if missing:

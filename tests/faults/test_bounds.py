@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.installation import Installation, Template, message, until
 
+pytestmark = pytest.mark.once("postgresql")
 MIB = 1024 * 1024
 MESSAGE_SIZE = 24 * MIB
 SHOP, OFFICE = "shop@demo.test", "office@demo.test"

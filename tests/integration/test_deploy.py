@@ -21,6 +21,7 @@ from panel.operations import dovecot
 from tests.support.installation import ROOT, message, until
 from tests.support.postgres import free_port
 
+pytestmark = pytest.mark.once("sqlite")  # which deploy/run makes
 READY_WITHIN_S = 90.0
 
 

@@ -19,7 +19,7 @@ from panel.tenants.models import AuditEntry
 from tests.support import world
 from tests.support.old_host import PASSWORD, OldHost
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.once("postgresql")]
 QUOTED = '"' + PASSWORD.replace('"', '""') + '"'
 ARRIVED_S = 1_700_000_000
 OLD = Host("imap.old.test", 993)
