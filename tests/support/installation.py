@@ -11,6 +11,8 @@ import sqlite3
 import ssl
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -68,6 +70,82 @@ class Template:
         return {"DATABASE_URL": f"postgres://postgres@127.0.0.1:{self.cluster.port}/{name}"}
 
 
+# Answers go where standard output went; what the code prints goes with its errors.
+_LOOP = """
+import json, os, sys, traceback
+answers = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
+import django
+django.setup()
+from django.db import connections
+NAMES = '''
+from datetime import timedelta
+from django.db import transaction
+from django.utils import timezone
+from tests.support import world
+from panel.domains.models import *
+from panel.mailboxes.models import *
+from panel.sending.models import *
+from panel.tenants.models import *
+from panel.operations.models import *
+answer = None
+'''
+for line in sys.stdin:
+    names = {}
+    try:
+        exec(NAMES, names)
+        exec(json.loads(line), names)
+        told = {"answer": names["answer"]}
+    except BaseException:
+        told = {"error": traceback.format_exc()}
+    finally:
+        connections.close_all()
+    answers.write(json.dumps(told, default=str) + "\\n")
+    answers.flush()
+"""
+
+
+class Python:
+    """A Python with the models at hand, kept for an installation's questions: to start one takes a second."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self.environment = dict(environment)
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 read when it has ended
+        self.lock = threading.Lock()
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _LOOP], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors,
+            env=self.environment | {"DJANGO_SETTINGS_MODULE": "panel.settings"}, text=True, start_new_session=True,
+        )
+
+    def goes_on(self, environment: dict[str, str]) -> bool:
+        """Whether it can be asked for an installation with this environment."""
+        return self.process.poll() is None and self.environment == environment
+
+    def run(self, code: str) -> Any:
+        with self.lock:
+            too_long = threading.Timer(120, self.process.kill)
+            too_long.start()
+            try:
+                self.process.stdin.write(json.dumps(code) + "\n")
+                self.process.stdin.flush()
+                line = self.process.stdout.readline()
+            finally:
+                too_long.cancel()
+        if not line:
+            self.errors.seek(0)
+            raise AssertionError(f"Python ended: {self.errors.read()}")
+        told = json.loads(line)
+        assert "error" not in told, told["error"]
+        return told["answer"]
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.process.stdin.close()
+        self.process.stdout.close()
+        self.errors.close()
+
+
 class Installation:
     """One data folder with its settings; `start` runs the mailserver on it."""
 
@@ -97,28 +175,21 @@ class Installation:
         self.server: subprocess.Popen[bytes] | None = None
         self.finishing: list[subprocess.Popen[bytes]] = []  # that were taken over from
         self.log = data / "mailserver.log"
+        self.python: Python | None = None
 
     # --- the database ------------------------------------------------------------------
 
     def run(self, code: str) -> Any:
         """Run Python with the models at hand; what it leaves in `answer`, by way of JSON."""
-        names = (
-            "from datetime import timedelta\nfrom django.db import transaction\nfrom django.utils import timezone\n"
-            "from tests.support import world\nfrom panel.domains.models import *\n"
-            "from panel.mailboxes.models import *\n"
-            "from panel.sending.models import *\nfrom panel.tenants.models import *\n"
-            "from panel.operations.models import *\n"
-        )
-        script = (
-            "import json, django\ndjango.setup()\n" + names + "answer = None\n" + code
-            + "\nprint(json.dumps(answer, default=str))\n"
-        )
-        done = subprocess.run(
-            [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
-            env=self.environment | {"DJANGO_SETTINGS_MODULE": "panel.settings"},
-        )
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout.splitlines()[-1])
+        if self.python is None or not self.python.goes_on(self.environment):
+            self.end_python()
+            self.python = Python(self.environment)
+        return self.python.run(code)
+
+    def end_python(self) -> None:
+        if self.python is not None:
+            self.python.end()
+            self.python = None
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         """The rows of a query, asked from here: a start of Python takes half a second."""
@@ -203,6 +274,7 @@ class Installation:
 
     def kill(self) -> None:
         """kill -9 of the parent and each of its processes at once (they are a group of their own)."""
+        self.end_python()
         for server in (*self.finishing, *([self.server] if self.server is not None else [])):
             with suppress(ProcessLookupError):
                 os.killpg(server.pid, signal.SIGKILL)
@@ -245,10 +317,10 @@ class Installation:
             client.sendmail(sender, recipients, message(sender, recipients[0], subject, text))
 
     def maildir(self, address: str) -> Path:
-        local_part, _, domain = address.partition("@")
-        opaque_id = self.run(
-            f"answer = Mailbox.objects.get(address__local_part={local_part!r}, "
-            f"address__domain__name={domain!r}).opaque_id"
+        local_part, _, domain = address.replace("'", "''").partition("@")
+        [(opaque_id,)] = self.query(
+            "SELECT m.opaque_id FROM mailboxes_mailbox m JOIN mailboxes_address a ON a.id = m.address_id "
+            f"JOIN domains_domain d ON d.id = a.domain_id WHERE a.local_part = '{local_part}' AND d.name = '{domain}'"
         )
         return self.data / "mail" / opaque_id[:2] / opaque_id / "Maildir"
 
