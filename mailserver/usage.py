@@ -34,10 +34,11 @@ BATCH = 500
 MOST_OWED = 1000  # warnings that wait for the database
 # A worker may fill half of its share of the free room by itself. That much is kept from the others meanwhile, so
 # that all of them together never overfill it; where room is short nothing is given away and all are asked for.
-GRANT_S = 5.0
+GRANT_S = 1.0
 KEPT_S = 30.0  # that room is kept free for what goes to Dovecot
 MOST_GRANTS = 20_000
 TELL_S = 0.1
+LENT_S = GRANT_S + 3 * TELL_S  # after which a worker has told what it used of a grant
 MOST_TOLD = 100  # mailboxes in a line
 MOST_ASKED = 100
 MOST_FULL, FULL_S = 200, 600.0
@@ -69,6 +70,7 @@ class _Known:
     kept_free: int = 0
     kept_until_s: float = 0.0
     grants: dict[object, _Grant] = field(default_factory=dict)  # by asker: not known to be used yet
+    claimed_until_s: float = 0.0  # somebody waits for what is granted: nothing more is, until then
 
     def used(self, now_s: float) -> int:
         base = self.whole or self.saved
@@ -138,11 +140,20 @@ class UsageBook:
         if not is_known or wanted.quota_bytes is None:
             return fits, 0
         left = wanted.quota_bytes - known.used(now_s) - others
-        if left * 4 < wanted.quota_bytes:
+        if left * 4 < wanted.quota_bytes or now_s < known.claimed_until_s:
             return fits, 0
         grant = max(0, left) // (2 * max(1, len(self.askers)))
-        known.grants[asker] = _Grant(grant, now_s + GRANT_S)
+        known.grants[asker] = _Grant(grant, now_s + LENT_S)
         return fits, grant
+
+    def _claim(self, wanted: Wanted, asker: object) -> bool:
+        """Whether it would fit but for what others may put there by themselves; no more is granted to them then."""
+        known, now_s = self._entry(wanted.mailbox_id), self._monotonic_s()
+        fits = quota.fit(known.used(now_s), wanted.size, wanted.quota_bytes)
+        if fits is not Fit.FITS or not known.granted(asker, now_s):
+            return False
+        known.claimed_until_s = now_s + LENT_S
+        return True
 
     def _note_full(self, mailbox_id: int, now_s: float) -> None:
         self._full[mailbox_id] = now_s
@@ -303,6 +314,13 @@ class UsageBook:
         self._under_way += 1
         try:
             answers = await self.ask(wanted, take=take, asker=asker)
+            claims = [n for n, (fits, _) in enumerate(answers) if fits is Fit.FULL and self._claim(wanted[n], asker)]
+            if claims:
+                # Nobody is refused for what another worker perhaps won't use: soon that is known.
+                await asyncio.sleep(LENT_S)
+                again = await self.ask([wanted[n] for n in claims], take=take, asker=asker)
+                for n, answer in zip(claims, again, strict=True):
+                    answers[n] = answer
         finally:
             self._under_way -= 1
         return {"id": number, "usage": [[fits.value, grant] for fits, grant in answers]}
@@ -359,6 +377,7 @@ class UsageClient:
         return True
 
     async def _asked(self, wanted: Sequence[Wanted], take: bool) -> dict[int, Fit]:
+        until_s = time.monotonic() + GRANT_S
         question: dict[str, object] = {
             "take": take, "usage": [[each.mailbox_id, each.quota_bytes, each.size, each.told] for each in wanted]
         }
@@ -375,7 +394,6 @@ class UsageClient:
                 if not each.told:
                     self.add(each.mailbox_id, each.size, each.copies)
             return {each.mailbox_id: Fit.FITS for each in wanted}
-        until_s = time.monotonic() + GRANT_S
         found: dict[int, Fit] = {}
         for each, (fits, left) in zip(wanted, answers, strict=True):
             found[each.mailbox_id] = Fit(fits)

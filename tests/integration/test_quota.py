@@ -55,8 +55,7 @@ def test_a_full_mailbox_is_refused_in_the_session_and_recovers_after_deletion(re
     assert deliver(posthouse, OFFICE, declared=60_000)[0] == 452, "the declared size is too much"
     assert deliver(posthouse, OFFICE, declared=200_000)[1].startswith(b"5.2.3"), "it never fits"
     assert deliver(posthouse, OFFICE, size=60_000)[1].startswith(b"4.2.2"), "its size is known at the end"
-    # What went to Dovecot is kept free beside its use until Dovecot has told, half a minute at most.
-    until(lambda: deliver(posthouse, OFFICE, size=25_000)[0] == 250, within_s=60, what="room that was kept free")
+    assert deliver(posthouse, OFFICE, size=25_000)[0] == 250
     warned(reading, 1)
     fill(posthouse)
     warned(reading, 2)

@@ -299,6 +299,18 @@ async def test_ample_room_is_asked_for_once(demo, house, client, monkeypatch):
     await until(lambda: MailboxUsage.objects.filter(mailbox=demo, used_bytes=20_000, messages=20).exists())
 
 
+async def test_nobody_is_refused_for_room_that_another_worker_only_may_fill(demo, house, client):
+    """It is waited for: what is lent is back, or used, within a second or so."""
+    other = UsageClient(authd.socket_path(house.config))
+    try:
+        assert await client.take([Wanted(demo.pk, 10_000, 100)]) == {demo.pk: Fit.FITS}  # and may fill more
+        assert await other.fits([Wanted(demo.pk, 10_000, 9_900)]) == {demo.pk: Fit.FITS}
+        assert await other.take([Wanted(demo.pk, 10_000, 9_900)]) == {demo.pk: Fit.FITS}
+        assert await client.take([Wanted(demo.pk, 10_000, 1)]) == {demo.pk: Fit.FULL}
+    finally:
+        other.close()
+
+
 async def test_two_workers_together_never_fill_a_mailbox_beyond_its_quota(demo, house, client):
     other = UsageClient(authd.socket_path(house.config))
     one_more = [Wanted(demo.pk, 100_000, 1000)]
