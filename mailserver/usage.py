@@ -317,7 +317,7 @@ class UsageBook:
             claims = [n for n, (fits, _) in enumerate(answers) if fits is Fit.FULL and self._claim(wanted[n], asker)]
             if claims:
                 # Nobody is refused for what another worker perhaps won't use: soon that is known.
-                await asyncio.sleep(LENT_S)
+                await asyncio.sleep(LENT_S + TELL_S)  # a timer may be a little early
                 again = await self.ask([wanted[n] for n in claims], take=take, asker=asker)
                 for n, answer in zip(claims, again, strict=True):
                     answers[n] = answer
