@@ -1,8 +1,10 @@
 """Who may log in, who receives, who may send as whom: asked of the database, kept, dropped when it changes.
 
-Decides how fresh an answer is. What the answers are is decided in rows.py, what is kept
-in cache.py. A change made in the panel is known in every process within a second: the
-DirectoryChange rows are polled four times a second (RECIPES "Following the directory").
+Decides how fresh an answer is. What the answers are is decided in the look-ups beside it
+(resolution, nodes, hosting, logins, departure …): synchronous, each on a thread with a
+connection of its own, they give frozen facts, each with what it depends on. What is kept
+is decided in cache.py. A change made in the panel is known in every process within a second:
+the DirectoryChange rows are polled four times a second (RECIPES "Following the directory").
 """
 
 import asyncio
@@ -16,17 +18,22 @@ from typing import Any, TypeVar
 
 from mailserver import log
 from mailserver.clock import Clock
-from mailserver.directory import rows, usage
-from mailserver.directory.cache import Cache
-from mailserver.directory.rows import (
-    EVERY_TENANT,
-    Candidates,
-    Dependency,
-    DirectoryUnavailable,
-    Found,
-    LoginFact,
-    Use,
+from mailserver.directory import (
+    database,
+    departure,
+    following,
+    hosting,
+    login_history,
+    logins,
+    nodes,
+    resolution,
+    usage,
 )
+from mailserver.directory.cache import Cache
+from mailserver.directory.database import DirectoryUnavailable
+from mailserver.directory.found import EVERY_TENANT, Dependency, Found
+from mailserver.directory.login_history import LoginFact, Use
+from mailserver.directory.logins import Candidates
 from mailserver.directory.usage import Crossing, Recorded, Uncounted, UsageChange, UsageFact
 from panel.rules import policy
 from panel.rules.addresses import Address, BadAddress, parse_address
@@ -115,18 +122,18 @@ class Directory:
         if outside is not None and outside.value is None and not self._is_ours(address):
             return Resolution(address, Verdict.ELSEWHERE, domains=frozenset({address.domain}))
         look_up = partial(
-            rows.resolve, separator=self._separator, postmaster=self._postmaster, hostname=self._hostname,
+            resolution.resolve, separator=self._separator, postmaster=self._postmaster, hostname=self._hostname,
             store=self._store,
         )
         return await self._look_up(key, look_up, address)
 
     async def domain(self, name: str) -> HostedDomain | None:
         """The domain hosted under that name, or that a domain alias leads to; None elsewhere or pending."""
-        return await self._ask(("domain", name), rows.domain, name)
+        return await self._ask(("domain", name), hosting.domain, name)
 
     async def mailbox(self, address: Address) -> LocalMailbox | None:
         """The mailbox of this very address, whatever its status but closed; no alias, no subaddress."""
-        return await self._ask(("mailbox", address), rows.mailbox, address)
+        return await self._ask(("mailbox", address), nodes.mailbox, address)
 
     async def login(self, credential_id: int, fingerprint: str = "") -> Login | None:
         """A credential with its rights and limits; None when it is no more.
@@ -138,17 +145,17 @@ class Directory:
         kept = self._kept(key)
         if kept is not None and (not kept.value or fingerprint in ("", kept.value.fingerprint)):
             return kept.value
-        look_up = partial(rows.login, separator=self._separator, now=self._clock.now())
+        look_up = partial(logins.login, separator=self._separator, now=self._clock.now())
         return await self._look_up(key, look_up, credential_id)
 
     async def readers(self, credential_ids: Collection[int]) -> Mapping[int, Login]:
         """Those of these credentials that there still are, as far as reading needs them. Never kept."""
-        look_up = partial(rows.readers, now=self._clock.now())
+        look_up = partial(logins.readers, now=self._clock.now())
         return await self._bounded(self._on_thread(look_up, credential_ids))
 
     async def route(self, domain: str) -> Route | None:
         """The provider's way to a destination; None: by MX."""
-        return await self._ask(("route", domain), rows.route, domain)
+        return await self._ask(("route", domain), hosting.route, domain)
 
     async def may_go(
         self, tenant_id: int | None, sender: Address | None, credential_id: int | None = None
@@ -160,7 +167,7 @@ class Directory:
             login = await self.login(credential_id)
             if login is not None and not policy.may_go(login.status, login.proof):
                 return False
-        look_up = partial(rows.may_go, separator=self._separator)
+        look_up = partial(departure.may_go, separator=self._separator)
         return await self._ask(("may_go", tenant_id, sender), look_up, tenant_id, sender)
 
     async def is_over(self, tenant_id: int | None, sender: Address | None, credential_id: int | None) -> bool:
@@ -170,7 +177,7 @@ class Directory:
         """
         if tenant_id is None:
             return False
-        look_up = partial(rows.is_over, now=self._clock.now())
+        look_up = partial(departure.is_over, now=self._clock.now())
         return await self._bounded(self._on_thread(look_up, tenant_id, sender, credential_id))
 
     async def candidates(self, login: str) -> Candidates | None:
@@ -182,29 +189,29 @@ class Directory:
             address = parse_address(login).canonical
         except BadAddress:
             return None
-        return await self._bounded(self._on_thread(rows.candidates, address))
+        return await self._bounded(self._on_thread(logins.candidates, address))
 
     async def replace_hash(self, credential_id: int, old: str, new: str) -> bool:
         """Keep a main password by another hash of it, if it is still kept by `old`; whether it is now."""
-        return await self._bounded(self._on_thread(rows.replace_hash, credential_id, old, new))
+        return await self._bounded(self._on_thread(logins.replace_hash, credential_id, old, new))
 
     async def record_use(self, uses: Sequence[Use]) -> None:
         """Write when credentials were last used, in one transaction."""
-        await self._written(self._on_thread(rows.record_use, uses))
+        await self._written(self._on_thread(login_history.record_use, uses))
 
     async def record_logins(self, facts: Sequence[LoginFact]) -> None:
         """Write LoginEvents, in one transaction."""
-        await self._written(self._on_thread(rows.record_logins, facts))
+        await self._written(self._on_thread(login_history.record_logins, facts))
 
     async def forget_logins(self, days: int, most: int) -> int:
         """Delete at most so many LoginEvents older than `days`; how many. Raises DirectoryUnavailable."""
         before = self._clock.now() - timedelta(days=days)
-        return await self._bounded(self._on_thread(rows.forget_logins, before, most))
+        return await self._bounded(self._on_thread(login_history.forget_logins, before, most))
 
     async def known_networks(self, mailbox_id: int) -> frozenset[str]:
         """The networks from which a mailbox logged in within KNOWN_DAYS, as rules/lockout counts them."""
         since = self._clock.now() - timedelta(days=KNOWN_DAYS)
-        return await self._bounded(self._on_thread(rows.known_networks, mailbox_id, since))
+        return await self._bounded(self._on_thread(login_history.known_networks, mailbox_id, since))
 
     # What mailboxes hold: never kept here (mailserver/usage.py does)
 
@@ -239,7 +246,7 @@ class Directory:
         try:
             while True:
                 try:
-                    changes = await loop.run_in_executor(thread, rows.on_connection, rows.changes, self._seen)
+                    changes = await loop.run_in_executor(thread, database.on_connection, following.changes, self._seen)
                 except DirectoryUnavailable as error:
                     if not lost:
                         log.warning("the directory can't be followed, the database is gone", error=error)
@@ -255,10 +262,10 @@ class Directory:
                     self._take(changes)
                 await asyncio.sleep(POLL_S)
         finally:
-            thread.submit(rows.close_connection)
+            thread.submit(database.close_connection)
             thread.shutdown(wait=False)
 
-    def _take(self, changes: rows.Changes) -> None:
+    def _take(self, changes: following.Changes) -> None:
         if self._seen is None:
             # A look-up begun before the starting point may have missed a change that is never told.
             self._cache.drop(None)
@@ -321,7 +328,7 @@ class Directory:
     def _on_thread(self, look_up: Callable[..., T], *args: Any) -> "asyncio.Future[T]":
         if self._on_threads >= MOST_LOOK_UPS:
             raise DirectoryUnavailable(f"{MOST_LOOK_UPS} look-ups wait for the database")
-        future = asyncio.get_running_loop().run_in_executor(self._executor, rows.on_connection, look_up, *args)
+        future = asyncio.get_running_loop().run_in_executor(self._executor, database.on_connection, look_up, *args)
         self._on_threads += 1
         future.add_done_callback(self._off_thread)
         return future
@@ -342,9 +349,9 @@ class Directory:
             raise DirectoryUnavailable(f"no answer from the database in {DEADLINE_S:.0f} s") from None
 
 
-def _weight(resolution: Resolution) -> int:
+def _weight(found: Resolution) -> int:
     """In KB, roughly: a long alias, block list or vacation text takes the place of many others."""
-    rules = [step.mailbox.rules for step in resolution.steps if step.mailbox and step.mailbox.rules]
+    rules = [step.mailbox.rules for step in found.steps if step.mailbox and step.mailbox.rules]
     texts = sum(len(each.vacation.text) for each in rules if each.vacation)
     blocked = sum(len(each.blocked) for each in rules)
-    return 1 + len(resolution.deliveries) + len(resolution.steps) + blocked // 10 + texts // 1000
+    return 1 + len(found.deliveries) + len(found.steps) + blocked // 10 + texts // 1000

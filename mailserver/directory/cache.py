@@ -10,7 +10,7 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from mailserver.directory.rows import Dependency, Found
+from mailserver.directory.found import Dependency, Found
 
 MOST_WEIGHT = 50_000  # about 1 KB each, a long alias more: its weight is that of its deliveries
 MOST_DROPS = 100_000

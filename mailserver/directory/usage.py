@@ -1,6 +1,6 @@
 """What mailboxes hold, as the database knows it: read, written in batches, and which to count next.
 
-Synchronous, on a thread's own connection like rows.py. Never a DirectoryChange: nothing that
+Synchronous, on a thread's own connection (database.py). Never a DirectoryChange: nothing that
 the directory's caches keep has changed. What is known in the process is mailserver/usage.py's.
 """
 

@@ -24,7 +24,7 @@ from mailserver import authd, authenticator, directory, hashing, lua_protocol, u
 from mailserver.authd import AuthClient
 from mailserver.authenticator import Answer, Authenticator
 from mailserver.config import Config
-from mailserver.directory import rows
+from mailserver.directory import following, logins
 from panel.environment import dovecot_key
 from panel.mailboxes import foreign, passwords
 from panel.mailboxes.models import Address, Credential, Mailbox, MailboxUsage
@@ -396,7 +396,7 @@ async def test_stuck_database_piles_up_no_questions(house: House, monkeypatch: p
     def stuck(address: object) -> None:
         answers.wait(30)
 
-    monkeypatch.setattr(rows, "candidates", stuck)
+    monkeypatch.setattr(logins, "candidates", stuck)
     monkeypatch.setattr(directory, "DEADLINE_S", 0.05)
     monkeypatch.setattr(directory, "MOST_LOOK_UPS", 10, raising=False)
     try:
@@ -745,7 +745,7 @@ async def test_dovecots_socket_is_its_own_users_alone(config: Config, tmp_path: 
 async def test_a_mistake_in_following_the_directory_does_not_end_authd(
     house: House, monkeypatch: pytest.MonkeyPatch
 ):
-    changes, asked = rows.changes, []
+    changes, asked = following.changes, []
 
     def wrong_once(seen):
         asked.append(seen)
@@ -753,7 +753,7 @@ async def test_a_mistake_in_following_the_directory_does_not_end_authd(
             raise RuntimeError("a mistake")
         return changes(seen)
 
-    monkeypatch.setattr(rows, "changes", wrong_once)
+    monkeypatch.setattr(following, "changes", wrong_once)
     await until(lambda: len(asked) > 1)
     assert (await house.ask()).verdict == "ok"
     Mailbox.objects.update(status=Status.SUSPENDED)

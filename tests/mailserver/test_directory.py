@@ -14,7 +14,7 @@ from django.db import connection, connections
 from django.utils import timezone
 
 from mailserver import directory as module
-from mailserver.directory import Directory, DirectoryUnavailable, Use, rows
+from mailserver.directory import Directory, DirectoryUnavailable, Use, resolution
 from panel.domains.models import Domain
 from panel.mailboxes import passwords
 from panel.mailboxes.models import Alias, Credential, Mailbox
@@ -142,8 +142,8 @@ async def resolve(directory: Directory, text: str) -> Resolution:
     return await directory.resolve(parse_address(text))
 
 
-def places(resolution: Resolution) -> list[str]:
-    return [f"{'' if delivery.mailbox else 'out:'}{delivery.resolved}" for delivery in resolution.deliveries]
+def places(found: Resolution) -> list[str]:
+    return [f"{'' if delivery.mailbox else 'out:'}{delivery.resolved}" for delivery in found.deliveries]
 
 
 async def login_of(directory: Directory, text: str) -> Any:
@@ -365,14 +365,14 @@ async def test_two_ways_to_one_mailbox_are_no_loop(directory: Directory, demo: T
 
 async def test_nesting_and_width_are_bounded(directory: Directory, demo: Tenant):
     world.alias("a1@demo.test", "shop@demo.test")
-    for depth in range(2, rows.MOST_NESTING + 2):
+    for depth in range(2, resolution.MOST_NESTING + 2):
         world.alias(f"a{depth}@demo.test", f"a{depth - 1}@demo.test")
-    assert (await resolve(directory, f"a{rows.MOST_NESTING}@demo.test")).verdict is Verdict.HERE
-    assert (await resolve(directory, f"a{rows.MOST_NESTING + 1}@demo.test")).verdict is Verdict.LOOPS
+    assert (await resolve(directory, f"a{resolution.MOST_NESTING}@demo.test")).verdict is Verdict.HERE
+    assert (await resolve(directory, f"a{resolution.MOST_NESTING + 1}@demo.test")).verdict is Verdict.LOOPS
 
-    world.alias("all@demo.test", *(f"x{n}@elsewhere.test" for n in range(rows.MOST_DELIVERIES)))
-    world.alias("more@demo.test", *(f"x{n}@elsewhere.test" for n in range(rows.MOST_DELIVERIES + 1)))
-    assert len((await resolve(directory, "all@demo.test")).deliveries) == rows.MOST_DELIVERIES
+    world.alias("all@demo.test", *(f"x{n}@elsewhere.test" for n in range(resolution.MOST_DELIVERIES)))
+    world.alias("more@demo.test", *(f"x{n}@elsewhere.test" for n in range(resolution.MOST_DELIVERIES + 1)))
+    assert len((await resolve(directory, "all@demo.test")).deliveries) == resolution.MOST_DELIVERIES
     assert (await resolve(directory, "more@demo.test")).verdict is Verdict.LOOPS
 
 
@@ -381,7 +381,7 @@ def test_look_up_of_an_alias_needs_few_queries(demo: Tenant, django_assert_max_n
         "team@demo.test", *(f"x{n}@elsewhere.test" for n in range(50)), "shop@demo.test", "office@demo.test"
     )
     with django_assert_max_num_queries(9):
-        rows.resolve(Address("team", "demo.test"), separator="+", postmaster=None, hostname=HOSTNAME)
+        resolution.resolve(Address("team", "demo.test"), separator="+", postmaster=None, hostname=HOSTNAME)
 
 
 # Logins
@@ -644,7 +644,7 @@ async def test_look_up_begun_before_a_drop_is_not_kept(
 ):
     gate = Gate()
     with monkeypatch.context() as patched:
-        patched.setattr(rows, "resolve", gate.around(rows.resolve))
+        patched.setattr(resolution, "resolve", gate.around(resolution.resolve))
         early = asyncio.create_task(resolve(followed, "shop@demo.test"))
         await until(gate.reached.is_set)
     version = followed.version
@@ -660,9 +660,9 @@ async def test_look_up_begun_before_a_drop_is_not_kept(
 
 async def test_burst_makes_one_look_up(followed: Directory, demo: Tenant, monkeypatch: pytest.MonkeyPatch):
     calls = []
-    look_up = rows.resolve
+    look_up = resolution.resolve
     monkeypatch.setattr(
-        rows, "resolve", lambda *args, **kwargs: (calls.append(args), look_up(*args, **kwargs))[1]
+        resolution, "resolve", lambda *args, **kwargs: (calls.append(args), look_up(*args, **kwargs))[1]
     )
     found = await asyncio.gather(*(resolve(followed, "shop@demo.test") for _ in range(20)))
     assert len(calls) == 1

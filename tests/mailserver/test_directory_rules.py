@@ -4,7 +4,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from mailserver.directory import rows
+from mailserver.directory import logins, nodes, resolution
 from panel.domains.models import Domain
 from panel.rules.addresses import parse_address
 from panel.rules.facts import Resolution, Verdict
@@ -32,7 +32,7 @@ def box(local_part: str):
 
 
 def resolve(text: str) -> Resolution:
-    return rows.resolve(parse_address(text), separator="+", postmaster=None, hostname="mx.posthouse.test").value
+    return resolution.resolve(parse_address(text), separator="+", postmaster=None, hostname="mx.posthouse.test").value
 
 
 def leads(text: str) -> list[str]:
@@ -136,18 +136,18 @@ def test_a_forward_gives_no_right_to_send_as_who_forwards(demo):
     world.rules(box("shop"), forward_to=["office@demo.test"])
     from django.utils import timezone
 
-    login = rows.login(box("office").credentials.get().pk, separator="+", now=timezone.now()).value
+    login = logins.login(box("office").credentials.get().pk, separator="+", now=timezone.now()).value
     assert parse_address("shop@demo.test") not in login.may_send_as
 
 
 def test_authd_is_told_who_wants_junk_in_junk(demo):
     world.rules(box("shop"), junk=True)
-    assert rows.mailbox(parse_address("shop@demo.test")).value.rules.junk
-    assert rows.mailbox(parse_address("office@demo.test")).value.rules is None
+    assert nodes.mailbox(parse_address("shop@demo.test")).value.rules.junk
+    assert nodes.mailbox(parse_address("office@demo.test")).value.rules is None
 
 
 @pytest.mark.parametrize("targets", [
-    [f"x{number}@elsewhere.test" for number in range(rows.MOST_DELIVERIES + 1)], ["round@other.test"],
+    [f"x{number}@elsewhere.test" for number in range(resolution.MOST_DELIVERIES + 1)], ["round@other.test"],
 ], ids=["too wide", "a circle"])
 @pytest.mark.parametrize("keeps", [True, False])
 def test_a_forward_to_anothers_alias_that_leads_too_far_costs_no_mail(demo, targets, keeps):

@@ -13,7 +13,7 @@ from mailserver import directory, hashing, lockout, login_events
 from mailserver.authenticator import Authenticator
 from mailserver.clock import Clock
 from mailserver.config import Config
-from mailserver.directory import DirectoryUnavailable, LoginFact, rows
+from mailserver.directory import DirectoryUnavailable, LoginFact, login_history
 from mailserver.login_events import LoginEvents
 from panel.mailboxes.models import LoginEvent, Mailbox
 from panel.rules.lockout import MOST_GUESSES, Lock
@@ -330,13 +330,13 @@ async def test_old_events_are_deleted_in_batches_and_the_others_kept(
 async def test_slow_database_gets_each_event_once(house: House, monkeypatch: pytest.MonkeyPatch):
     """A thread that writes can't be cancelled: what is late isn't written a second time."""
     written_at_last = threading.Event()
-    write = rows.record_logins
+    write = login_history.record_logins
 
     def slow(facts: list[LoginFact]) -> None:
         written_at_last.wait(30)
         write(facts)
 
-    monkeypatch.setattr(rows, "record_logins", slow)
+    monkeypatch.setattr(login_history, "record_logins", slow)
     authenticator = Authenticator(house.directory, Clock())
     try:
         await authenticator.check(SHOP, world.PASSWORD, IP, "submission")
