@@ -15,11 +15,12 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from mailserver.config import Config
-from mailserver.envelope import Body
+from mailserver.envelope import Body, StoredContent
 from panel.database import ids
 
 _TEMPORARY = "tmp."
 ABANDONED_S = 86400.0
+HEADER_BYTES = 1024 * 1024
 
 
 class Spill:
@@ -118,6 +119,23 @@ class ContentStore:
         for name in temporary:
             (self.folder / name).unlink(missing_ok=True)
         return len(temporary)
+
+
+def header_block(content: StoredContent) -> bytes:
+    """Prefix and header block, up to the blank line; at most 1 MiB of a body in a file is read."""
+    return content.prefix + _beginning(content.body).partition(b"\r\n\r\n")[0] + b"\r\n"
+
+
+def _beginning(body: Body) -> bytes:
+    if body.data is not None:
+        return body.data
+    if body.path is None:
+        return b""
+    try:
+        with body.path.open("rb") as file:
+            return file.read(HEADER_BYTES)
+    except OSError:
+        return b""
 
 
 def _is_key(name: str) -> bool:

@@ -1,6 +1,6 @@
 """Delivery status notifications: what a sender is told of its message. Pure: facts in, bytes out.
 
-Decides whether one is wanted, and its words. Who may get one, and when, is the runner's.
+Decides whether one is wanted, and its words. Who may get one, and when, is the judge's.
 RFC 3461 (NOTIFY, RET), RFC 3464 (message/delivery-status), RFC 6522 (multipart/report),
 RFC 6533 (addresses outside ASCII), RFC 3834 §2 (Auto-Submitted).
 

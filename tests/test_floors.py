@@ -18,7 +18,8 @@ MAILSERVER_FLOORS = [
     {"directory", "spool", "content", "transports", "lanes"},
     {
         "intake", "session", "runner", "authd", "authenticator", "lockout", "login_events", "panel_sign_ins",
-        "rehash", "disposition", "usage", "counting", "warnings", "room", "reading",
+        "rehash", "disposition", "usage", "counting", "warnings", "room", "reading", "dispatch", "carrier", "judge",
+        "settler", "backoff",
     },
     {"worker"},
     {"__main__"},

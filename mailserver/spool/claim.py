@@ -1,7 +1,7 @@
 """claim: lease what is due, tenants in turn; and what the queue reads and puts back.
 
 A lease that has run out can be claimed again. Who suspended tenants are, which way a
-message goes and how it is delivered is the runner's. DESIGN §5, "Queue".
+message goes and how it is delivered is the dispatcher's and the carrier's. DESIGN §5, "Queue".
 """
 
 from collections import defaultdict

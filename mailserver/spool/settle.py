@@ -1,6 +1,6 @@
 """settle: write how tries ended, with their Attempts and DSNs, in one transaction.
 
-Whether a recipient is tried again, and what a DSN says, is the runner's. DESIGN §5.
+Whether a recipient is tried again, and who gets a DSN, is the judge's. DESIGN §5.
 """
 
 from collections.abc import Callable, Sequence

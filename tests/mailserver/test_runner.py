@@ -16,8 +16,8 @@ from unittest.mock import AsyncMock
 import pytest
 from django.db import connections
 
+from mailserver import backoff, spool, trace
 from mailserver import runner as module
-from mailserver import spool, trace
 from mailserver.clock import Clock
 from mailserver.config import Config
 from mailserver.content import ContentStore
@@ -363,7 +363,7 @@ class TestHere:
 
         mark = spool.mark_staged
         monkeypatch.setattr(spool, "mark_staged", gone)
-        monkeypatch.setattr(module, "BACKOFF_S", (0.01, 0.01))
+        monkeypatch.setattr(backoff, "BACKOFF_S", (0.01, 0.01))
         message = await house.queue("office@demo.test")
         (row,) = await go(house, message, usage=usage)
         assert row.state == "delivered" and len(lost) == 3
@@ -420,7 +420,7 @@ class TestHere:
         house.clock.shift_s = 2.0
         await go(house, message)
         (to,) = (await house.directory.resolve(parse_address("office@demo.test"))).deliveries
-        answer = await hung._call(partial(hung._put, to.mailbox, claimed, claimed.recipients[0], content))
+        answer = await hung._call(partial(hung._carrier._put, to.mailbox, claimed, claimed.recipients[0], content))
         assert answer == reply.UNAVAILABLE
         assert list(house.config.staging.iterdir()) == []
         assert len(house.new(house.office)) == 1
@@ -605,7 +605,7 @@ class TestFaults:
             return settle(*args, **fields)
 
         monkeypatch.setattr(spool, "settle", gone_twice)
-        monkeypatch.setattr(module, "BACKOFF_S", (0.01, 0.02))
+        monkeypatch.setattr(backoff, "BACKOFF_S", (0.01, 0.02))
         message = await house.queue("ann@far.test")
         (row,) = await go(house, message)
         assert row.state == "delivered"
@@ -633,7 +633,7 @@ class TestFaults:
 
         monkeypatch.setattr(spool, "settle", not_settled)
         monkeypatch.setattr(spool, "claim", claimed)
-        monkeypatch.setattr(module, "BACKOFF_S", (0.2, 0.2))
+        monkeypatch.setattr(backoff, "BACKOFF_S", (0.2, 0.2))
         message = await house.queue("ann@far.test")
         async with running(house) as made:
             while not settled(message):
@@ -644,7 +644,7 @@ class TestFaults:
 
     @pytest.mark.parametrize("where", ["claim", "directory"])
     async def test_a_database_that_is_gone_for_a_while_loses_nothing(self, house, server, monkeypatch, where):
-        monkeypatch.setattr(module, "BACKOFF_S", (0.01, 0.02))
+        monkeypatch.setattr(backoff, "BACKOFF_S", (0.01, 0.02))
         failures = iter([1, 2, 3])
         if where == "claim":
             claim = spool.claim
