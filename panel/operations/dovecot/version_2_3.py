@@ -1,39 +1,32 @@
-"""Dovecot 2.3's configuration (Debian 12), a function a section.
+"""Dovecot 2.3's configuration (Debian 12), a function a section; those that 2.4 writes alike are in sections.py.
 
 A section is complete in itself and adds what it needs to `mail_plugins` and `plugin {}`. What is for
 all protocols is added to `mail_plugins` in `_quota`, before a protocol adds its own: later is too late.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
-from panel.environment import DOVECOT_SOCKET, Environment, Listen, dovecot_key, secret_key
-from panel.operations.dovecot.place import (
-    JUNK_SCRIPT,
-    KICK_LISTENER,
-    LMTP_SOCKET,
-    QUOTA_DICT,
-    SPECIAL_FOLDERS,
-    Owners,
-    quoted,
-)
+from panel.environment import DOVECOT_SOCKET, Environment, dovecot_key, secret_key
+from panel.operations.dovecot import sections
+from panel.operations.dovecot.place import JUNK_SCRIPT, QUOTA_DICT, Owners, quoted
 
 VERSION = "2.3"
 AUTHD_PART = "authd.conf.ext"
 NEEDED: dict[Path, str] = {}  # files and the packages that bring them, besides Dovecot's own
+CHROOTED = ("anvil", "ipc", "old-stats", "imap-login", "pop3-login", "managesieve-login")  # by default
 
 
 def configuration(environment: Environment, owners: Owners, place: Path) -> str:
     """The text of dovecot.conf, which is in `place`."""
     return "\n".join(
         (
-            _head(place),
-            _users(owners),
+            sections.head(place, VERSION),
+            sections.users(owners, CHROOTED),
             _tls(environment),
-            _listeners(environment, owners),
+            sections.listeners(environment, owners, address="address", sessions="service_count", unlimited="0"),
             _logins(owners, place),
-            _endings(owners),
-            _mail(environment),
+            sections.endings(owners),
+            sections.mail(environment, "mail_location = maildir:~/Maildir\n"),
             _quota(environment, owners),
             _sieve(place),
         )
@@ -62,39 +55,6 @@ userdb_objects = userdb
 """
 
 
-def _head(place: Path) -> str:
-    return f"""# Dovecot 2.3 for Posthouse: reads the Maildirs that Posthouse's mailserver writes, and asks
-# its authd for each login. Written by `manage.py dovecot config` from Posthouse's settings, and
-# anew by each `deploy/run`: change the settings, not this file.
-
-base_dir = {quoted(place / "run")}
-state_dir = {quoted(place / "state")}
-log_path = /dev/stderr
-instance_name = posthouse
-protocols = imap pop3 sieve lmtp
-login_greeting = Posthouse ready.
-"""
-
-
-def _users(owners: Owners) -> str:
-    text = f"""# --- users ----------------------------------------------------------------------------
-default_internal_user = {owners.internal}
-default_internal_group = {owners.internal_group}
-default_login_user = {owners.login}
-
-# The only user that mail processes may run as.
-mail_uid = {owners.mail}
-mail_gid = {owners.mail_group}
-first_valid_uid = {owners.mail_uid}
-last_valid_uid = {owners.mail_uid}
-"""
-    if not owners.are_one:
-        return text
-    chrooted = ("anvil", "ipc", "old-stats", "imap-login", "pop3-login", "managesieve-login")
-    services = "".join(f"service {name} {{\n  chroot =\n}}\n" for name in chrooted)
-    return f"{text}\n# Without root nothing can be locked into a folder.\n{services}"
-
-
 def _tls(environment: Environment) -> str:
     return f"""# --- TLS ------------------------------------------------------------------------------
 # Nothing is offered without it. `doveadm -c THIS-FILE reload` reads a new certificate.
@@ -105,61 +65,6 @@ ssl_cert = <{environment.tls_cert}
 ssl_key = <{environment.tls_key}
 disable_plaintext_auth = yes
 """
-
-
-def _listeners(environment: Environment, owners: Owners) -> str:
-    return f"""# --- where it listens -------------------------------------------------------------------
-# Login processes serve many connections each: a process a connection (the default) ends
-# at 100 of them.
-service imap-login {{
-  inet_listener imap {{
-    port = 0
-  }}
-{_inet_listeners("imaps", environment.imaps, ssl=True)}
-  service_count = 0
-  process_min_avail = 2
-}}
-service pop3-login {{
-  inet_listener pop3 {{
-    port = 0
-  }}
-{_inet_listeners("pop3s", environment.pop3s, ssl=True)}
-  service_count = 0
-}}
-service managesieve-login {{
-{_inet_listeners("sieve", environment.sieve, ssl=False)}
-  service_count = 0
-}}
-# A process of its own a session, but not a new one: to start it costs more than the login.
-service imap {{
-  service_count = 256
-  process_min_avail = 4
-}}
-service lmtp {{
-  user = {owners.mail}
-  # Dovecot's own, which everybody on this machine could write to.
-  unix_listener lmtp {{
-    mode = 0
-  }}
-  unix_listener {LMTP_SOCKET} {{
-    mode = 0600
-    user = {owners.service}
-  }}
-}}
-"""
-
-
-def _inet_listeners(name: str, listens: Sequence[Listen], *, ssl: bool) -> str:
-    lines: list[str] = []
-    for number, listen in enumerate(listens):
-        lines += [
-            f"  inet_listener {name}{number or ''} {{",
-            f"    address = {listen.host}",
-            f"    port = {listen.port}",
-            *(["    ssl = yes"] if ssl else []),
-            "  }",
-        ]
-    return "\n".join(lines)
 
 
 def _logins(owners: Owners, place: Path) -> str:
@@ -201,37 +106,6 @@ userdb {{
 """
 
 
-def _endings(owners: Owners) -> str:
-    return f"""# --- the end of sessions: of whoever may not log in any more, on authd's word --------------------
-# Over its sockets doveadm does nothing else. At a shell `doveadm -c THIS-FILE …` does everything.
-doveadm_allowed_commands = kick
-service doveadm {{
-  unix_listener {KICK_LISTENER} {{
-    mode = 0600
-    user = {owners.service}
-  }}
-}}
-"""
-
-
-def _mail(environment: Environment) -> str:
-    folders = "".join(
-        f"  mailbox {name} {{\n    special_use = \\{name}\n    auto = subscribe\n  }}\n" for name in SPECIAL_FOLDERS
-    )
-    return f"""# --- mail ---------------------------------------------------------------------------------
-# authd gives each mailbox's home: {environment.data}/mail/ab/OPAQUE
-mail_location = maildir:~/Maildir
-mail_max_userip_connections = 50
-# LMTP is told a subaddress for Sieve's eyes: mail for it goes where all of the mailbox's goes.
-recipient_delimiter = {environment.separator}
-lmtp_save_to_detail_mailbox = no
-namespace inbox {{
-  inbox = yes
-  separator = /
-{folders}}}
-"""
-
-
 def _quota(environment: Environment, owners: Owners) -> str:
     told = Path(f"proxy:{environment.data / DOVECOT_SOCKET}:{QUOTA_DICT}")
     return f"""# --- quota ----------------------------------------------------------------------------------
@@ -252,13 +126,7 @@ plugin {{
 dict {{
   {QUOTA_DICT} = {quoted(told)}
 }}
-service dict {{
-  unix_listener dict {{
-    mode = 0600
-    user = {owners.mail}
-  }}
-}}
-"""
+{sections.dict_process(owners)}"""
 
 
 def _sieve(place: Path) -> str:
