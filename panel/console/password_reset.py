@@ -12,11 +12,12 @@ from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_protect
 from django.views.decorators.debug import sensitive_post_parameters
-from unfold.widgets import UnfoldAdminEmailInputWidget, UnfoldAdminPasswordWidget
+from unfold.widgets import UnfoldAdminEmailInputWidget
 
 from panel.client_address import client_ip
 from panel.operations import password_reset
-from panel.tenants.changes import RULES_IN_WORDS, ServiceError
+from panel.tenants.changes import ServiceError
+from panel.tenants.sign_in.forms import NewPasswordForm
 
 EVEN_S = 0.15  # an answer takes so long at least: known and unknown addresses alike
 
@@ -28,21 +29,10 @@ class ForgotForm(forms.Form):
     )
 
 
-class NewPasswordForm(forms.Form):
-    new = forms.CharField(
-        label="New password", strip=False, help_text=RULES_IN_WORDS,
-        widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password", "autofocus": True}),
-    )
-    again = forms.CharField(
-        label="The same again", strip=False,
-        widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}),
-    )
-
-    def clean(self) -> dict[str, Any]:
-        new, again = self.cleaned_data.get("new"), self.cleaned_data.get("again")
-        if new and again and new != again:
-            self.add_error("again", "This differs from the one above.")
-        return self.cleaned_data
+class ResetForm(NewPasswordForm):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["new"].widget.attrs["autofocus"] = True
 
 
 @never_cache
@@ -80,7 +70,7 @@ def reset(request: HttpRequest, token: str) -> HttpResponse:
     account = password_reset.of(token)
     if account is None:
         return _page(request, "sign_in/over.html", "This link is over")
-    form = NewPasswordForm(request.POST or None)
+    form = ResetForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
         try:
             password_reset.set_password(token, form.cleaned_data["new"], ip=client_ip(request))

@@ -91,6 +91,25 @@ class CodeForm(forms.Form):
         return str(code)
 
 
+class NewPasswordForm(forms.Form):
+    """A new password, twice."""
+
+    new = forms.CharField(
+        label="New password", strip=False, help_text=RULES_IN_WORDS,
+        widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}),
+    )
+    again = forms.CharField(
+        label="The same again", strip=False,
+        widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}),
+    )
+
+    def clean(self) -> dict[str, Any]:
+        new, again = self.cleaned_data.get("new"), self.cleaned_data.get("again")
+        if new and again and new != again:
+            self.add_error("again", "This differs from the one above.")
+        return self.cleaned_data
+
+
 class OwnForm(forms.Form):
     """What somebody who is signed in does to the own account: the password is asked again."""
 
@@ -115,23 +134,8 @@ class OwnForm(forms.Form):
         return str(password)
 
 
-class OwnPasswordForm(OwnForm):
-    """A new password, twice."""
-
-    new = forms.CharField(
-        label="New password", strip=False, help_text=RULES_IN_WORDS,
-        widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}),
-    )
-    again = forms.CharField(
-        label="The same again", strip=False,
-        widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}),
-    )
-
-    def clean(self) -> dict[str, Any]:
-        new, again = self.cleaned_data.get("new"), self.cleaned_data.get("again")
-        if new and again and new != again:
-            self.add_error("again", "This differs from the one above.")
-        return self.cleaned_data
+class OwnPasswordForm(NewPasswordForm, OwnForm):
+    """Another password for the own account."""
 
 
 class EnrolForm(OwnForm):
