@@ -8,6 +8,7 @@ replies are joined and written when the input runs out (RFC 2920).
 
 import asyncio
 import ipaddress
+from abc import ABC, abstractmethod
 from typing import cast
 
 from aiosmtpd.smtp import SMTP, Envelope
@@ -40,7 +41,7 @@ class Refused(Exception):
         self.reply = because
 
 
-class Connection(SMTP):
+class Connection(SMTP, ABC):
     """It lives as one task, from connection_made until the session has said its last.
 
     Holds at most INPUT_BYTES and one read of the transport (256 KiB) of input.
@@ -70,17 +71,17 @@ class Connection(SMTP):
 
     # What the session adds
 
+    @abstractmethod
     async def converse(self) -> None:
         """The whole session; ends by raising Closing or Gone."""
-        raise NotImplementedError
 
+    @abstractmethod
     def last_word(self, answer: Reply) -> None:
         """Say what Closing brings, counted and logged as any reply."""
-        raise NotImplementedError
 
+    @abstractmethod
     def ended(self) -> None:
         """The task is over and the transport gone."""
-        raise NotImplementedError
 
     # Its life
 

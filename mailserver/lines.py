@@ -5,13 +5,14 @@ import json
 import os
 import socket
 import struct
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, cast
 
 FRAME_BYTES = 16 * 1024  # a question: an AUTH line is at most 12288 (RFC 4954 §4)
 
 
-class Lines(asyncio.Protocol):
+class Lines(asyncio.Protocol, ABC):
     """Lines of at most FRAME_BYTES; whoever sends a longer one is cut off."""
 
     def __init__(self) -> None:
@@ -29,8 +30,9 @@ class Lines(asyncio.Protocol):
         for line in lines:
             self.line_received(line)
 
+    @abstractmethod
     def line_received(self, line: bytes) -> None:
-        raise NotImplementedError
+        """A line came, without its end."""
 
     def send(self, line: bytes) -> None:
         if self.transport is not None and not self.transport.is_closing():

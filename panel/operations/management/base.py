@@ -12,6 +12,7 @@ import inspect
 import json
 import os
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from enum import IntEnum
@@ -53,16 +54,17 @@ class Formatter(DjangoHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Keeps the line breaks of the examples, and Django's own options last."""
 
 
-class Command(BaseCommand):
-    """A command with acts: `manage.py mailbox create …`. A subclass adds them in `add_acts`."""
+class Command(BaseCommand, ABC):
+    """A command with acts: `manage.py mailbox create …`."""
 
     examples = ""
     # Each takes a quarter of a second; `manage.py check` makes them all.
     requires_system_checks: list[str] = []
     as_json = False
 
+    @abstractmethod
     def add_acts(self, acts: "Acts") -> None:
-        raise NotImplementedError
+        """Add them, each with its options."""
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
         parser = super().create_parser(

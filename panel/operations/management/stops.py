@@ -1,5 +1,6 @@
 """suspend, resume, close and restore: the same acts for a mailbox, a domain and a tenant."""
 
+from abc import abstractmethod
 from typing import Any
 
 from panel.operations import services
@@ -12,11 +13,13 @@ class Command(base.Command):
 
     noun = ""
 
+    @abstractmethod
     def find(self, name: str) -> Any:
-        raise NotImplementedError
+        """The one of that name. Raises NotFound."""
 
+    @abstractmethod
     def row_of(self, subject: Any) -> base.Row:
-        raise NotImplementedError
+        """What is said of one, as `list` gives it."""
 
     def add_stops(self, acts: base.Acts, example: str, metavar: str) -> None:
         for name, do, text, reason in (
