@@ -11,22 +11,24 @@ import getpass
 import inspect
 import json
 import os
+import re
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from enum import IntEnum
 from typing import Any, NoReturn
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser, DjangoHelpFormatter
 from django.db.utils import InterfaceError, OperationalError, ProgrammingError
+from django.utils import timezone
 
 from panel.domains.models import Domain
 from panel.operations.demo import new_password
 from panel.rules.addresses import BadAddress
 from panel.tenants.changes import AlreadySo, NotFound, ServiceError
 from panel.tenants.models import Tenant
-from panel.tenants.shown import about, size
+from panel.tenants.shown import about, read_size, size
 
 Act = Callable[..., None]
 Row = Mapping[str, Any]
@@ -255,6 +257,26 @@ def find_domain(name: str) -> Domain:
     if domain is None:
         raise NotFound(f"There is no domain {name}: `manage.py domain list` shows all.", "domain")
     return domain
+
+
+def read_bound(text: str, field: str) -> int | None:
+    """How many bytes "5GB" allows; None for "unlimited". Raises ServiceError."""
+    if text.strip().lower() == "unlimited":
+        return None
+    try:
+        return read_size(text)
+    except ValueError as error:
+        raise ServiceError(f"{text[:40]!r} is no size: {error}, or unlimited.", field) from None
+
+
+def read_moment(text: str, *, ago: bool = False) -> datetime:
+    """2027-12-31 or 2027-12-31T18:00, in UTC unless told; or "90d", so many days from now or ago. Raises ValueError."""
+    text = text.strip()
+    days = re.fullmatch(r"([0-9]{1,5})d", text)
+    if days:
+        return timezone.now() + timedelta(days=int(days[1])) * (-1 if ago else 1)
+    at = datetime.fromisoformat(text)
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 def clean(text: str) -> str:

@@ -1,8 +1,6 @@
 """The audit log on the command line."""
 
-from datetime import UTC, datetime, timedelta
-
-from django.utils import timezone
+from datetime import datetime
 
 from panel.operations.management import base, rows
 from panel.tenants.changes import NotFound, ServiceError
@@ -64,11 +62,7 @@ class Command(base.Command):
 
 
 def _since(text: str) -> datetime:
-    days = text.strip().removesuffix("d")
-    if text.strip().endswith("d") and days.isascii() and days.isdigit() and len(days) <= 5:
-        return timezone.now() - timedelta(days=int(days))
     try:
-        at = datetime.fromisoformat(text.strip())
+        return base.read_moment(text, ago=True)
     except ValueError:
         raise ServiceError(f"{text[:40]!r} is no date: write 2027-12-31, 2027-12-31T18:00 or 7d.", "since") from None
-    return at if at.tzinfo else at.replace(tzinfo=UTC)

@@ -1,11 +1,8 @@
 """App passwords on the command line."""
 
-import re
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
-
-from django.utils import timezone
 
 from panel.mailboxes.models import Credential
 from panel.mailboxes.services import (
@@ -159,11 +156,7 @@ def _find(number: int) -> Credential:
 
 
 def _read_end(text: str) -> datetime:
-    days = re.fullmatch(r"([0-9]{1,5})d", text.strip())
-    if days:
-        return timezone.now() + timedelta(days=int(days[1]))
     try:
-        end = datetime.fromisoformat(text.strip())
+        return base.read_moment(text)
     except ValueError:
         raise ServiceError(f"{text!r} is no date: write 2027-12-31, 2027-12-31T18:00 or 90d.", "expires_at") from None
-    return end if end.tzinfo else end.replace(tzinfo=UTC)

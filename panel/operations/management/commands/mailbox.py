@@ -20,7 +20,6 @@ from panel.operations.moving.accounts import hosts_beyond_loopback, parse_host, 
 from panel.operations.moving.services import Options, Result, migrate, rehearse
 from panel.tenants import audit
 from panel.tenants.changes import ServiceError
-from panel.tenants.shown import read_size
 
 MOST_FOLDER = 200  # characters of a folder's name
 
@@ -138,7 +137,7 @@ class Command(stops.Command):
 
     def create(self, *, address: str, tenant: str | None, name: str, quota: str | None, from_stdin: bool) -> None:
         holder = base.find_tenant(tenant) if tenant is not None else None
-        quota_bytes = _quota(quota) if quota is not None else None
+        quota_bytes = base.read_bound(quota, "quota_bytes") if quota is not None else None
         password, made = self.password(address, from_stdin=from_stdin)
         mailbox = create_mailbox(
             address=address, password=password, tenant=holder, name=name, quota_bytes=quota_bytes, actor=None
@@ -168,7 +167,7 @@ class Command(stops.Command):
         if name is not None:
             values["name"] = name
         if quota is not None:
-            values["quota_bytes"] = _quota(quota)
+            values["quota_bytes"] = base.read_bound(quota, "quota_bytes")
         if not values:
             raise base.Usage("Say what to change: --name or --quota.")
         mailbox = find_mailbox(address)
@@ -269,12 +268,3 @@ class Command(stops.Command):
             again = "" if dry_run else " Run it again: it takes up where it ended."
             raise CommandError(f"{len(failed)} of {len(results)} accounts failed, lines {lines}.{again}")
         self.say(f"{len(results)} accounts can be pulled." if dry_run else f"All {len(results)} accounts are here.")
-
-
-def _quota(text: str) -> int | None:
-    if text.strip().lower() == "unlimited":
-        return None
-    try:
-        return read_size(text)
-    except ValueError as error:
-        raise ServiceError(f"{text[:40]!r} is no size: {error}, or unlimited.", "quota_bytes") from None

@@ -9,7 +9,6 @@ from panel.operations.management import base, rows
 from panel.tenants.changes import NotFound, ServiceError
 from panel.tenants.models import Plan
 from panel.tenants.services import PLAN_NUMBERS, change_plan, create_plan, delete_plan
-from panel.tenants.shown import read_size
 
 MEANING = {
     "domains": "domains of a tenant", "mailboxes": "mailboxes of a tenant", "aliases": "aliases of a tenant",
@@ -103,13 +102,10 @@ def _read(numbers: dict[str, str]) -> dict[str, int | None]:
 
 
 def _number(name: str, text: str) -> int | None:
+    if name.endswith("_bytes"):
+        return base.read_bound(text, name)
     if text.lower() == "unlimited":
         return None
-    if name.endswith("_bytes"):
-        try:
-            return read_size(text)
-        except ValueError as error:
-            raise ServiceError(f"{text[:40]!r} is no size: {error}, or unlimited.", name) from None
     if not text.isascii() or not text.isdigit():
         raise ServiceError(f"{text[:40]!r} is no number: write a whole number, or unlimited.", name)
     return int(text)
