@@ -142,6 +142,11 @@ class Connection(SMTP, ABC):
             self.last_word(closing.reply)
         except Gone:
             pass
+        except asyncio.CancelledError:
+            # Nobody but the loop's end does that; still no peer is left without a word (RFC 5321 §3.8).
+            log.warning("a session was cancelled", ip=self._ip)
+            self._say(reply.SHUTTING_DOWN)
+            raise
         except Exception:
             log.fault("a session failed", ip=self._ip)
             self._say(reply.Reply(421, reply.INTERNAL_ERROR.enhanced, reply.INTERNAL_ERROR.text))

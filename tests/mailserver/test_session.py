@@ -717,6 +717,15 @@ async def test_stop_ends_idle_sessions_and_lets_a_transaction_finish(house: Hous
     assert len(house.intake.taken) == 1
 
 
+async def test_a_cancelled_session_says_so_before_it_closes(house: House):
+    wire = await house.mx()
+    [session] = house.services.sessions
+    assert session._handler_coroutine is not None
+    session._handler_coroutine.cancel()
+    assert (await wire.reply())[0].startswith("421 4.3.2")
+    assert await wire.is_closed()
+
+
 async def test_abort_ends_a_session_that_waits(house: House):
     wire = await house.mx()
     for session in tuple(house.services.sessions):
