@@ -1,4 +1,4 @@
-"""An administrator in a real browser: a lost password and a second factor; from a tenant to a suspended mailbox."""
+"""An administrator in a real browser: a lost password; from the first sign-in to a suspension and back."""
 
 import os
 import re
@@ -20,6 +20,7 @@ pytestmark = pytest.mark.browser
 ADMIN, ADMIN_PASSWORD = "admin@localhost", "an unusual password"
 NEW_PASSWORD = "another unusual one"
 MAILBOX_PASSWORD = "right horse battery"
+SIZES = ((1400, 900), (390, 844))
 ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
@@ -47,7 +48,8 @@ def page(panel: str, tmp_path: Path) -> Iterator[Page]:
     errors: list[str] = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=ARGUMENTS)
-        opened = browser.new_page(base_url=panel, viewport={"width": 1400, "height": 900})
+        width, height = SIZES[0]
+        opened = browser.new_page(base_url=panel, viewport={"width": width, "height": height})
         opened.on("console", lambda line: errors.append(line.text) if line.type == "error" else None)
         opened.on("pageerror", lambda error: errors.append(str(error)))
         yield opened
@@ -77,10 +79,16 @@ def save(page: Page, name: str) -> None:
 
 
 def picture(page: Page, name: str) -> None:
-    """A screenshot, kept when PICTURES of the environment names a folder."""
+    """When PICTURES of the environment names a folder: the page there, wide and narrow, light and dark."""
     folder = os.environ.get("PICTURES")
-    if folder:
-        page.screenshot(path=f"{folder}/{name}.png")
+    if not folder:
+        return
+    for light in ("light", "dark"):
+        page.evaluate("dark => document.documentElement.classList.toggle('dark', dark)", light == "dark")
+        for width, height in (SIZES[1], SIZES[0]):
+            page.set_viewport_size({"width": width, "height": height})
+            page.screenshot(path=f"{folder}/{name}-{width}-{light}.png", full_page=True)
+    page.evaluate("document.documentElement.classList.remove('dark')")
 
 
 def choose(page: Page, field: str, text: str) -> None:
@@ -128,32 +136,64 @@ def test_a_forgotten_password_is_set_by_the_link_and_a_second_factor_is_asked_fo
     page.wait_for_url("**/admin/")
 
 
-def test_from_tenant_to_suspension(page, posthouse):
+def set_up_second_factor(page: Page) -> None:
+    """On the page that everything else leads to until there is one."""
+    page.wait_for_url("**/admin/account/second-factor/")
+    picture(page, "second-factor")
+    page.fill("[name=code]", code_of(page.inner_text(".ph-secret").replace(" ", "")))
+    page.fill("[name=password]", ADMIN_PASSWORD)
+    page.click("button:has-text('Set up')")
+    page.click("a:has-text('I have kept them')")
+
+
+def act(page: Page, button: str, name: str, reason: str = "") -> None:
+    """An act of an object's page, confirmed on the page that says what it does."""
+    page.click(f"a:has-text('{button}')")
+    if reason:
+        page.fill("[name=reason]", reason)
+    picture(page, name)
+    page.click(f"#content button:has-text('{button}')")
+    page.wait_for_url("**/change/")
+
+
+def test_from_the_first_sign_in_to_a_suspension_and_back(page, posthouse):
+    posthouse.manage("account", "second-factor", ADMIN, "--require")
     open_page(page, "/admin/")
     sign_in(page)
-    page.wait_for_url("**/admin/")
+    set_up_second_factor(page)
+    page.goto("/admin/")
     picture(page, "index")
 
     page.goto("/admin/tenants/tenant/add/")
     page.fill("[name=name]", "Acme")
     page.select_option("[name=plan]", label="Standard")
-    save(page, "tenant")
+    save(page, "tenants")
+    page.click("#result_list a:has-text('Acme')")
+    picture(page, "tenant")
 
     page.goto("/admin/domains/domain/add/")
     page.fill("[name=name]", "acme.example")
     choose(page, "tenant", "Acme")
     page.check("[name=verified]")
-    save(page, "domain")
+    save(page, "domains")
+    page.click("#result_list a:has-text('acme.example')")
+    picture(page, "domain")
 
     page.goto("/admin/mailboxes/mailbox/add/")
     page.fill("[name=full_address]", "nobody@elsewhere.example")
     page.fill("[name=password]", MAILBOX_PASSWORD)
     page.click("[name=_save]")
     assert "elsewhere.example" in page.locator(".errors").inner_text()
-    picture(page, "refused")
+    picture(page, "mailbox-refused")
     page.fill("[name=full_address]", "ann@acme.example")
     page.fill("[name=password]", MAILBOX_PASSWORD)
-    save(page, "mailbox")
+    save(page, "mailboxes")
+
+    page.goto("/admin/sending/sendinglimit/add/")
+    choose(page, "mailbox", "ann")
+    page.select_option("[name=window]", value="hour")
+    page.fill("[name=recipients]", "1")
+    save(page, "limits")
 
     def sends() -> bool:
         try:
@@ -164,6 +204,11 @@ def test_from_tenant_to_suspension(page, posthouse):
 
     until(sends, within_s=30, what="the new mailbox")
     posthouse.inbox("office@demo.test").wait()
+    with posthouse.client("ann@acme.example", MAILBOX_PASSWORD) as client:
+        client.mail("ann@acme.example")
+        client.rcpt("office@demo.test")
+        code, text = client.data(b"From: ann@acme.example\r\n\r\none too many\r\n")
+        assert code == 450 and b"limit of 1 recipients in 1 hour" in text, (code, text)
 
     page.goto("/admin/sending/message/")
     page.click("#result_list a")
@@ -175,11 +220,8 @@ def test_from_tenant_to_suspension(page, posthouse):
         client.rset()
         page.goto("/admin/mailboxes/mailbox/?q=ann")
         page.click("#result_list a:has-text('ann@acme.example')")
-        page.click("a:has-text('Suspend')")
-        page.fill("[name=reason]", "found in a leak")
-        picture(page, "suspend")
-        page.click("button:has-text('Suspend')")
-        page.wait_for_url("**/change/")
+        picture(page, "mailbox")
+        act(page, "Suspend", "suspend", reason="found in a leak")
         suspended_at = time.monotonic()
 
         def refused() -> bool:
@@ -189,7 +231,18 @@ def test_from_tenant_to_suspension(page, posthouse):
 
         until(refused, within_s=30, what="the refusal")
         print(f"refused {time.monotonic() - suspended_at:.2f} s after the page came back")
-    assert "found in a leak" in page.inner_text("#content")
-    picture(page, "suspended")
-    page.set_viewport_size({"width": 390, "height": 844})
-    picture(page, "suspended-narrow")
+        assert "found in a leak" in page.inner_text("#content")
+        picture(page, "suspended")
+        suspended = page.url
+
+        page.goto("/admin/tenants/auditentry/?q=ann%40acme.example")
+        assert "mailbox.suspended" in page.inner_text("#result_list")
+        picture(page, "audit")
+        page.click("#result_list a")
+        picture(page, "audit-entry")
+
+        page.goto(suspended)
+        act(page, "Resume", "resume")
+        assert page.locator("#content .ph-state").first.inner_text() == "active"
+        until(lambda: not refused(), within_s=30, what="sending again")
+        picture(page, "resumed")
