@@ -16,11 +16,10 @@ from django.db import transaction
 from panel.domains.models import Domain
 from panel.mailboxes import loops
 from panel.mailboxes.models import BlockEntry, Mailbox, MailRules, VacationAnswer
-from panel.mailboxes.services import KEEP
 from panel.rules import addresses
 from panel.rules.addresses import BadAddress
 from panel.tenants import audit
-from panel.tenants.changes import ServiceError, alone, changed, lock, many_lines, one_line
+from panel.tenants.changes import KEEP, ServiceError, alone, changed, lock, many_lines, one_line
 from panel.tenants.models import User
 
 MOST_FORWARDS = 10

@@ -23,6 +23,7 @@ from panel.rules.addresses import BadAddress
 from panel.rules.status import Status
 from panel.tenants import audit
 from panel.tenants.changes import (
+    KEEP,
     AlreadySo,
     HashedPassword,
     NotFound,
@@ -46,7 +47,6 @@ SCOPES = ("submission", "imap", "pop3", "sieve")
 MOST_TARGETS = 100  # below what the directory follows for one recipient (200)
 MOST_NETWORKS = 50
 MOST_QUOTA_BYTES = 2**63 - 1
-KEEP: Any = object()  # leave this value as it is
 
 
 # Mailboxes

@@ -20,6 +20,7 @@ from panel.rules.status import Status
 from panel.sending.services import release_suspended
 from panel.tenants import audit
 from panel.tenants.changes import (
+    KEEP,
     AlreadySo,
     HashedPassword,
     ServiceError,
@@ -37,7 +38,6 @@ from panel.tenants.models import AuditEntry, PasswordReset, ProviderRole, Tenant
 from panel.tenants.services import keep_an_owner
 
 Suspendable = Mailbox | Domain | Tenant
-KEEP: Any = object()  # leave this value as it is
 
 
 class AlreadySuspended(AlreadySo):

@@ -24,6 +24,7 @@ from panel.tenants.models import DirectoryChange, Plan, Tenant, User
 RULES_IN_WORDS = "At least 10 characters; no common password, nor one that holds the name or address."
 MOST_PASSWORD = 200  # characters: SASL PLAIN's line stays below 12,288 bytes (RFC 4954 §4.4)
 PLAN_WORDS = {"credentials": "app passwords"}  # what a plan's number is called where its name doesn't say
+KEEP: Any = object()  # for a value that a change leaves as it is
 MOST_NUMBER = 2**31 - 1  # what a PositiveIntegerField holds on every database
 
 # Turn the direction of text, or end a line: what is shown would not be what is stored (UAX #9).

@@ -11,6 +11,7 @@ from django.db import transaction
 
 from panel.tenants import audit
 from panel.tenants.changes import (
+    KEEP,
     AlreadySo,
     HashedPassword,
     ServiceError,
@@ -110,7 +111,6 @@ def create_tenant(
     return tenant
 
 
-KEEP: Any = object()  # leave this value as it is
 
 
 @transaction.atomic
