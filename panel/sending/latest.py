@@ -55,15 +55,13 @@ def of_tenant(tenant_id: int, most: int) -> list[Row]:
     # A message to many of its addresses has a row for each.
     got = Recipient.objects.filter(recipient_tenant=tenant_id).order_by("-id").values_list("message_id", flat=True)
     found: set[int] = {*sent, *got[: 5 * most]}
-    newest = sorted(found, reverse=True)[:most]
-    return _rows(Message.objects.filter(pk__in=newest).order_by("-id"))
+    return _rows(sorted(found, reverse=True)[:most])
 
 
 def sent_with(credentials: Collection[int], most: int) -> list[Row]:
-    """What was sent by logging in with one of these, the latest first: one query, or none."""
-    if not credentials:
-        return []
-    return _rows(Message.objects.filter(credential__in=credentials).order_by("-id")[:most])
+    """What was sent by logging in with one of these, the latest first: two queries."""
+    found = Message.objects.filter(credential__in=credentials).order_by("-id").values_list("pk", flat=True)[:most]
+    return _rows(list(found))
 
 
 def got_by(address: str, most: int) -> list[Row]:
@@ -75,10 +73,13 @@ def got_by(address: str, most: int) -> list[Row]:
     return [_row(each.message, each.original, 0, *_of_one(each)) for each in found]
 
 
-def _rows(messages: "QuerySet[Message]") -> list[Row]:
-    """One query, however many recipients they have."""
+def _rows(messages: Collection[int]) -> list[Row]:
+    """One query, however many recipients they have.
+
+    The messages were chosen before: SQLite counts recipients for all that it sorts, not for those it keeps.
+    """
     recipients = Recipient.objects.filter(message=OuterRef("pk")).order_by()
-    counted: Iterable[Any] = messages.annotate(
+    counted: Iterable[Any] = Message.objects.filter(pk__in=messages).order_by("-id").annotate(
         first=Subquery(recipients.order_by("id").values("original")[:1]),
         recipients_count=_count(recipients),
         **{name: _count(recipients.filter(condition)) for name, (_, condition) in _TELLING.items()},

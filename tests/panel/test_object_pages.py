@@ -485,7 +485,7 @@ def test_mailboxes_page_asks_a_fixed_number_of_questions(client, owner, acme):
         world.login_event(box)
         mailboxes.change_mailbox(box, name=f"Ann {number}", quota_bytes=box.quota_bytes, actor=owner)
 
-    assert asks_the_same(client, box, more) == 14
+    assert asks_the_same(client, box, more) == 15
 
 
 def test_domains_page_asks_a_fixed_number_of_questions(client, owner, acme):
