@@ -136,9 +136,8 @@ class MailboxAdmin(HeldAdmin, SuspendableAdmin, RulesPage):
         return [("The mailbox", {"fields": ["name", "quota_bytes", "folder", "created_at"]})]
 
     def told(self, request: HttpRequest, obj: Any) -> dict[str, Any]:
-        address, domain = obj.address, obj.address.domain
-        # Whatever else can hold it back: its domain, and the tenants of both, with theirs.
-        above = [domain, *standing.with_parents(address.tenant), *standing.with_parents(domain.tenant)]
+        address = obj.address
+        its_standing = mailbox_standing(obj, request)
         credentials = list(obj.credentials.order_by("-kind", "label", "pk"))
         passwords = self.admin_site.get_model_admin(Credential)
         may_freeze = isinstance(passwords, CredentialAdmin) and passwords.has_act_permission(request)
@@ -147,7 +146,7 @@ class MailboxAdmin(HeldAdmin, SuspendableAdmin, RulesPage):
         events = LoginEvent.objects.filter(mailbox=obj)[:MOST_SIGN_INS]
         return {
             "name": mono(address),
-            "standing": standing.standing(obj, above, by(request)["actor"], _ACTIVE[Proof(domain.proof)]),
+            "standing": its_standing,
             "about": format_html(
                 '{}a mailbox of <a class="text-primary-600 dark:text-primary-500" href="{}">{}</a>',
                 f"{obj.name}, " if obj.name else "", reverse("admin:tenants_tenant_change", args=(address.tenant_id,)),
@@ -158,7 +157,7 @@ class MailboxAdmin(HeldAdmin, SuspendableAdmin, RulesPage):
             "limit_url": self.add_url(request, SendingLimit, mailbox=obj.pk),
             "passwords": [
                 (
-                    each, credential_badge(each), moment(each.last_used_at) if each.last_used_at else "",
+                    each, credential_badge(each, its_standing), moment(each.last_used_at) if each.last_used_at else "",
                     may_freeze, passwords.has_delete_permission(request, each),
                 )
                 for each in credentials
@@ -222,15 +221,26 @@ class MailboxAdmin(HeldAdmin, SuspendableAdmin, RulesPage):
         services.change_mailbox(obj, **data, **by(request))
 
 
-def credential_badge(credential: Credential) -> SafeString:
+def mailbox_standing(mailbox: Mailbox, request: HttpRequest) -> standing.Standing:
+    """What holds for it; its page's `page_select_related` has what this reads."""
+    address, domain = mailbox.address, mailbox.address.domain
+    # Whatever else can hold it back: its domain, and the tenants of both, with theirs.
+    above = [domain, *standing.with_parents(address.tenant), *standing.with_parents(domain.tenant)]
+    return standing.standing(mailbox, above, by(request)["actor"], _ACTIVE[Proof(domain.proof)])
+
+
+def credential_badge(credential: Credential, of_mailbox: standing.Standing | None = None) -> SafeString:
+    """Its state in a word; with its mailbox's standing, whether it opens anything now."""
     if credential.frozen_at:
         return badge("bad", "frozen")
     if credential.expires_at and credential.expires_at <= timezone.now():
         return badge("off", "expired")
+    if of_mailbox is not None and not of_mailbox.may_log_in:
+        return badge("off", f"mailbox {of_mailbox.word}")
     return badge("good", "works")
 
 
-def credential_standing(credential: Credential) -> standing.Standing:
+def credential_standing(credential: Credential, of_mailbox: standing.Standing) -> standing.Standing:
     if credential.frozen_at:
         return standing.Standing("bad", "frozen", format_html(
             "Frozen {}{}. Nobody logs in or sends with it until it is thawed.", moment(credential.frozen_at),
@@ -240,6 +250,10 @@ def credential_standing(credential: Credential) -> standing.Standing:
         return standing.Standing("off", "expired", format_html(
             "Expired {}. Nobody logs in or sends with it.", moment(credential.expires_at)
         ))
+    if not of_mailbox.may_log_in:
+        return standing.Standing(
+            "off", f"mailbox {of_mailbox.word}", format_html("Its mailbox: {}", of_mailbox.sentence)
+        )
     if credential.expires_at:
         return standing.Standing("good", "works", format_html("Works; it expires {}.", moment(credential.expires_at)))
     return standing.Standing("good", "works", "Works.")
@@ -359,7 +373,10 @@ class CredentialAdmin(ScopedAdmin):
     actions_detail = ["freeze", "unfreeze"]
     readonly_fields = ["created_at"]
     above_template = "admin/posthouse/credential_above.html"
-    page_select_related = ("mailbox__address__domain__tenant__plan", "mailbox__address__tenant__plan")
+    page_select_related = (
+        "mailbox__address__domain__tenant__plan", "mailbox__address__domain__tenant__parent__parent",
+        "mailbox__address__tenant__plan", "mailbox__address__tenant__parent__parent",
+    )
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         if obj is not None and obj.kind == Credential.Kind.MAIN:
@@ -383,7 +400,7 @@ class CredentialAdmin(ScopedAdmin):
         ) if obj.last_used_at else "never used"
         return {
             "name": str(obj)[:1].upper() + str(obj)[1:],
-            "standing": credential_standing(obj),
+            "standing": credential_standing(obj, mailbox_standing(obj.mailbox, request)),
             "about": format_html(
                 'Of <a class="ph-mono text-primary-600 dark:text-primary-500" href="{}">{}</a> · {}',
                 reverse("admin:mailboxes_mailbox_change", args=(obj.mailbox_id,)), obj.mailbox, used_last,

@@ -1,5 +1,6 @@
 """The provider's admin of plans, tenants, accounts, memberships and the audit log."""
 
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from django import forms
@@ -244,7 +245,7 @@ class TenantAdmin(SuspendableAdmin):
                 (storage, ""),
             ],
             "filled": about(storage.filled),
-            "domains": [(domain, domain_badge(domain)) for domain in domains],
+            "domains": [(domain, domain_badge(domain, [obj, *parents])) for domain in domains],
             "more_domains": (numbers[0].used or 0) > MOST_DOMAINS,
             "domain_count": f"{numbers[0].used:,}",
             "domains_url": list_url("domains_domain", "tenant__id__exact", obj.pk),
@@ -280,10 +281,12 @@ class TenantAdmin(SuspendableAdmin):
         services.change_tenant(obj, **data, **by(request))
 
 
-def domain_badge(domain: Domain) -> SafeString:
-    """A domain's state in a word: what was done to it, else what its proof of ownership lets it do."""
-    if domain.status != Status.ACTIVE:
-        return state_of(domain)
+def domain_badge(domain: Domain, tenants: Iterable[Tenant]) -> SafeString:
+    """A domain's state in a word: what was done to it or its tenants, else what its proof lets it do."""
+    rows: list[Any] = [domain, *tenants]
+    strictest = max(rows, key=lambda row: row.status)
+    if strictest.status != Status.ACTIVE:
+        return state_of(strictest)
     return {
         Proof.PENDING: badge("warn", "not proved"), Proof.PROVED: badge("good", "sends and receives"),
         Proof.LAPSED: badge("bad", "proof lapsed"),

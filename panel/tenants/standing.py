@@ -37,6 +37,7 @@ class Standing:
     look: str  # good, warn, bad or off
     word: str
     sentence: SafeString | str
+    may_log_in: bool = True
 
 
 def with_parents(tenant: Tenant | None) -> Iterator[Tenant]:
@@ -66,7 +67,7 @@ def standing(subject: Any, above: Sequence[Any], reader: User, active: Standing)
     return Standing(_LOOK[status], status.words, format_html(
         "{}{}. {}{}", format_html_join(" ", "{}", ((each,) for each in who)), because(holding.status_reason),
         _MEANS[status], _until(holding),
-    ))
+    ), status.may_log_in)
 
 
 def because(reason: str) -> SafeString | str:

@@ -232,7 +232,9 @@ def test_tenants_page_says_who_suspended_its_reseller_and_why(client, owner, acm
     operations.suspend(acme, reason="unpaid", actor=owner)
     said = text_of(client, child)
     assert "Suspended with the tenant Acme by owner@provider.test just now , because “unpaid”." in said
-    assert "Suspended by owner@provider.test" in text_of(client, acme)
+    said = text_of(client, acme)
+    assert "Suspended by owner@provider.test" in said
+    assert "acme.test suspended" in said and "sends and receives" not in said, "nor do its domains"
 
 
 # --- the mailbox ------------------------------------------------------------------------
@@ -259,6 +261,17 @@ def test_mailboxes_page_tells_its_state_in_a_sentence(client, owner, acme):
 def test_mailbox_of_a_domain_that_is_not_proved_says_so(client, acme, proof, words):
     world.domain("other.test", acme, proof=proof)
     assert words in text_of(client, world.mailbox("ann@other.test"))
+
+
+def test_no_password_is_said_to_work_while_its_mailbox_is_suspended(client, owner, acme):
+    box = world.mailbox("ann@acme.test")
+    credential, _ = world.app_password(box)
+    operations.suspend(box.address.domain, reason="spam", sending_only=True, actor=owner)
+    assert "web shop send works" in text_of(client, box), "it still reads"
+    operations.suspend(box.address.domain, reason="spam", actor=owner)
+    assert "web shop send mailbox suspended" in text_of(client, box)
+    said = text_of(client, credential)
+    assert "mailbox suspended Its mailbox: Suspended with the domain acme.test by owner@provider.test" in said
 
 
 def test_mailboxes_page_lists_its_passwords_with_the_ways_to_stop_them(client, owner, acme):
