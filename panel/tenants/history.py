@@ -13,6 +13,7 @@ from django.db.models import QuerySet
 from panel.tenants.models import AuditEntry, User
 from panel.tenants.shown import moment, size
 
+MOST_CHANGES = 8  # on an object's page
 MOST_WORDS = 60  # of a value, in characters; the whole one stands in the history
 
 
@@ -46,11 +47,11 @@ def entries_of(subject: models.Model, reader: User) -> QuerySet[AuditEntry]:
     return found
 
 
-def latest(subject: models.Model, reader: User, most: int) -> list[Change]:
-    """The latest of it, at most so many: one query."""
+def latest(subject: models.Model, reader: User) -> list[Change]:
+    """The latest of it, at most MOST_CHANGES: one query."""
     return [
         Change(entry, _words(entry.action, subject), tuple(_differences(entry)))
-        for entry in entries_of(subject, reader)[:most]
+        for entry in entries_of(subject, reader)[:MOST_CHANGES]
     ]
 
 

@@ -27,7 +27,6 @@ from panel.tenants.models import User
 from panel.tenants.shown import read_size, size
 
 PAGE = 50
-MOST_CHANGES = 8  # on an object's page
 
 
 class By(TypedDict):
@@ -136,7 +135,7 @@ class ScopedAdmin(ModelAdmin):
             context["told"] = self.told(request, stored)
             context["is_audited"] = (subject := self.audited(stored)) is not None
             if subject is not None:
-                context["changes"] = history.latest(subject, by(request)["actor"], MOST_CHANGES)
+                context["changes"] = history.latest(subject, by(request)["actor"])
         return super().render_change_form(request, context, add, change, form_url, obj)
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
