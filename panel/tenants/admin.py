@@ -367,7 +367,7 @@ class AccountAdmin(ScopedAdmin):
                 (
                     each, sessions.browser(each.browser), moment(each.began_at), moment(each.seen_at),
                     each.session_key == request.session.session_key,
-                    reverse("admin:tenants_user_end_session", args=(obj.pk, sessions.name_of(each.session_key)))
+                    reverse("admin:account_session_end", args=(obj.pk, sessions.name_of(each.session_key)))
                     if may_act else "",
                 )
                 for each in sessions.of(obj)
@@ -382,7 +382,7 @@ class AccountAdmin(ScopedAdmin):
     def get_urls(self) -> list[Any]:
         ended = path(
             "<path:object_id>/end-session/<str:name>/", self.admin_site.admin_view(self.end_session),
-            name="tenants_user_end_session",
+            name="account_session_end",
         )
         return [ended, *super().get_urls()]
 

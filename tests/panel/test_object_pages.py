@@ -393,7 +393,7 @@ def test_one_session_of_another_account_is_ended_after_a_question_and_audited(cl
     account = operations.create_account(email="ann@elsewhere.test", password=PASSWORD, actor=None)
     phone = sign_in(account, "Mozilla/5.0 (iPhone) Safari/604.1", "203.0.113.9")
     desk = sign_in(account, "Mozilla/5.0 (X11; Linux x86_64) Firefox/140.0", "192.0.2.7")
-    where = reverse("admin:tenants_user_end_session", args=(account.pk, sessions.name_of(phone.pk)))
+    where = reverse("admin:account_session_end", args=(account.pk, sessions.name_of(phone.pk)))
     page = client.get(url_of(account)).content.decode()
     assert where in page and phone.pk not in page, "the key is a secret"
     assert "Safari on iPhone, signed in from 203.0.113.9, ends" in text_of(client, where)
@@ -412,7 +412,7 @@ def test_one_session_of_another_account_is_ended_after_a_question_and_audited(cl
 def test_a_browser_with_an_odd_name_is_only_text(client):
     account = operations.create_account(email="ann@elsewhere.test", password=PASSWORD, actor=None)
     odd = sign_in(account, "{0.password} <script>alert(1)</script>", "203.0.113.9")
-    where = reverse("admin:tenants_user_end_session", args=(account.pk, sessions.name_of(odd.pk)))
+    where = reverse("admin:account_session_end", args=(account.pk, sessions.name_of(odd.pk)))
     page = client.get(where).content.decode()
     assert "{0.password} &lt;script&gt;" in page and "argon2" not in page
 
@@ -420,7 +420,7 @@ def test_a_browser_with_an_odd_name_is_only_text(client):
 def test_who_may_not_change_accounts_ends_no_session(client, owner):
     account = operations.create_account(email="ann@elsewhere.test", password=PASSWORD, actor=None)
     theirs = sign_in(account, "Firefox/140.0", "192.0.2.7")
-    where = reverse("admin:tenants_user_end_session", args=(account.pk, sessions.name_of(theirs.pk)))
+    where = reverse("admin:account_session_end", args=(account.pk, sessions.name_of(theirs.pk)))
     for role in ("support", "operator"):
         other = Client()
         other.force_login(operations.create_account(
@@ -430,7 +430,7 @@ def test_who_may_not_change_accounts_ends_no_session(client, owner):
         assert "Sign out" not in text_of(other, account)
     assert Client().post(where).status_code == 302
     person = world.mailbox("ann@isp.test", world.domain("isp.test") and world.tenant()).person
-    assert client.post(reverse("admin:tenants_user_end_session", args=(person.pk, "x"))).status_code == 404
+    assert client.post(reverse("admin:account_session_end", args=(person.pk, "x"))).status_code == 404
     assert sessions.of(account) == [theirs]
 
 
