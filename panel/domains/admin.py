@@ -4,8 +4,10 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
-from django.db.models import Count, QuerySet
+from django.db.models import Count, OuterRef, QuerySet, Subquery
+from django.db.models.functions import Coalesce
 from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.contrib.filters.admin import AutocompleteSelectFilter
@@ -14,9 +16,27 @@ from unfold.widgets import UnfoldBooleanSwitchWidget
 
 from panel.domains import services
 from panel.domains.models import Domain, DomainAlias, Proof
+from panel.mailboxes.models import Address
 from panel.rules.addresses import display_domain
+from panel.sending.models import SendingLimit
+from panel.sending.used import levels_of, used
+from panel.tenants import standing
 from panel.tenants.admin import SuspendableAdmin
-from panel.tenants.scoped_admin import ScopedAdmin, badge, by, mono, state_of
+from panel.tenants.scoped_admin import ScopedAdmin, badge, by, list_url, mono, state_of
+
+MOST_ALIASES = 10  # on a domain's page
+IN_DOMAIN = "address__domain__id__exact"  # the filter of mailboxes and aliases
+
+# What a domain does that nobody suspended: its proof decides.
+_ACTIVE = {
+    Proof.PENDING: standing.Standing(
+        "warn", "not proved", "Its mail isn't taken and nobody sends as it: its ownership isn't proved yet."
+    ),
+    Proof.PROVED: standing.Standing("good", "active", "Sends and receives."),
+    Proof.LAPSED: standing.Standing(
+        "bad", "proof lapsed", "Receives, but nobody sends as it: the proof of its ownership lapsed."
+    ),
+}
 
 
 def proof_badge(row: Domain | DomainAlias) -> str:
@@ -84,9 +104,9 @@ class DomainAdmin(VerifiableAdmin, SuspendableAdmin):
     autocomplete_fields = ["tenant"]
     removable = True
     actions_detail = ["verify", "suspend", "resume", "close", "restore"]
-    readonly_fields = [
-        "shown_name", "shown_tenant", "ownership", "state", "status_reason", "grace_ends_at", "created_at",
-    ]
+    readonly_fields = ["created_at"]
+    above_template = "admin/posthouse/domain_above.html"
+    page_select_related = ("tenant__plan", "tenant__parent__parent")
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         if obj is None:
@@ -96,11 +116,41 @@ class DomainAdmin(VerifiableAdmin, SuspendableAdmin):
     def get_fieldsets(self, request: HttpRequest, obj: Domain | None = None) -> Any:
         if obj is None:
             return [(None, {"fields": ["name", "tenant", "verified", "plans"]})]
-        fields = ["shown_name", "shown_tenant", "ownership", *self.told_state(obj), "created_at"]
-        return [(None, {"fields": fields + ["store"] + ([] if obj.tenant_id else ["plans"])})]
+        return [("The domain", {"fields": ["store", *([] if obj.tenant_id else ["plans"]), "created_at"]})]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Domain]:
-        return super().get_queryset(request).annotate(addresses_count=Count("addresses"))
+        addresses = Address.objects.filter(domain=OuterRef("pk")).order_by().values("domain")
+        counted = Coalesce(Subquery(addresses.annotate(number=Count("pk")).values("number")), 0)
+        return super().get_queryset(request).annotate(addresses_count=counted)
+
+    def told(self, request: HttpRequest, obj: Any) -> dict[str, Any]:
+        held = Address.objects.filter(domain=obj).aggregate(
+            mailboxes=Count("mailbox"), aliases=Count("alias"), tenants=Count("tenant", distinct=True)
+        )
+        aliases = list(obj.aliases.order_by("name")[: MOST_ALIASES + 1])
+        return {
+            "name": domain_name(obj.name),
+            "standing": standing.standing(
+                obj, list(standing.with_parents(obj.tenant)), by(request)["actor"], _ACTIVE[Proof(obj.proof)]
+            ),
+            "about": format_html(
+                'A domain of <a class="text-primary-600 dark:text-primary-500" href="{}">{}</a>',
+                reverse("admin:tenants_tenant_change", args=(obj.tenant_id,)), obj.tenant,
+            ) if obj.tenant else "A shared domain of the provider's: each address in it is some tenant's.",
+            "proof": proof_badge(obj),
+            "levels": used(levels_of(obj)),
+            "limit_url": self.add_url(request, SendingLimit, domain=obj.pk) if obj.tenant else "",
+            "numbers": [
+                ("Mailboxes", f"{held['mailboxes']:,}", list_url("mailboxes_mailbox", IN_DOMAIN, obj.pk)),
+                ("Aliases", f"{held['aliases']:,}", list_url("mailboxes_alias", IN_DOMAIN, obj.pk)),
+                *([] if obj.tenant else [("Tenants who hold them", f"{held['tenants']:,}", "")]),
+            ],
+            "aliases": [(each, proof_badge(each)) for each in aliases[:MOST_ALIASES]],
+            "more_aliases_url": (
+                list_url("domains_domainalias", "q", obj.name) if len(aliases) > MOST_ALIASES else ""
+            ),
+            "add_alias_url": self.add_url(request, DomainAlias, domain=obj.pk),
+        }
 
     def offered(self, obj: Domain) -> set[str]:
         return super().offered(obj) - ({"verify"} if obj.proof == Proof.PROVED else set())
@@ -108,10 +158,6 @@ class DomainAdmin(VerifiableAdmin, SuspendableAdmin):
     @display(description="Domain", ordering="name")
     def shown_name(self, domain: Domain) -> str:
         return domain_name(domain.name)
-
-    @display(description="Tenant")
-    def shown_tenant(self, domain: Domain) -> str:
-        return str(domain.tenant) if domain.tenant else "shared, the provider's"
 
     @display(description="Ownership", ordering="proof")
     def ownership(self, domain: Domain) -> str:

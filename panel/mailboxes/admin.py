@@ -7,11 +7,10 @@ from django import forms
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
-from django.utils.safestring import mark_safe
+from django.utils.safestring import SafeString, mark_safe
 from unfold.contrib.filters.admin import AutocompleteSelectFilter
 from unfold.decorators import action, display
 from unfold.paginator import InfinitePaginator
@@ -22,15 +21,21 @@ from unfold.widgets import (
     UnfoldAdminTextInputWidget,
 )
 
+from panel.domains.models import Proof
 from panel.mailboxes import services
 from panel.mailboxes.form_fields import LinesField
 from panel.mailboxes.models import Alias, Credential, LoginEvent, Mailbox
+from panel.mailboxes.rule_services import rules_of
 from panel.mailboxes.rules_admin import RulesPage
 from panel.mailboxes.storage import Storage
+from panel.sending import latest
+from panel.sending.models import SendingLimit
+from panel.sending.used import levels_of, used
+from panel.tenants import standing
 from panel.tenants.admin import OptionalReasonForm, PasswordForm, SuspendableAdmin
 from panel.tenants.changes import RULES_IN_WORDS
 from panel.tenants.models import Tenant
-from panel.tenants.scoped_admin import ReasonForm, ScopedAdmin, SizeField, badge, by, mono, state_of
+from panel.tenants.scoped_admin import ReasonForm, ScopedAdmin, SizeField, badge, by, list_url, mono, state_of
 from panel.tenants.shown import moment
 
 SHARED_TENANT_HELP = "Only for an address in a shared domain: whose it is. Elsewhere it is the domain's tenant's."
@@ -41,7 +46,21 @@ SCOPE_CHOICES = [
 
 PROTOCOLS = {"submission": "sending", "imap": "IMAP", "pop3": "POP3", "sieve": "filters", "panel": "the panel"}
 MOST_SIGN_INS = 10  # on the mailbox's page
+MOST_MESSAGES = 10
+MOST_ALIASES = 10
 OUTCOME_LOOKS = {"ok": "good", "wrong": "warn", "refused": "warn", "scope": "warn", "suspended": "off", "locked": "bad"}
+
+
+# What a mailbox does that nobody suspended: its domain's proof decides.
+_ACTIVE = {
+    Proof.PENDING: standing.Standing(
+        "warn", "not proved", "Neither sends nor receives yet: the ownership of its domain isn't proved."
+    ),
+    Proof.PROVED: standing.Standing("good", "active", "Sends and receives."),
+    Proof.LAPSED: standing.Standing(
+        "bad", "proof lapsed", "Receives, but can't send: the proof of its domain's ownership lapsed."
+    ),
+}
 
 
 class HeldForm(forms.ModelForm):
@@ -90,15 +109,20 @@ class MailboxAdmin(HeldAdmin, SuspendableAdmin, RulesPage):
     form = KnownMailboxForm
     empty_words = "A mailbox is an address with a person, a place for mail and a password. Its domain comes first."
     list_display = ["shown_address", "name", "state", "storage", "shown_tenant"]
-    list_filter = ["status", ("address__tenant", AutocompleteSelectFilter)]
+    list_filter = [
+        "status", ("address__tenant", AutocompleteSelectFilter), ("address__domain", AutocompleteSelectFilter),
+    ]
     search_fields = ["address__local_part", "address__domain__name", "name"]
     list_select_related = ["address__domain", "address__tenant", "usage"]
     ordering = ["address__domain__name", "address__local_part"]
     actions_detail = ["rules", "add_app_password", "set_password", "suspend", "resume", "close", "restore"]
-    readonly_fields = [
-        "shown_address", "shown_tenant", "state", "status_reason", "grace_ends_at", "shown_credentials", "reached_by",
-        "shown_rules", "last_sign_ins", "folder", "created_at", "whole_storage",
-    ]
+    readonly_fields = ["folder", "created_at"]
+    above_template = "admin/posthouse/mailbox_above.html"
+    below_template = "admin/posthouse/mailbox_below.html"
+
+    page_select_related = (
+        "address__domain__tenant__parent__parent", "address__tenant__plan", "address__tenant__parent__parent", "usage",
+    )
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         if obj is None:
@@ -109,15 +133,48 @@ class MailboxAdmin(HeldAdmin, SuspendableAdmin, RulesPage):
     def get_fieldsets(self, request: HttpRequest, obj: Mailbox | None = None) -> Any:
         if obj is None:
             return [(None, {"fields": ["full_address", "tenant", "name", "password", "quota_bytes"]})]
-        return [
-            (None, {"fields": [
-                "shown_address", "shown_tenant", *self.told_state(obj), "whole_storage", "name", "quota_bytes",
-            ]}),
-            ("Who gets in, and what leads here", {"fields": ["shown_credentials", "reached_by"]}),
-            ("Rules", {"fields": ["shown_rules"]}),
-            ("Last sign-ins", {"fields": ["last_sign_ins"]}),
-            ("On disk", {"fields": ["folder", "created_at"]}),
-        ]
+        return [("The mailbox", {"fields": ["name", "quota_bytes", "folder", "created_at"]})]
+
+    def told(self, request: HttpRequest, obj: Any) -> dict[str, Any]:
+        address = obj.address
+        its_standing = mailbox_standing(obj, request)
+        credentials = list(obj.credentials.order_by("-kind", "label", "pk"))
+        passwords = self.admin_site.get_model_admin(Credential)
+        may_freeze = isinstance(passwords, CredentialAdmin) and passwords.has_act_permission(request)
+        leading_here = Alias.objects.filter(targets__target=str(address), address__tenant=address.tenant)
+        aliases = list(leading_here.select_related("address__domain").order_by("address")[: MOST_ALIASES + 1])
+        events = LoginEvent.objects.filter(mailbox=obj)[:MOST_SIGN_INS]
+        return {
+            "name": mono(address),
+            "standing": its_standing,
+            "about": format_html(
+                '{}a mailbox of <a class="text-primary-600 dark:text-primary-500" href="{}">{}</a>',
+                f"{obj.name}, " if obj.name else "", reverse("admin:tenants_tenant_change", args=(address.tenant_id,)),
+                address.tenant,
+            ),
+            "storage": Storage.of(obj).whole(),
+            "levels": used(levels_of(obj)),
+            "limit_url": self.add_url(request, SendingLimit, mailbox=obj.pk),
+            "passwords": [
+                (
+                    each, credential_badge(each, its_standing), moment(each.last_used_at) if each.last_used_at else "",
+                    may_freeze, passwords.has_delete_permission(request, each),
+                )
+                for each in credentials
+            ],
+            "add_password_url": self.add_url(request, Credential, mailbox=obj.pk),
+            "aliases": aliases[:MOST_ALIASES],
+            "more_aliases_url": list_url("mailboxes_alias", "q", address) if len(aliases) > MOST_ALIASES else "",
+            "add_alias_url": self.add_url(request, Alias, targets=str(address)),
+            "rules_url": (
+                reverse("admin:mailboxes_mailbox_rules", args=(obj.pk,)) if self.has_act_permission(request) else ""
+            ),
+            "rules": list(rules_of(obj).sentences(timezone.now().date())),
+            "sent": latest.sent_with([each.pk for each in credentials], MOST_MESSAGES),
+            "got": latest.got_by(str(address), MOST_MESSAGES),
+            "sign_ins": [(event, moment(event.last_at), outcome_badge(event), by_what(event)) for event in events],
+            "sign_ins_url": list_url("mailboxes_loginevent", "mailbox__id__exact", obj.pk),
+        }
 
     @display(description="Address", ordering="address__local_part")
     def shown_address(self, mailbox: Mailbox) -> str:
@@ -135,36 +192,9 @@ class MailboxAdmin(HeldAdmin, SuspendableAdmin, RulesPage):
     def storage(self, mailbox: Mailbox) -> str:
         return Storage.of(mailbox).bar()
 
-    @display(description="Storage used")
-    def whole_storage(self, mailbox: Mailbox) -> str:
-        return Storage.of(mailbox).whole()
-
-    @display(description="Passwords")
-    def shown_credentials(self, mailbox: Mailbox) -> str:
-        rows = [
-            (reverse("admin:mailboxes_credential_change", args=(each.pk,)), each, " (frozen)" if each.frozen_at else "")
-            for each in mailbox.credentials.all()
-        ]
-        link = '<a class="text-primary-600 dark:text-primary-500" href="{}">{}</a>{}'
-        return format_html_join(", ", link, rows) or "none: nobody can log in"
-
     @display(description="Folder in the data folder")
     def folder(self, mailbox: Mailbox) -> str:
         return mono(f"mail/{mailbox.opaque_id[:2]}/{mailbox.opaque_id}/Maildir")
-
-    @display(description="Aliases that lead here")
-    def reached_by(self, mailbox: Mailbox) -> str:
-        aliases = Alias.objects.filter(
-            targets__target=str(mailbox.address), address__tenant=mailbox.address.tenant
-        ).select_related("address__domain")
-        return ", ".join(str(alias) for alias in aliases) or "none"
-
-    @display(description="The latest")
-    def last_sign_ins(self, mailbox: Mailbox) -> str:
-        events = LoginEvent.objects.filter(mailbox=mailbox)[:MOST_SIGN_INS]
-        listed = f"{reverse('admin:mailboxes_loginevent_changelist')}?mailbox__id__exact={mailbox.pk}"
-        rows = [(event, moment(event.last_at), outcome_badge(event), by_what(event)) for event in events]
-        return render_to_string("admin/posthouse/sign_ins.html", {"rows": rows, "listed": listed})
 
     @action(description="Set password…", url_path="set-password", permissions=["act"], icon="key")
     def set_password(self, request: HttpRequest, object_id: str) -> HttpResponse:
@@ -191,6 +221,44 @@ class MailboxAdmin(HeldAdmin, SuspendableAdmin, RulesPage):
         services.change_mailbox(obj, **data, **by(request))
 
 
+def mailbox_standing(mailbox: Mailbox, request: HttpRequest) -> standing.Standing:
+    """What holds for it; its page's `page_select_related` has what this reads."""
+    address, domain = mailbox.address, mailbox.address.domain
+    # Whatever else can hold it back: its domain, and the tenants of both, with theirs.
+    above = [domain, *standing.with_parents(address.tenant), *standing.with_parents(domain.tenant)]
+    return standing.standing(mailbox, above, by(request)["actor"], _ACTIVE[Proof(domain.proof)])
+
+
+def credential_badge(credential: Credential, of_mailbox: standing.Standing | None = None) -> SafeString:
+    """Its state in a word; with its mailbox's standing, whether it opens anything now."""
+    if credential.frozen_at:
+        return badge("bad", "frozen")
+    if credential.expires_at and credential.expires_at <= timezone.now():
+        return badge("off", "expired")
+    if of_mailbox is not None and not of_mailbox.may_log_in:
+        return badge("off", f"mailbox {of_mailbox.word}")
+    return badge("good", "works")
+
+
+def credential_standing(credential: Credential, of_mailbox: standing.Standing) -> standing.Standing:
+    if credential.frozen_at:
+        return standing.Standing("bad", "frozen", format_html(
+            "Frozen {}{}. Nobody logs in or sends with it until it is thawed.", moment(credential.frozen_at),
+            standing.because(credential.frozen_reason),
+        ))
+    if credential.expires_at and credential.expires_at <= timezone.now():
+        return standing.Standing("off", "expired", format_html(
+            "Expired {}. Nobody logs in or sends with it.", moment(credential.expires_at)
+        ))
+    if not of_mailbox.may_log_in:
+        return standing.Standing(
+            "off", f"mailbox {of_mailbox.word}", format_html("Its mailbox: {}", of_mailbox.sentence)
+        )
+    if credential.expires_at:
+        return standing.Standing("good", "works", format_html("Works; it expires {}.", moment(credential.expires_at)))
+    return standing.Standing("good", "works", "Works.")
+
+
 class AliasForm(HeldForm):
     full_address = forms.CharField(
         max_length=320, label="Address",
@@ -213,7 +281,7 @@ class AliasForm(HeldForm):
 @admin.register(Alias)
 class AliasAdmin(HeldAdmin):
     empty_words = "An alias is an address that leads to others, here or elsewhere."
-    list_filter = [("address__tenant", AutocompleteSelectFilter)]
+    list_filter = [("address__tenant", AutocompleteSelectFilter), ("address__domain", AutocompleteSelectFilter)]
     list_display = ["shown_address", "leads_to", "description", "shown_tenant"]
     search_fields = ["address__local_part", "address__domain__name", "description", "targets__target"]
     list_select_related = ["address__domain", "address__tenant"]
@@ -303,9 +371,12 @@ class CredentialAdmin(ScopedAdmin):
     form = CredentialForm
     removable = True
     actions_detail = ["freeze", "unfreeze"]
-    readonly_fields = [
-        "label_or_kind", "shown_mailbox", "state", "frozen_reason", "last_used", "last_used_ip", "created_at",
-    ]
+    readonly_fields = ["created_at"]
+    above_template = "admin/posthouse/credential_above.html"
+    page_select_related = (
+        "mailbox__address__domain__tenant__plan", "mailbox__address__domain__tenant__parent__parent",
+        "mailbox__address__tenant__plan", "mailbox__address__tenant__parent__parent",
+    )
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         if obj is not None and obj.kind == Credential.Kind.MAIN:
@@ -316,14 +387,27 @@ class CredentialAdmin(ScopedAdmin):
         return super().get_form(request, obj, change=change, **kwargs)
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        frozen = ["frozen_reason"] if obj and obj.frozen_at else []
-        used = ["last_used_ip"] if obj and obj.last_used_ip else []
-        told = ["shown_mailbox", "state", *frozen, "last_used", *used, "created_at"]
         if obj is None:
             return ["mailbox", "label", "scopes", "networks", "expires_at"]
         if obj.kind == Credential.Kind.MAIN:
-            return ["label_or_kind", *told]
-        return ["label", "scopes", "networks", "expires_at", *told]
+            return ["created_at"]
+        return ["label", "scopes", "networks", "expires_at", "created_at"]
+
+    def told(self, request: HttpRequest, obj: Any) -> dict[str, Any]:
+        used_last = format_html(
+            "used {}{}", moment(obj.last_used_at), format_html(" from {}", mono(obj.last_used_ip))
+            if obj.last_used_ip else "",
+        ) if obj.last_used_at else "never used"
+        return {
+            "name": str(obj)[:1].upper() + str(obj)[1:],
+            "standing": credential_standing(obj, mailbox_standing(obj.mailbox, request)),
+            "about": format_html(
+                'Of <a class="ph-mono text-primary-600 dark:text-primary-500" href="{}">{}</a> · {}',
+                reverse("admin:mailboxes_mailbox_change", args=(obj.mailbox_id,)), obj.mailbox, used_last,
+            ),
+            "levels": used(levels_of(obj)),
+            "limit_url": self.add_url(request, SendingLimit, credential=obj.pk),
+        }
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return super().has_change_permission(request, obj) and (obj is None or obj.kind == Credential.Kind.APP)
@@ -348,11 +432,7 @@ class CredentialAdmin(ScopedAdmin):
 
     @display(description="State")
     def state(self, credential: Credential) -> str:
-        if credential.frozen_at:
-            return badge("bad", "frozen")
-        if credential.expires_at and credential.expires_at <= timezone.now():
-            return badge("off", "expired")
-        return badge("good", "works")
+        return credential_badge(credential)
 
     @display(description="Last used", ordering="last_used_at")
     def last_used(self, credential: Credential) -> str:

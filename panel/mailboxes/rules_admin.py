@@ -8,10 +8,7 @@ from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.utils import timezone
-from django.utils.html import format_html_join
-from django.utils.safestring import mark_safe
-from unfold.decorators import action, display
+from unfold.decorators import action
 from unfold.widgets import (
     UnfoldAdminIntegerFieldWidget,
     UnfoldAdminTextareaWidget,
@@ -95,12 +92,7 @@ class RulesForm(forms.Form):
 
 
 class RulesPage(ScopedAdmin):
-    """What a mailbox's admin shows of its rules, and the page on which they are changed."""
-
-    @display(description="What happens to its mail")
-    def shown_rules(self, mailbox: Mailbox) -> str:
-        said = rules_of(mailbox).sentences(timezone.now().date())
-        return format_html_join(mark_safe("<br>"), "{}", ((each,) for each in said)) or "stored as it comes"
+    """The page on which a mailbox's rules are changed."""
 
     @action(description="Rules…", url_path="rules", permissions=["act"], icon="rule")
     def rules(self, request: HttpRequest, object_id: str) -> HttpResponse:

@@ -71,6 +71,9 @@ class LimitAdmin(ScopedAdmin):
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         return ["subject", "window"] if obj else []
 
+    def audited(self, obj: SendingLimit) -> Any:
+        return services.limit_subject(obj)
+
     @display(description="Whose")
     def subject(self, limit: SendingLimit) -> str:
         if limit.credential:

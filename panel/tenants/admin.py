@@ -1,14 +1,15 @@
 """The provider's admin of plans, tenants, accounts, memberships and the audit log."""
 
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from django import forms
 from django.conf import settings
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.contrib.auth.models import Group
-from django.db.models import Count, QuerySet
-from django.http import HttpRequest, HttpResponse
-from django.template.loader import render_to_string
+from django.db.models import Case, Count, QuerySet, When
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import path, reverse
 from django.utils import timezone
 from django.utils.safestring import SafeString
 from unfold.contrib.filters.admin import AutocompleteSelectFilter
@@ -16,9 +17,14 @@ from unfold.decorators import action, display
 from unfold.paginator import InfinitePaginator
 from unfold.widgets import UnfoldAdminPasswordWidget
 
+from panel.domains.models import Domain, Proof
 from panel.operations import services as operations
+from panel.operations.holdings import holdings, with_counts
 from panel.rules.status import Status
-from panel.tenants import services
+from panel.sending import latest
+from panel.sending.models import SendingLimit
+from panel.sending.used import day_of, levels_of, used, with_day
+from panel.tenants import services, standing
 from panel.tenants.changes import RULES_IN_WORDS
 from panel.tenants.models import AuditEntry, Membership, Plan, Tenant, User
 from panel.tenants.scoped_admin import (
@@ -27,12 +33,23 @@ from panel.tenants.scoped_admin import (
     SizeField,
     badge,
     by,
-    links,
+    list_url,
     mono,
     state_of,
 )
-from panel.tenants.shown import moment
+from panel.tenants.shown import about, moment
 from panel.tenants.sign_in import second_factor, sessions
+
+MOST_DOMAINS = 10  # on a tenant's page
+MOST_PEOPLE = 10
+MOST_MESSAGES = 20
+MOST_TENANTS = 10  # on an account's page
+# Where a plan's numbers are listed, and by which filter.
+_HELD = {
+    "domains": ("domains_domain", "tenant__id__exact"),
+    "mailboxes": ("mailboxes_mailbox", "address__tenant__id__exact"),
+    "aliases": ("mailboxes_alias", "address__tenant__id__exact"),
+}
 
 admin.site.site_title = "Posthouse"
 admin.site.index_title = "Overview"
@@ -190,39 +207,56 @@ class TenantAdmin(SuspendableAdmin):
     noun = "tenant"
     falls = "its domains, mailboxes and all their mail are removed, and what it has in the queue bounces"
     empty_words = "A tenant is a company whose mail is here. Its domains and mailboxes come after it."
-    list_display = ["name", "state", "plan", "parent", "domain_count", "address_count"]
+    list_display = ["name", "plan", "domain_count", "mailbox_count", "sent_in_a_day", "state"]
     list_filter = ["status", "plan"]
     search_fields = ["name"]
-    list_select_related = ["plan", "parent"]
-    ordering = ["name"]  # the model's is lost where rows are counted
+    list_select_related = ["plan"]
     autocomplete_fields = ["parent"]
-    readonly_fields = ["state", "status_reason", "grace_ends_at", "has", "created_at"]
+    readonly_fields = ["created_at"]
+    above_template = "admin/posthouse/tenant_above.html"
+    below_template = "admin/posthouse/tenant_below.html"
+    page_select_related = ("plan", "parent__parent__parent")
 
     def get_fieldsets(self, request: HttpRequest, obj: Tenant | None = None) -> Any:
-        if obj is None:
-            return [(None, {"fields": ["name", "plan", "parent", "notes"]})]
-        return [
-            (None, {"fields": [*self.told_state(obj), "has"]}),
-            ("The tenant", {"fields": ["name", "plan", "parent", "notes", "created_at"]}),
-        ]
-
-    @display(description="Has")
-    def has(self, tenant: Any) -> SafeString:
-        """Ways to what belongs to the tenant, each with its number."""
-        at = {"tenant__id__exact": tenant.pk}
-        held = {"address__tenant__id__exact": tenant.pk}
-        return links(
-            ("domain", tenant.domains.count(), "domains_domain", at),
-            ("mailbox", tenant.addresses.filter(mailbox__isnull=False).count(), "mailboxes_mailbox", held),
-            ("alias", tenant.addresses.filter(alias__isnull=False).count(), "mailboxes_alias", held),
-            ("member", tenant.memberships.count(), "tenants_membership", at),
-            ("limit", tenant.limits.count(), "sending_sendinglimit", at),
-        )
+        created = ["created_at"] if obj else []
+        return [("The tenant" if obj else None, {"fields": ["name", "plan", "parent", "notes", *created]})]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Tenant]:
-        return super().get_queryset(request).annotate(
-            domains_count=Count("domains", distinct=True), addresses_count=Count("addresses", distinct=True)
-        )
+        return with_day(with_counts(super().get_queryset(request)))
+
+    def told(self, request: HttpRequest, obj: Any) -> dict[str, Any]:
+        parents = list(standing.with_parents(obj))[1:]
+        numbers, storage = holdings(obj)
+        # What isn't as it should be comes first.
+        troubled = Case(When(status=Status.ACTIVE, proof=Proof.PROVED, then=1), default=0)
+        domains = list(Domain.objects.filter(tenant=obj).order_by(troubled, "name")[:MOST_DOMAINS])
+        people = list(Membership.objects.filter(tenant=obj).select_related("user").order_by("pk")[: MOST_PEOPLE + 1])
+        return {
+            "name": obj.name,
+            "standing": standing.standing(
+                obj, parents, by(request)["actor"],
+                standing.Standing("good", "active", "Its mailboxes log in, send and receive."),
+            ),
+            "about": f"A customer of the reseller {parents[0]}." if parents else "",
+            "levels": used(levels_of(obj)),
+            "limit_url": self.add_url(request, SendingLimit, tenant=obj.pk),
+            "numbers": [
+                *((each, list_url(*_HELD[each.name], obj.pk) if each.name in _HELD else "") for each in numbers),
+                (storage, ""),
+            ],
+            "filled": about(storage.filled),
+            "domains": [(domain, domain_badge(domain, [obj, *parents])) for domain in domains],
+            "more_domains": (numbers[0].used or 0) > MOST_DOMAINS,
+            "domain_count": f"{numbers[0].used:,}",
+            "domains_url": list_url("domains_domain", "tenant__id__exact", obj.pk),
+            "add_domain_url": self.add_url(request, Domain, tenant=obj.pk),
+            "people": people[:MOST_PEOPLE],
+            "more_people": len(people) > MOST_PEOPLE,
+            "people_url": list_url("tenants_membership", "tenant__id__exact", obj.pk),
+            "add_member_url": self.add_url(request, Membership, tenant=obj.pk),
+            "messages": latest.of_tenant(obj.pk, MOST_MESSAGES),
+            "messages_url": list_url("sending_message", "tenant__id__exact", obj.pk),
+        }
 
     @display(description="State", ordering="status")
     def state(self, tenant: Tenant) -> str:
@@ -232,15 +266,31 @@ class TenantAdmin(SuspendableAdmin):
     def domain_count(self, tenant: Any) -> int:
         return int(tenant.domains_count)
 
-    @display(description="Addresses", ordering="addresses_count")
-    def address_count(self, tenant: Any) -> int:
-        return int(tenant.addresses_count)
+    @display(description="Mailboxes", ordering="mailboxes_count")
+    def mailbox_count(self, tenant: Any) -> int:
+        return int(tenant.mailboxes_count)
+
+    @display(description="Sent in 24 hours")
+    def sent_in_a_day(self, tenant: Any) -> SafeString:
+        return day_of(tenant).in_a_list
 
     def create(self, request: HttpRequest, data: dict[str, Any]) -> Tenant:
         return services.create_tenant(**data, **by(request))
 
     def change(self, request: HttpRequest, obj: Tenant, data: dict[str, Any]) -> None:
         services.change_tenant(obj, **data, **by(request))
+
+
+def domain_badge(domain: Domain, tenants: Iterable[Tenant]) -> SafeString:
+    """A domain's state in a word: what was done to it or its tenants, else what its proof lets it do."""
+    rows: list[Any] = [domain, *tenants]
+    strictest = max(rows, key=lambda row: row.status)
+    if strictest.status != Status.ACTIVE:
+        return state_of(strictest)
+    return {
+        Proof.PENDING: badge("warn", "not proved"), Proof.PROVED: badge("good", "sends and receives"),
+        Proof.LAPSED: badge("bad", "proof lapsed"),
+    }[Proof(domain.proof)]
 
 
 class AccountForm(forms.ModelForm):
@@ -272,8 +322,9 @@ class AccountAdmin(ScopedAdmin):
     list_select_related = ["second_factor"]
     search_fields = ["email", "name"]
     fields = ["email", "name", "provider_role", "second_factor_required"]
-    readonly_fields = ["factor", "signed_in"]
     removable = True
+    above_template = "admin/posthouse/account_above.html"
+    page_select_related = ("second_factor",)
     actions_detail = ["set_password", "end_sessions", "remove_second_factor", "close", "reopen"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[User]:
@@ -286,7 +337,7 @@ class AccountAdmin(ScopedAdmin):
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         if obj:
-            return [*self.fields, "factor", "signed_in"]
+            return self.fields
         return ["email", "name", "provider_role", "password", "second_factor_required"]
 
     @display(description="Provider role", ordering="provider_role")
@@ -297,16 +348,63 @@ class AccountAdmin(ScopedAdmin):
     def state(self, user: User) -> str:
         return badge("good", "active") if user.is_active else badge("off", "closed")
 
-    @display(description="Signed in")
-    def signed_in(self, user: User) -> str:
-        rows = [(each, sessions.browser(each.browser), moment(each.seen_at)) for each in sessions.of(user)]
-        return render_to_string("account/sessions.html", {"rows": rows})
-
     @display(description="Second factor")
     def factor(self, user: User) -> str:
         if hasattr(user, "second_factor"):
             return badge("good", "set up")
         return badge("warn", "must set one up") if second_factor.is_required(user) else "none"
+
+    def told(self, request: HttpRequest, obj: Any) -> dict[str, Any]:
+        may_act = self.has_act_permission(request)
+        memberships = list(obj.memberships.select_related("tenant").order_by("tenant__name")[: MOST_TENANTS + 1])
+        return {
+            "name": obj.email,
+            "standing": _account_standing(obj),
+            "about": obj.name,
+            "factor": self.factor(obj),
+            "role": obj.get_provider_role_display(),
+            "sessions": [
+                (
+                    each, sessions.browser(each.browser), moment(each.began_at), moment(each.seen_at),
+                    each.session_key == request.session.session_key,
+                    reverse("admin:account_session_end", args=(obj.pk, sessions.name_of(each.session_key)))
+                    if may_act else "",
+                )
+                for each in sessions.of(obj)
+            ],
+            "memberships": memberships[:MOST_TENANTS],
+            "more_memberships_url": (
+                list_url("tenants_membership", "q", obj.email) if len(memberships) > MOST_TENANTS else ""
+            ),
+            "add_membership_url": self.add_url(request, Membership, user=obj.pk),
+        }
+
+    def get_urls(self) -> list[Any]:
+        ended = path(
+            "<path:object_id>/end-session/<str:name>/", self.admin_site.admin_view(self.end_session),
+            name="account_session_end",
+        )
+        return [ended, *super().get_urls()]
+
+    def end_session(self, request: HttpRequest, object_id: str, name: str) -> HttpResponse:
+        """Sign the account out of one browser."""
+        account = self.object_or_404(request, object_id)
+        found = next((each for each in sessions.of(account) if sessions.name_of(each.session_key) == name), None)
+        if found is None and self.has_act_permission(request):
+            messages.error(request, "This session is over already.")
+            return HttpResponseRedirect(self.url_of(object_id))
+
+        def act(obj: User, data: dict[str, Any]) -> str:
+            sessions.end(obj, name, **by(request))
+            return f"{obj} is signed out of {browser}."
+
+        browser = sessions.browser(found.browser) if found else ""
+        # What a browser calls itself is anybody's to choose: no placeholder of the sentence.
+        where = f"{browser}, signed in from {(found.ip if found else '') or 'an unknown address'}".replace("{", "{{")
+        return self.confirm(
+            request, object_id, title="Sign {} out of one browser", button="Sign out", act=act,
+            sentence=f"The session of {{}} in {where.replace('}', '}}')}, ends with its next click. The others go on.",
+        )
 
     def offered(self, obj: User) -> set[str]:
         without = {"reopen"} if obj.is_active else {"close"}
@@ -382,6 +480,14 @@ class AccountAdmin(ScopedAdmin):
 
     def remove(self, request: HttpRequest, obj: User) -> None:
         services.delete_account(obj, **by(request))
+
+
+def _account_standing(account: User) -> standing.Standing:
+    if not account.is_active:
+        return standing.Standing("off", "closed", "Closed: it can't sign in. Reopen undoes it.")
+    if account.provider_role:
+        return standing.Standing("good", "active", "Signs in to this admin.")
+    return standing.Standing("good", "active", "Signs in for its tenants; this admin doesn't let it in.")
 
 
 @admin.register(Membership)

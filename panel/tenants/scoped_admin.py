@@ -15,14 +15,15 @@ from django.db.models import Model, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
-from django.utils.html import format_html, format_html_join
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from panel.rules.status import Status
+from panel.tenants import history
 from panel.tenants.changes import ServiceError
-from panel.tenants.models import AuditEntry, User
+from panel.tenants.models import User
 from panel.tenants.shown import read_size, size
 
 PAGE = 50
@@ -85,6 +86,11 @@ class ScopedAdmin(ModelAdmin):
     warn_unsaved_form = True
     list_fullwidth = False
     change_form_outer_before_template = "admin/posthouse/before_form.html"
+    change_form_outer_after_template = "admin/posthouse/after_form.html"
+    # What is told of an object, above and below its form; both show what `told` gives.
+    above_template: ClassVar[str] = ""
+    below_template: ClassVar[str] = ""
+    page_select_related: ClassVar[tuple[str, ...]] = ()  # beside an object, on its pages
     # What the empty list says: what such a thing is for, and what comes first.
     empty_words: ClassVar[str] = ""
     creatable: ClassVar[bool] = True
@@ -102,10 +108,53 @@ class ScopedAdmin(ModelAdmin):
     def remove(self, request: HttpRequest, obj: Any) -> None:
         raise NotImplementedError
 
+    # --- an object's page --------------------------------------------------------------
+
+    def told(self, request: HttpRequest, obj: Any) -> dict[str, Any]:
+        """What the templates above and below the form show of the object."""
+        return {}
+
+    def add_url(self, request: HttpRequest, model: type[Model], **filled: Any) -> str:
+        """Where such a thing is made, with these fields filled in; empty for who may not."""
+        site_admin = self.admin_site.get_model_admin(model)
+        if not site_admin.has_add_permission(request):
+            return ""
+        return f"{reverse(f'admin:{model._meta.app_label}_{model._meta.model_name}_add')}?{urlencode(filled)}"
+
+    def audited(self, obj: Any) -> Model | None:
+        """What the audit log calls by its name when this object changes. None: it never does, it is a trace."""
+        return obj if self.creatable or self.changeable else None
+
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], add: bool = False, change: bool = False,
+        form_url: str = "", obj: Any = None,
+    ) -> HttpResponse:
+        if obj is not None:
+            # After a refusal the form's object carries what was typed: told is what is stored.
+            stored = obj if request.method == "GET" else self.get_queryset(request).filter(pk=obj.pk).first() or obj
+            context["told"] = self.told(request, stored)
+            context["is_audited"] = (subject := self.audited(stored)) is not None
+            if subject is not None:
+                context["changes"] = history.latest(subject, by(request)["actor"])
+        return super().render_change_form(request, context, add, change, form_url, obj)
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
+        """The object; read once, however often a page that only shows it asks."""
+        if request.method != "GET":
+            return super().get_object(request, object_id, from_field)
+        shown = request.__dict__.setdefault("shown_objects", {})
+        key = (self.model, str(object_id), from_field)
+        if key not in shown:
+            shown[key] = super().get_object(request, object_id, from_field)
+        return shown[key]
+
     # --- scope -------------------------------------------------------------------------
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         rows = super().get_queryset(request)
+        match = request.resolver_match
+        if self.page_select_related and match is not None and "object_id" in match.kwargs:
+            rows = rows.select_related(*self.page_select_related)
         return rows.for_user(request.user) if hasattr(rows, "for_user") else rows
 
     def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
@@ -239,9 +288,7 @@ class ScopedAdmin(ModelAdmin):
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         obj = self.object_or_404(request, object_id)
-        entries = AuditEntry.objects.for_user(request.user).filter(
-            subject_type=self.opts.model_name, subject_id=obj.pk
-        )
+        entries = history.entries_of(self.audited(obj) or obj, by(request)["actor"])
         context = {
             **self.admin_site.each_context(request),
             "title": f"History of {obj}",
@@ -278,7 +325,7 @@ class ScopedAdmin(ModelAdmin):
         if not self.has_act_permission(request):
             raise PermissionDenied
         obj = self.object_or_404(request, object_id)
-        form = form_class(request.POST or None)
+        form = form_class(request.POST if request.method == "POST" else None)
         if request.method == "POST" and form.is_valid():
             try:
                 messages.success(request, act(obj, form.cleaned_data))
@@ -339,16 +386,9 @@ def badge(look: str, words: str) -> SafeString:
     return format_html('<span class="ph-state is-{}">{}</span>', look, words)
 
 
-def links(*ways: tuple[str, int, str, dict[str, Any]]) -> SafeString:
-    """"3 mailboxes · 1 alias", each leading to its filtered list."""
-    return format_html_join(
-        " · ", '<a class="text-primary-600 dark:text-primary-500" href="{}?{}">{} {}</a>',
-        (
-            (reverse(f"admin:{view}_changelist"), urlencode(filters), f"{count:,}",
-             noun if count == 1 else f"{noun}es" if noun[-1] in "sx" else f"{noun}s")
-            for noun, count, view, filters in ways
-        ),
-    )
+def list_url(view: str, parameter: str, value: object) -> str:
+    """A list, narrowed by one filter: list_url("domains_domain", "tenant__id__exact", 7)."""
+    return f"{reverse(f'admin:{view}_changelist')}?{urlencode({parameter: value})}"
 
 
 def mono(text: object) -> SafeString:

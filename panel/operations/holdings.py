@@ -1,0 +1,71 @@
+"""What a tenant has, beside what its plan allows: counted as the services do that enforce it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.db.models import Count, OuterRef, QuerySet, Subquery, Sum
+from django.db.models.functions import Coalesce
+
+from panel.domains.models import Domain
+from panel.mailboxes.models import Alias, Credential, Mailbox, MailboxUsage
+from panel.tenants.gauge import Gauge
+from panel.tenants.models import Tenant
+from panel.tenants.shown import about, size
+
+
+@dataclass(frozen=True, slots=True)
+class Holding(Gauge):
+    """One of the plan's numbers."""
+
+    name: str  # the plan's field: "domains"
+    title: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Storage(Holding):
+    """Bytes: the quotas that were given to mailboxes, of which some are filled."""
+
+    filled: int = 0
+
+    @property
+    def words(self) -> str:
+        granted = f"{about(self.used or 0)} given"
+        return f"{granted}, unlimited" if self.allowed is None else f"{granted} of {size(self.allowed)}"
+
+
+def with_counts(tenants: "QuerySet[Tenant]") -> "QuerySet[Tenant]":
+    """The tenants with `domains_count` and `mailboxes_count`, counted for the rows that are shown alone."""
+    return tenants.annotate(
+        domains_count=_number(Domain.objects.filter(tenant=OuterRef("pk")), "tenant", Count("pk")),
+        mailboxes_count=_number(
+            Mailbox.objects.filter(address__tenant=OuterRef("pk")), "address__tenant", Count("pk")
+        ),
+    )
+
+
+def holdings(tenant: Tenant) -> tuple[list[Holding], Storage]:
+    """What this tenant has of each of its plan's numbers, and of storage: one query."""
+    mailboxes = Mailbox.objects.filter(address__tenant=OuterRef("pk"))
+    aliases = Alias.objects.filter(address__tenant=OuterRef("pk"))
+    usage = MailboxUsage.objects.filter(mailbox__address__tenant=OuterRef("pk"))
+    passwords = Credential.objects.filter(mailbox__address__tenant=OuterRef("pk"), kind=Credential.Kind.APP)
+    counted: Any = with_counts(Tenant.objects.filter(pk=tenant.pk)).annotate(
+        aliases_count=_number(aliases, "address__tenant", Count("pk")),
+        credentials_count=_number(passwords, "mailbox__address__tenant", Count("pk")),
+        granted=_number(mailboxes, "address__tenant", Sum("quota_bytes")),
+        filled=_number(usage, "mailbox__address__tenant", Sum("used_bytes")),
+    ).get()
+    plan = tenant.plan
+    found = [
+        Holding(getattr(counted, f"{name}_count"), getattr(plan, name), name, title)
+        for name, title in (
+            ("domains", "Domains"), ("mailboxes", "Mailboxes"), ("aliases", "Aliases"),
+            ("credentials", "App passwords"),
+        )
+    ]
+    return found, Storage(counted.granted, plan.storage_bytes, "storage_bytes", "Storage", counted.filled)
+
+
+def _number(rows: "QuerySet[Any]", tenant: str, number: Any) -> Coalesce:
+    """The number over the rows of the outer tenant, 0 when it has none."""
+    return Coalesce(Subquery(rows.order_by().values(tenant).annotate(number=number).values("number")), 0)

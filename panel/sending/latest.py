@@ -1,0 +1,112 @@
+"""The latest messages of a tenant or a mailbox, as the provider's pages list them.
+
+Each question is answered from the end of an index, and their number doesn't grow with messages or
+recipients. It is for the provider's eyes: what a tenant may see of messages decides log.py.
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.db.models import Count, OuterRef, Q, QuerySet, Subquery
+from django.db.models.functions import Coalesce
+
+from panel.database import ids
+from panel.sending.models import Message, Recipient
+from panel.tenants.shown import moment
+
+State = Recipient.State
+
+# What is told of several recipients is the first of these that is true of one.
+_TELLING: dict[str, tuple[str, Q]] = {
+    "held": ("bad", Q(state=State.WAITING, holds__gt=0)),
+    "failed": ("bad", Q(state=State.FAILED)),
+    "waiting": ("warn", Q(state=State.WAITING, holds=0)),
+    "discarded": ("off", Q(state=State.DISCARDED)),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One message, with what became of its recipients."""
+
+    message_id: int
+    at: datetime
+    sender: str  # empty: the null path
+    subject: str
+    first: str  # of the recipients, as it was addressed; empty: none is here any more
+    others: int  # further recipients
+    look: str  # good, warn, bad or off
+    words: str  # "delivered"; "waiting, 2 of 3"
+
+    @property
+    def queue_id(self) -> str:
+        return ids.to_text(self.message_id)
+
+    @property
+    def when(self) -> str:
+        return moment(self.at)
+
+
+def of_tenant(tenant_id: int, most: int) -> list[Row]:
+    """What it sent and what came for it, the latest first: three queries."""
+    sent = Message.objects.filter(tenant=tenant_id).order_by("-id").values_list("pk", flat=True)[:most]
+    # A message to many of its addresses has a row for each.
+    got = Recipient.objects.filter(recipient_tenant=tenant_id).order_by("-id").values_list("message_id", flat=True)
+    found: set[int] = {*sent, *got[: 5 * most]}
+    return _rows(sorted(found, reverse=True)[:most])
+
+
+def sent_with(credentials: Collection[int], most: int) -> list[Row]:
+    """What was sent by logging in with one of these, the latest first: two queries."""
+    found = Message.objects.filter(credential__in=credentials).order_by("-id").values_list("pk", flat=True)[:most]
+    return _rows(list(found))
+
+
+def got_by(address: str, most: int) -> list[Row]:
+    """What came for the mailbox of this address, also by an alias, the latest first: one query.
+
+    `first` is how it was addressed, and the state is this recipient's alone.
+    """
+    found = Recipient.objects.filter(resolved=address).select_related("message").order_by("-id")[:most]
+    return [_row(each.message, each.original, 0, *_of_one(each)) for each in found]
+
+
+def _rows(messages: Collection[int]) -> list[Row]:
+    """One query, however many recipients they have.
+
+    The messages were chosen before: SQLite counts recipients for all that it sorts, not for those it keeps.
+    """
+    recipients = Recipient.objects.filter(message=OuterRef("pk")).order_by()
+    counted: Iterable[Any] = Message.objects.filter(pk__in=messages).order_by("-id").annotate(
+        first=Subquery(recipients.order_by("id").values("original")[:1]),
+        recipients_count=_count(recipients),
+        **{name: _count(recipients.filter(condition)) for name, (_, condition) in _TELLING.items()},
+    )
+    return [_row(each, each.first or "", max(0, each.recipients_count - 1), *_of_all(each)) for each in counted]
+
+
+def _count(recipients: "QuerySet[Recipient]") -> Coalesce:
+    return Coalesce(Subquery(recipients.values("message").annotate(count=Count("pk")).values("count")), 0)
+
+
+def _row(message: Message, first: str, others: int, look: str, words: str) -> Row:
+    return Row(
+        message.pk, message.accepted_at, message.reverse_path, message.subject, first, others, look, words
+    )
+
+
+def _of_all(message: Any) -> tuple[str, str]:
+    count = message.recipients_count
+    for word, (look, _) in _TELLING.items():
+        if number := getattr(message, word):
+            return look, word if number == count else f"{word}, {number:,} of {count:,}"
+    return ("good", "delivered") if count else ("off", "no recipients here any more")
+
+
+def _of_one(recipient: Recipient) -> tuple[str, str]:
+    if recipient.state == State.WAITING and recipient.holds:
+        return "bad", "held"
+    look = {State.WAITING: "warn", State.DELIVERED: "good", State.FAILED: "bad"}.get(State(recipient.state), "off")
+    return look, str(recipient.get_state_display())
