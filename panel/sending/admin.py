@@ -18,6 +18,15 @@ from unfold.paginator import InfinitePaginator
 from panel.database import ids
 from panel.sending import services
 from panel.sending.models import Attempt, Hold, Message, OutboundRoute, Recipient, SendingLimit, Window
+from panel.sending.queue_admin import (
+    HoldFilter,
+    HopFilter,
+    MessageFilter,
+    OlderFilter,
+    QueuePages,
+    RecipientFilter,
+    SenderFilter,
+)
 from panel.tenants.changes import ServiceError
 from panel.tenants.scoped_admin import ScopedAdmin, badge, by, mono
 from panel.tenants.shown import about, moment
@@ -235,27 +244,15 @@ def _figure(number: int | None) -> str:
     return "unlimited" if number is None else f"{number:,}"
 
 
-class HoldFilter(admin.SimpleListFilter):
-    title = "what holds it"
-    parameter_name = "holds"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(hold.name.lower(), str(hold.label)) for hold in Hold]
-
-    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
-        if self.value() is None:
-            return queryset
-        hold = Hold[str(self.value()).upper()]
-        bits = [bits for bits in range(1, 1 << len(Hold)) if bits & hold]
-        return queryset.filter(state=Recipient.State.WAITING, holds__in=bits)
-
-
 @admin.register(Recipient)
-class RecipientAdmin(TraceAdmin):
+class RecipientAdmin(QueuePages, TraceAdmin):
     id_field = "message_id"
     empty_words = "Each recipient of each message is listed here; those that wait are the queue."
     list_display = ["shown_message", "shown_original", "state_badge", "shown_hop", "next_try", "tries", "shown_reply"]
-    list_filter = ["state", HoldFilter, ("tenant", AutocompleteSelectFilter)]
+    list_filter = [
+        "state", HoldFilter, OlderFilter, HopFilter, RecipientFilter, SenderFilter, MessageFilter,
+        ("tenant", AutocompleteSelectFilter),
+    ]
     search_fields = ["original", "resolved", "next_hop"]
     search_help_text = "Queue id, recipient or next hop"
     ordering = ["-id"]
