@@ -4,7 +4,7 @@ Limits and routes are told to the mailserver's caches; the queue is read afresh 
 """
 
 import ipaddress
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
@@ -20,7 +20,7 @@ from panel.domains.models import Domain
 from panel.domains.services import canonical_name
 from panel.mailboxes.models import Credential, Mailbox
 from panel.rules import addresses, reply
-from panel.sending.models import Content, Hold, OutboundRoute, Recipient, SendingLimit, Window
+from panel.sending.models import Content, Hold, Message, OutboundRoute, Recipient, SendingLimit, Window
 from panel.tenants import audit
 from panel.tenants.changes import (
     MOST_NUMBER,
@@ -36,6 +36,7 @@ from panel.tenants.changes import (
 from panel.tenants.models import Tenant, User
 
 MORE_TIME = timedelta(days=1)  # for what is released after its time
+CHUNK = 1000  # rows that one statement names
 
 LimitSubject = Tenant | Domain | Mailbox | Credential
 
@@ -279,6 +280,48 @@ def discard(recipient: Recipient, *, reason: str = "", actor: User | None, ip: s
         actor, "queue.discarded", recipient, tenant=_tenant(recipient.tenant_id),
         before={"queue_id": ids.to_text(recipient.message_id), "last_reply": recipient.last_reply},
         reason=reason, ip=ip,
+    )
+
+
+@transaction.atomic
+def retry_message(message: Message, *, actor: User | None, ip: str | None = None) -> int:
+    """Make due now what of the message waits, as `retry` with `release`; gives how many. Raises ServiceError."""
+    outcome = _of_message(message, lambda chosen, now: make_due(chosen, now, release=True))
+    if not outcome.done:
+        if outcome.held:
+            raise ServiceError("It waits until its sender is resumed.")
+        raise ServiceError("It is being delivered just now." if outcome.on_the_way else "Nothing of it waits any more.")
+    audit.record(
+        actor, "queue.retried", message, tenant=_tenant(message.tenant_id),
+        after={"recipients": len(outcome.done), "released": True}, ip=ip,
+    )
+    return len(outcome.done)
+
+
+@transaction.atomic
+def discard_message(message: Message, *, reason: str, actor: User | None, ip: str | None = None) -> tuple[int, int]:
+    """Give up what of the message waits; how many, and how many were on the way and go on. Raises ServiceError."""
+    reason = one_line(reason, "reason", most=audit.MOST_REASON, required=True)
+    outcome = _of_message(message, give_up)
+    if not outcome.done:
+        if outcome.on_the_way:
+            raise ServiceError("It is being delivered just now: try again in a minute.")
+        raise ServiceError("Nothing of it waits any more.")
+    audit.record(
+        actor, "queue.discarded", message, tenant=_tenant(message.tenant_id),
+        after={"recipients": len(outcome.done)}, reason=reason, ip=ip,
+    )
+    return len(outcome.done), len(outcome.on_the_way)
+
+
+def _of_message(message: Message, act: "Callable[[Sequence[int], datetime], Outcome]") -> "Outcome":
+    """What the act made of all that waits of the message, CHUNK at a time."""
+    waiting = Recipient.objects.filter(message=message, state=Recipient.State.WAITING).order_by("pk")
+    chosen, now = list(waiting.values_list("pk", flat=True)), timezone.now()
+    parts = [act(chosen[at:at + CHUNK], now) for at in range(0, len(chosen), CHUNK)]
+    return Outcome(
+        [pk for part in parts for pk in part.done], [pk for part in parts for pk in part.on_the_way],
+        [pk for part in parts for pk in part.held],
     )
 
 

@@ -208,7 +208,7 @@ LISTS = {
 # What the wire doesn't follow: panel accounts, and the queue, which is read afresh at each claim.
 SILENT_ACTIONS = {
     *((User, name) for name in ("set_password", "end_sessions", "remove_second_factor", "close", "reopen")),
-    (Recipient, "retry_one"),
+    (Recipient, "retry_one"), (Recipient, "discard_one"), (Message, "retry"), (Message, "discard"),
 }
 REDIRECTS = {(Mailbox, "add_app_password")}  # leads to another form
 

@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from panel.operations import services as operations
 from panel.sending import bulk
-from panel.sending.models import BulkAct, Hold, Recipient
+from panel.sending.models import BulkAct, Hold, Message, Recipient
 from panel.tenants.models import AuditEntry
 from tests.support import queue, world
 
@@ -212,3 +212,142 @@ def test_a_tenant_s_account_acts_on_nothing_in_bulk(tenant):
     client.force_login(operations.create_account(email="ann@else.test", password="an unusual password", actor=None))
     for url in (QUEUE, f"{RECIPIENTS}bulk/retry/?state__exact=waiting"):
         assert client.get(url).status_code == 302
+
+
+# Where a message is
+
+
+def page_of(message: Message) -> str:
+    return reverse("admin:sending_message_change", args=(message.pk,))
+
+
+def test_message_s_page_says_where_it_is_what_is_next_and_why_it_was_let_through(operator, tenant, mailbox):
+    credential, _ = world.app_password(mailbox)
+    message = queue.message(
+        tenant, credential_id=credential.pk, credential_text='shop@demo.test, app password "web shop"',
+        tls="TLSv1.3 TLS_AES_256_GCM_SHA384", facts={"charged": [
+            {"kind": "mailbox", "id": mailbox.pk, "name": "shop@demo.test", "window": "day", "used": 6905,
+             "allowed": 10000},
+            {"kind": "tenant", "id": tenant.pk, "name": "Demo", "window": "hour", "used": 12, "allowed": None}, "odd",
+        ]},
+    )
+    queue.recipient(message, "billing@demo.test", resolved="shop@demo.test", next_hop="local", last_reply="")
+    carl = queue.recipient(message, "carl@other.test", tries=1)
+    queue.attempt(carl, "delivered", reply="250 2.0.0 OK 1xyz", duration_ms=1240)
+    due = timezone.now() + timedelta(minutes=4, seconds=30)
+    bob = queue.recipient(
+        message, "bob@slow.test", state="waiting", due_at=due, tries=2, last_reply="451 4.7.1 Greylisted"
+    )
+    queue.attempt(bob, reply="421 busy")
+    queue.attempt(bob)
+    said = text_of(operator, page_of(message))
+    assert "Invoice 4711 Delivered to 2 of 3" in said
+    assert "Next: bob@slow.test is tried again in 4 min (try 3)." in said
+    assert (
+        "From shop@demo.test by shop@demo.test , app password &quot;web shop&quot; from 203.0.113.9 over TLS 1.3 ,"
+        in said.replace("&#x27;", "'")
+    )
+    assert said.index("bob@slow.test waiting") < said.index("billing@demo.test delivered"), "what waits stands first"
+    assert "leads to shop@demo.test" in said and "into the mailbox, before it was answered" in said
+    assert "mx.elsewhere.test [198.51.100.7] · TLS 1.3 · 1.2 s · try 1" in said
+    assert "1 earlier try" in said and "421 busy" in said
+    assert "mailbox shop@demo.test, 24 hours 6,905 of 10,000" in said
+    assert "tenant Demo, 1 hour 12, unlimited" in said
+    page = operator.get(page_of(message)).content.decode()
+    for model, pk in (
+        ("mailboxes_mailbox", mailbox.pk), ("mailboxes_credential", credential.pk), ("tenants_tenant", tenant.pk),
+        ("sending_recipient", bob.pk),
+    ):
+        assert f'href="{reverse(f"admin:{model}_change", args=(pk,))}"' in page
+
+
+def one_that_waits(message: Message, **fields) -> Recipient:
+    return queue.recipient(message, "a@slow.test", **{"state": "waiting", "last_reply": "", **fields})
+
+
+@pytest.mark.parametrize(("states", "words"), [
+    ("", "no recipients here any more"), ("d", "Delivered"), ("dd", "Delivered to all 2"),
+    ("dw", "Delivered to 1 of 2"), ("df", "Delivered to 1 of 2"), ("w", "Not delivered yet"),
+    ("wf", "Not delivered yet"), ("f", "Failed"), ("xx", "Given up"), ("fx", "Not delivered"),
+])
+def test_state_of_a_message_in_words(operator, tenant, states, words):
+    message = queue.message(tenant)
+    names = {"d": "delivered", "w": "waiting", "f": "failed", "x": "discarded"}
+    for each in states:
+        queue.recipient(message, "a@slow.test", state=names[each])
+    assert f"Invoice 4711 {words} From" in text_of(operator, page_of(message))
+
+
+def test_message_s_page_says_what_holds_it_and_what_is_on_its_way(operator, tenant):
+    held = queue.message(tenant)
+    one_that_waits(held, holds=Hold.SUSPENDED)
+    said = text_of(operator, page_of(held))
+    assert "Held: a@slow.test , because its sender is suspended. It goes when its sender is resumed." in said
+    going = queue.message(tenant)
+    one_that_waits(going, lease_until=timezone.now() + timedelta(minutes=1), lease_by="mx-1")
+    one_that_waits(going, due_at=timezone.now() + timedelta(hours=1))
+    said = text_of(operator, page_of(going))
+    assert "Next: a@slow.test is being delivered just now." in said and "1 more waits." in said
+    inbound = queue.message(None, reverse_path="", tls="", message_id="", subject="")
+    said = text_of(operator, page_of(inbound))
+    assert "(no subject) no recipients" in said and "the null path &lt;&gt; ) from 203.0.113.9 without TLS" in said
+    assert "It came from elsewhere" in said
+
+
+def test_message_is_tried_and_given_up_from_its_page(operator, tenant):
+    message = queue.message(tenant)
+    row = one_that_waits(message, due_at=timezone.now() + timedelta(hours=1))
+    queue.recipient(message, "b@done.test")
+    page = operator.get(page_of(message)).content.decode()
+    retry, discard = (reverse(f"admin:sending_message_{name}", args=(message.pk,)) for name in ("retry", "discard"))
+    assert f'action="{retry}"' in page and f'href="{discard}"' in page
+    sent = {"csrfmiddlewaretoken": "as a browser does"}
+    said = operator.post(retry, sent, follow=True).content.decode()
+    row.refresh_from_db()
+    assert "1 recipient is tried in a moment." in said and row.due_at <= timezone.now()
+    assert list(operator.post(discard, {"reason": ""}).context["form"].errors) == ["reason"]
+    said = operator.post(discard, {"reason": "as asked"}, follow=True).content.decode()
+    row.refresh_from_db()
+    assert "1 recipient is given up." in said and row.state == "discarded"
+    entry = AuditEntry.objects.get(action="queue.discarded")
+    assert (entry.tenant, entry.reason, entry.after) == (tenant, "as asked", {"recipients": 1})
+    said = operator.get(page_of(message)).content.decode()
+    assert retry not in said, "what is at its end is offered nothing"
+    assert "Nothing of it waits any more." in operator.post(retry, sent).content.decode()
+
+
+def test_what_is_on_its_way_or_held_for_a_suspended_sender_is_left_alone(operator, tenant):
+    going, held = queue.message(tenant), queue.message(tenant)
+    one_that_waits(going, lease_until=timezone.now() + timedelta(minutes=1), lease_by="mx-1")
+    one_that_waits(held, holds=Hold.SUSPENDED)
+    for message, name, sentence in (
+        (going, "retry", "It is being delivered just now."), (going, "discard", "It is being delivered just now"),
+        (held, "retry", "It waits until its sender is resumed."),
+    ):
+        answer = operator.post(reverse(f"admin:sending_message_{name}", args=(message.pk,)), {"reason": "x"})
+        assert answer.status_code == 200, (sentence, answer.headers)
+        assert sentence in answer.content.decode(), sentence
+    assert set(Recipient.objects.values_list("state", "holds")) == {("waiting", 0), ("waiting", Hold.SUSPENDED)}
+    assert not AuditEntry.objects.filter(action__startswith="queue").exists()
+
+
+def test_message_s_page_is_bounded_in_what_it_asks_and_shows(operator, support, tenant, mailbox):
+    credential, _ = world.app_password(mailbox)
+    counts, pages = [], []
+    for number in (2, 120):
+        message = queue.message(tenant, credential_id=credential.pk)
+        for n in range(number):
+            local = {"next_hop": "local", "resolved": "shop@demo.test"} if n % 2 else {}
+            row = queue.recipient(message, f"r{n}@slow.test", state=("waiting", "delivered")[n % 2], **local)
+            if n < 5:
+                queue.attempt(row)
+        operator.get(page_of(message))
+        counts.append(number_of_queries(operator, page_of(message)))
+        pages.append(operator.get(page_of(message)).content.decode())
+    assert counts[0] == counts[1] <= 15
+    assert "more recipients" not in pages[0]
+    assert f'href="{RECIPIENTS}?message={message.queue_id}">20 more recipients</a>' in pages[1]
+    assert pages[1].count('class="ph-leg"') == 100
+    listed = operator.get(f"{RECIPIENTS}?message={message.queue_id}")
+    assert listed.context["cl"].result_list.count() == 50 and "Recipients of the message" in listed.content.decode()
+    assert "Try now" not in support.get(page_of(message)).content.decode()
