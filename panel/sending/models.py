@@ -184,9 +184,11 @@ class Recipient(models.Model):
             models.Index(fields=["due_at"], condition=Q(state="waiting", holds__gt=0), name="recipient_held"),
             models.Index(fields=["tenant", "-id"]),
             models.Index(fields=["recipient_tenant", "-id"]),
-            # Every column that the queue by next hop asks for: no row itself is read to count them.
+            # With every column that the list of what waits, and the queue by next hop, ask for; the state as well
+            # for SQLite: no row itself is read to count or to find them.
+            models.Index(fields=["-id", "holds", "state"], condition=Q(state="waiting"), name="recipient_waiting"),
             models.Index(
-                fields=["next_hop", "id", "holds", "due_at", "tries"], condition=Q(state="waiting"),
+                fields=["next_hop", "id", "holds", "due_at", "tries", "state"], condition=Q(state="waiting"),
                 name="recipient_hop",
             ),
         ]

@@ -147,7 +147,8 @@ def held(hold: str) -> Q:
         return Q(holds=0)
     if hold == HELD:
         return Q(holds__gt=0)
-    return Q(holds__in=[bits for bits in range(1, 1 << len(Hold)) if bits & HOLDS[hold]])
+    # The first is the condition of the index on what is held.
+    return Q(holds__gt=0, holds__in=[bits for bits in range(1, 1 << len(Hold)) if bits & HOLDS[hold]])
 
 
 def first_younger(now: datetime, older_s: int) -> int:
