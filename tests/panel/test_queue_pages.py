@@ -351,3 +351,28 @@ def test_message_s_page_is_bounded_in_what_it_asks_and_shows(operator, support, 
     listed = operator.get(f"{RECIPIENTS}?message={message.queue_id}")
     assert listed.context["cl"].result_list.count() == 50 and "Recipients of the message" in listed.content.decode()
     assert "Try now" not in support.get(page_of(message)).content.decode()
+
+
+@pytest.mark.parametrize("text", [
+    "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "{{ 7*7 }}{% now 'Y' %}", "a\u202eb", "x" * 190,
+])
+def test_what_strangers_write_is_shown_harmless(operator, tenant, text):
+    charged = {"kind": text, "name": text, "window": text, "used": 1, "allowed": 2}
+    message = queue.message(
+        tenant, subject=text, reverse_path=text, message_id=text, header_from=text, client_name=text,
+        credential_text=text, facts={"charged": [charged]},
+    )
+    row = queue.recipient(
+        message, text, resolved=f"x{text}", next_hop=text, state="waiting", last_reply=text, tries=1
+    )
+    queue.attempt(row, host=text, reply=text)
+    for url in (
+        page_of(message), reverse("admin:sending_recipient_change", args=(row.pk,)), QUEUE,
+        reverse("admin:sending_message_discard", args=(message.pk,)),
+    ):
+        answer = operator.get(url)
+        assert answer.status_code == 200
+        content = answer.content.decode()
+        assert "<script>alert(1)" not in content and "<img src=x" not in content and ">49<" not in content
+    found = operator.get(f"{RECIPIENTS}bulk/discard/", {"sender": text, "hop": text})
+    assert found.status_code in (200, 302) and b"<script>alert(1)" not in found.content
