@@ -114,6 +114,11 @@ def _link(title: str, icon: str, view: str) -> dict[str, object]:
     return {"title": title, "icon": icon, "link": reverse_lazy(f"admin:{view}_changelist")}
 
 
+def _is_in_queue(path: str) -> bool:
+    pages = ("recipient/queue/", "recipient/bulk/", "bulkact/")
+    return path.startswith(tuple(f"/admin/sending/{page}" for page in pages))
+
+
 DATABASES = {"default": _database()}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
@@ -166,6 +171,7 @@ UNFOLD = {
     "SHOW_VIEW_ON_SITE": False,
     "DASHBOARD_CALLBACK": "panel.operations.overview.overview",
     "STYLES": [lambda request: static("posthouse/admin.css")],
+    "SCRIPTS": [lambda request: static("posthouse/copy.js")],
     # The console's accent, #4350b0, and its neighbours.
     "COLORS": {
         "primary": {
@@ -192,7 +198,14 @@ UNFOLD = {
             ]},
             {"title": "Mail", "separator": True, "items": [
                 _link("Messages", "mail", "sending_message"),
-                _link("Recipients and queue", "outbox", "sending_recipient"),
+                {
+                    "title": "Queue", "icon": "outbox", "link": reverse_lazy("admin:sending_queue"),
+                    "active": lambda request: _is_in_queue(request.path),
+                },
+                {
+                    **_link("Recipients", "forward_to_inbox", "sending_recipient"),
+                    "active": lambda request: "/sending/recipient/" in request.path and not _is_in_queue(request.path),
+                },
                 _link("Sending limits", "speed", "sending_sendinglimit"),
                 _link("Routes", "signpost", "sending_outboundroute"),
             ]},

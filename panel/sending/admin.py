@@ -14,27 +14,30 @@ from django.utils.text import Truncator
 from unfold.contrib.filters.admin import AutocompleteSelectFilter
 from unfold.decorators import action, display
 from unfold.paginator import InfinitePaginator
+from unfold.widgets import UnfoldAdminTextInputWidget
 
 from panel.database import ids
-from panel.sending import services
-from panel.sending.models import Attempt, Hold, Message, OutboundRoute, Recipient, SendingLimit, Window
+from panel.sending import message_page, services
+from panel.sending.models import Message, OutboundRoute, Recipient, SendingLimit
+from panel.sending.queue_admin import (
+    HoldFilter,
+    HopFilter,
+    MessageFilter,
+    OlderFilter,
+    QueuePages,
+    RecipientFilter,
+    SenderFilter,
+)
 from panel.tenants.changes import ServiceError
-from panel.tenants.scoped_admin import ScopedAdmin, badge, by, mono
+from panel.tenants.scoped_admin import ScopedAdmin, by, mono
 from panel.tenants.shown import about, moment
 
-LOOKS = {
-    Recipient.State.WAITING: "warn",
-    Recipient.State.DELIVERED: "good",
-    Recipient.State.FAILED: "bad",
-    Recipient.State.DISCARDED: "off",
-}
 
-
-def recipient_state(recipient: Recipient) -> SafeString:
-    if recipient.state == Recipient.State.WAITING and recipient.holds:
-        why = ", ".join(hold.label for hold in list(Hold) if recipient.holds & hold)
-        return format_html('{} <span class="ph-dim ph-why">{}</span>', badge("bad", "held"), why)
-    return badge(LOOKS[Recipient.State(recipient.state)], recipient.get_state_display())
+class DiscardForm(forms.Form):
+    reason = forms.CharField(
+        max_length=500, label="Reason", help_text="For the audit log; the tenant can read it.",
+        widget=UnfoldAdminTextInputWidget,
+    )
 
 
 @admin.register(SendingLimit)
@@ -152,10 +155,10 @@ class TraceAdmin(ScopedAdmin):
         extra_context: dict[str, Any] | None = None,
     ) -> HttpResponse:
         obj = self.get_object(request, unquote(object_id)) if object_id else None
-        where = {"where": self.where(obj)} if obj is not None else {}
+        where = {"where": self.where(request, obj)} if obj is not None else {}
         return super().changeform_view(request, object_id, form_url, {**(extra_context or {}), **where})
 
-    def where(self, obj: Any) -> SafeString:
+    def where(self, request: HttpRequest, obj: Any) -> SafeString:
         """What stands above the facts: where the mail is."""
         raise NotImplementedError
 
@@ -179,10 +182,8 @@ class MessageAdmin(TraceAdmin):
     search_help_text = "Queue id, sender, recipient or Message-ID"
     list_select_related = ["tenant"]
     ordering = ["-id"]
-    readonly_fields = fields = [
-        "shown_id", "accepted_at", "direction", "tenant_name", "shown_from", "header_from", "shown_subject",
-        "message_id", "credential_text", "client_ip", "client_name", "shown_tls", "shown_size", "charged",
-    ]
+    actions_detail = ["retry", "discard"]
+    fields: list[str] = []
 
     @display(description="Queue id", ordering="id")
     def shown_id(self, message: Message) -> str:
@@ -196,17 +197,9 @@ class MessageAdmin(TraceAdmin):
     def accepted(self, message: Message) -> str:
         return moment(message.accepted_at)
 
-    @display(description="TLS")
-    def shown_tls(self, message: Message) -> str:
-        return message.tls or "none"
-
     @display(description="Subject")
     def short_subject(self, message: Message) -> str:
         return Truncator(message.subject).chars(60) or "(no subject)"
-
-    @display(description="Subject")
-    def shown_subject(self, message: Message) -> str:
-        return message.subject or "(no subject)"
 
     @display(description="Tenant")
     def tenant_name(self, message: Message) -> str:
@@ -216,58 +209,65 @@ class MessageAdmin(TraceAdmin):
     def shown_size(self, message: Message) -> str:
         return about(message.size)
 
-    @display(description="Why it was let through")
-    def charged(self, message: Message) -> str:
-        lines = [
-            f"{each.get('kind', '')} {each.get('name')}: {_figure(each.get('used'))} of {_figure(each.get('allowed'))} "
-            f"in {dict(Window.choices).get(each.get('window'), each.get('window'))}"
-            for each in message.facts.get("charged", [])
-        ]
-        return " · ".join(lines) or "nothing was charged"
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        return []  # all of it stands in `where`
 
-    def where(self, message: Message) -> SafeString:
-        recipients = list(Recipient.objects.filter(message_id=message.pk).order_by("id")[:200])
-        tries: dict[int, list[Attempt]] = {}
-        for attempt in Attempt.objects.filter(recipient_id__in=[each.pk for each in recipients]).order_by("-id"):
-            tries.setdefault(attempt.recipient_id, []).append(attempt)
-        rows = [(each, recipient_state(each), tries.get(each.pk, [])) for each in recipients]
-        return render_to_string("admin/posthouse/recipients.html", {"rows": rows})
+    def where(self, request: HttpRequest, message: Message) -> SafeString:
+        recipients = Recipient.objects.for_user(request.user).filter(message=message.pk)
+        return render_to_string("admin/posthouse/message.html", {
+            **message_page.shown(message, recipients),
+            "may_act": self.has_act_permission(request),
+            "try_now": reverse("admin:sending_message_retry", args=(message.pk,)),
+            "give_up": reverse("admin:sending_message_discard", args=(message.pk,)),
+        }, request=request)
 
+    def get_actions_detail(self, request: HttpRequest, object_id: Any) -> Any:
+        return []  # its buttons stand beside what is next
 
-def _figure(number: int | None) -> str:
-    return "unlimited" if number is None else f"{number:,}"
+    @action(description="Try now", url_path="retry", permissions=["act"])
+    def retry(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        def act(message: Message, data: dict[str, Any]) -> str:
+            count = services.retry_message(message, **by(request))
+            return f"{'1 recipient is' if count == 1 else f'{count:,} recipients are'} tried in a moment."
 
+        return self.confirm(
+            request, object_id, title="Try {} now", button="Try now", act=act,
+            sentence="What of {} waits is tried at once instead of at its next time; what was held as undeliverable "
+            "is let go.",
+        )
 
-class HoldFilter(admin.SimpleListFilter):
-    title = "what holds it"
-    parameter_name = "holds"
+    @action(description="Give up…", url_path="discard", permissions=["act"])
+    def discard(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        def act(message: Message, data: dict[str, Any]) -> str:
+            count, left = services.discard_message(message, reason=data["reason"], **by(request))
+            going = f" {left:,} {'is' if left == 1 else 'are'} on the way just now and left alone." if left else ""
+            return f"{'1 recipient is' if count == 1 else f'{count:,} recipients are'} given up.{going}"
 
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(hold.name.lower(), str(hold.label)) for hold in Hold]
-
-    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
-        if self.value() is None:
-            return queryset
-        hold = Hold[str(self.value()).upper()]
-        bits = [bits for bits in range(1, 1 << len(Hold)) if bits & hold]
-        return queryset.filter(state=Recipient.State.WAITING, holds__in=bits)
+        return self.confirm(
+            request, object_id, title="Give {} up", button="Give up", act=act, form_class=DiscardForm, harmful=True,
+            sentence="What of {} waits is never delivered, and nobody is told: neither the sender nor the recipients. "
+            "It can't be undone.",
+        )
 
 
 @admin.register(Recipient)
-class RecipientAdmin(TraceAdmin):
+class RecipientAdmin(QueuePages, TraceAdmin):
     id_field = "message_id"
     empty_words = "Each recipient of each message is listed here; those that wait are the queue."
     list_display = ["shown_message", "shown_original", "state_badge", "shown_hop", "next_try", "tries", "shown_reply"]
-    list_filter = ["state", HoldFilter, ("tenant", AutocompleteSelectFilter)]
+    list_filter = [
+        "state", HoldFilter, OlderFilter, HopFilter, RecipientFilter, SenderFilter, MessageFilter,
+        ("tenant", AutocompleteSelectFilter),
+    ]
     search_fields = ["original", "resolved", "next_hop"]
     search_help_text = "Queue id, recipient or next hop"
     ordering = ["-id"]
     actions = ["retry"]
-    actions_detail = ["retry_one"]
-    readonly_fields = ["message_link", "tenant_name", "shown_hop", "due_at", "expires_at", "tries"]
+    actions_detail = ["retry_one", "discard_one"]
+    readonly_fields = ["message_link", "tenant_name", "shown_hop", "next_try", "tried_until", "tries"]
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        waits = ["due_at", "expires_at"] if obj and obj.state == Recipient.State.WAITING else []
+        waits = ["next_try", "tried_until"] if obj and obj.state == Recipient.State.WAITING else []
         return ["message_link", "tenant_name", "shown_hop", *waits, "tries"]
 
     @display(description="Message")
@@ -289,6 +289,10 @@ class RecipientAdmin(TraceAdmin):
         goes = recipient.state == Recipient.State.WAITING and not recipient.holds
         return moment(recipient.due_at) if goes else "–"
 
+    @display(description="Tried until")
+    def tried_until(self, recipient: Recipient) -> str:
+        return moment(recipient.expires_at)
+
     @display(description="Queue id", ordering="message_id")
     def shown_message(self, recipient: Recipient) -> str:
         return mono(ids.to_text(recipient.message_id))
@@ -299,7 +303,7 @@ class RecipientAdmin(TraceAdmin):
 
     @display(description="State", ordering="state")
     def state_badge(self, recipient: Recipient) -> str:
-        return recipient_state(recipient)
+        return message_page.recipient_state(recipient)
 
     @display(description="Last reply")
     def shown_reply(self, recipient: Recipient) -> str:
@@ -307,10 +311,8 @@ class RecipientAdmin(TraceAdmin):
             return "–"
         return format_html('<span class="ph-reply">{}</span>', recipient.last_reply)
 
-    def where(self, recipient: Recipient) -> SafeString:
-        tries = list(Attempt.objects.filter(recipient_id=recipient.pk).order_by("-id"))
-        rows = [(recipient, recipient_state(recipient), tries)]
-        return render_to_string("admin/posthouse/recipients.html", {"rows": rows})
+    def where(self, request: HttpRequest, recipient: Recipient) -> SafeString:
+        return render_to_string("admin/posthouse/recipient.html", {"legs": message_page.legs([recipient])})
 
     def offered(self, obj: Recipient) -> set[str]:
         return super().offered(obj) if obj.state == Recipient.State.WAITING else set()
@@ -326,6 +328,18 @@ class RecipientAdmin(TraceAdmin):
             request, object_id, title="Try {} now", button="Try now", act=act,
             sentence="The delivery to {} is tried at once instead of at its next time; if it was held as "
             "undeliverable, it is let go.",
+        )
+
+    @action(description="Give up…", url_path="discard", permissions=["act"], icon="block")
+    def discard_one(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        def act(obj: Recipient, data: dict[str, Any]) -> str:
+            services.discard(obj, reason=data["reason"], **by(request))
+            return f"{obj} is given up."
+
+        return self.confirm(
+            request, object_id, title="Give {} up", button="Give up", act=act, form_class=DiscardForm, harmful=True,
+            sentence="The message is never delivered to {}, and nobody is told: neither the sender nor the recipient. "
+            "It can't be undone.",
         )
 
     @action(description="Try the chosen recipients now", permissions=["act"])

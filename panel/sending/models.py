@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from panel.domains.models import Domain
 from panel.mailboxes.models import Credential, Mailbox
-from panel.tenants.models import Tenant, one_of
+from panel.tenants.models import Tenant, User, one_of
 from panel.tenants.scoping import ScopedQuerySet
 
 
@@ -184,6 +184,13 @@ class Recipient(models.Model):
             models.Index(fields=["due_at"], condition=Q(state="waiting", holds__gt=0), name="recipient_held"),
             models.Index(fields=["tenant", "-id"]),
             models.Index(fields=["recipient_tenant", "-id"]),
+            # With every column that the list of what waits, and the queue by next hop, ask for; the state as well
+            # for SQLite: no row itself is read to count or to find them.
+            models.Index(fields=["-id", "holds", "state"], condition=Q(state="waiting"), name="recipient_waiting"),
+            models.Index(
+                fields=["next_hop", "id", "holds", "due_at", "tries", "state"], condition=Q(state="waiting"),
+                name="recipient_hop",
+            ),
         ]
 
     def __str__(self):
@@ -233,6 +240,53 @@ class Content(models.Model):
     key = models.CharField(max_length=60, blank=True)
     size = models.BigIntegerField()  # of the body
     sha256 = models.CharField(max_length=64)
+
+
+class BulkKind(models.TextChoices):
+    RETRY = "retry", "try now"
+    DISCARD = "discard", "give up"
+
+
+class BulkAct(models.Model):
+    """One act on many waiting recipients, done in steps: what was asked, how far it is, what came of it.
+
+    Steps go by rising ids: what is at or below `after` is done with, what is above `upto` came
+    after the question and is none of this act's.
+    """
+
+    kind = models.CharField("act", max_length=10, choices=BulkKind)
+    selection = models.JSONField()  # Selection.as_json
+    which = models.CharField("which", max_length=1000)  # the selection as a sentence, as it was confirmed
+    release = models.BooleanField(default=False)
+    reason = models.CharField(max_length=500, blank=True)
+    actor = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, related_name="+")
+    actor_name = models.CharField("by", max_length=254)
+    asked_at = models.DateTimeField("asked", default=timezone.now)
+    asked = models.PositiveIntegerField()  # recipients that it was about when it was asked for
+    upto = models.BigIntegerField()
+    after = models.BigIntegerField(default=0)
+    done = models.PositiveIntegerField(default=0)
+    held = models.PositiveIntegerField(default=0)  # left alone: held
+    on_the_way = models.PositiveIntegerField(default=0)  # left alone: being delivered at that moment
+    finished_at = models.DateTimeField(null=True)
+    stopped = models.BooleanField(default=False)  # by a person, before its end
+
+    class Meta:
+        ordering = ["-pk"]
+        verbose_name = "bulk act"
+        constraints = [one_of("kind", BulkKind.choices, "bulk_act_kind_is_known")]
+
+    def __str__(self):
+        return f"{self.get_kind_display()}: {self.which}"
+
+    @property
+    def looked_at(self):
+        return self.done + self.held + self.on_the_way
+
+    @property
+    def settled(self):
+        """Left alone: no longer waiting when its turn came. Known at the end."""
+        return 0 if self.stopped or self.finished_at is None else max(0, self.asked - self.looked_at)
 
 
 class OutboundRoute(models.Model):

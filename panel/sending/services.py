@@ -4,14 +4,15 @@ Limits and routes are told to the mailserver's caches; the queue is read afresh 
 """
 
 import ipaddress
-from collections.abc import Iterable
-from datetime import timedelta
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any
 from urllib.parse import urlsplit
 
 from django.db import transaction
-from django.db.models import Count, F, Q, QuerySet
+from django.db.models import Count, F, QuerySet
 from django.utils import timezone
 
 from panel.database import ids
@@ -19,7 +20,7 @@ from panel.domains.models import Domain
 from panel.domains.services import canonical_name
 from panel.mailboxes.models import Credential, Mailbox
 from panel.rules import addresses, reply
-from panel.sending.models import Content, Hold, OutboundRoute, Recipient, SendingLimit, Window
+from panel.sending.models import Content, Hold, Message, OutboundRoute, Recipient, SendingLimit, Window
 from panel.tenants import audit
 from panel.tenants.changes import (
     MOST_NUMBER,
@@ -35,6 +36,7 @@ from panel.tenants.changes import (
 from panel.tenants.models import Tenant, User
 
 MORE_TIME = timedelta(days=1)  # for what is released after its time
+CHUNK = 1000  # rows that one statement names
 
 LimitSubject = Tenant | Domain | Mailbox | Credential
 
@@ -269,25 +271,113 @@ def discard(recipient: Recipient, *, reason: str = "", actor: User | None, ip: s
     a body kept as a file is removed by the mailserver's sweep.
     """
     reason = one_line(reason, "reason", most=audit.MOST_REASON)
-    now = timezone.now()
-    idle = Q(lease_until=None) | Q(lease_until__lte=now)
-    mine = Recipient.objects.filter(pk=recipient.pk, state=Recipient.State.WAITING)
-    if not mine.filter(idle).update(
-        state=Recipient.State.DISCARDED, settled_at=now, lease_until=None, lease_by="", last_reply=str(reply.DISCARDED)
-    ):
-        if mine.exists():
-            raise ServiceError(f"{recipient} is being delivered just now: try again in a minute.")
+    outcome = give_up([recipient.pk], timezone.now())
+    if outcome.on_the_way:
+        raise ServiceError(f"{recipient} is being delivered just now: try again in a minute.")
+    if not outcome.done:
         raise ServiceError(f"{recipient} no longer waits in the queue.")
-    # Locked before the count, so that of two who discard the last two recipients one sees none left.
-    content = Content.objects.select_for_update().filter(pk=recipient.message_id).values_list("pk").first()
-    left = Recipient.objects.filter(message=recipient.message_id, state=Recipient.State.WAITING)
-    if content and not left.exists():
-        Content.objects.filter(pk=recipient.message_id).delete()
     audit.record(
         actor, "queue.discarded", recipient, tenant=_tenant(recipient.tenant_id),
         before={"queue_id": ids.to_text(recipient.message_id), "last_reply": recipient.last_reply},
         reason=reason, ip=ip,
     )
+
+
+@transaction.atomic
+def retry_message(message: Message, *, actor: User | None, ip: str | None = None) -> int:
+    """Make due now what of the message waits, as `retry` with `release`; gives how many. Raises ServiceError."""
+    outcome = _of_message(message, lambda chosen, now: make_due(chosen, now, release=True))
+    if not outcome.done:
+        if outcome.held:
+            raise ServiceError("It waits until its sender is resumed.")
+        raise ServiceError("It is being delivered just now." if outcome.on_the_way else "Nothing of it waits any more.")
+    audit.record(
+        actor, "queue.retried", message, tenant=_tenant(message.tenant_id),
+        after={"recipients": len(outcome.done), "released": True}, ip=ip,
+    )
+    return len(outcome.done)
+
+
+@transaction.atomic
+def discard_message(message: Message, *, reason: str, actor: User | None, ip: str | None = None) -> tuple[int, int]:
+    """Give up what of the message waits; how many, and how many were on the way and go on. Raises ServiceError."""
+    reason = one_line(reason, "reason", most=audit.MOST_REASON, required=True)
+    outcome = _of_message(message, give_up)
+    if not outcome.done:
+        if outcome.on_the_way:
+            raise ServiceError("It is being delivered just now: try again in a minute.")
+        raise ServiceError("Nothing of it waits any more.")
+    audit.record(
+        actor, "queue.discarded", message, tenant=_tenant(message.tenant_id),
+        after={"recipients": len(outcome.done)}, reason=reason, ip=ip,
+    )
+    return len(outcome.done), len(outcome.on_the_way)
+
+
+def _of_message(message: Message, act: "Callable[[Sequence[int], datetime], Outcome]") -> "Outcome":
+    """What the act made of all that waits of the message, CHUNK at a time."""
+    waiting = Recipient.objects.filter(message=message, state=Recipient.State.WAITING).order_by("pk")
+    chosen, now = list(waiting.values_list("pk", flat=True)), timezone.now()
+    parts = [act(chosen[at:at + CHUNK], now) for at in range(0, len(chosen), CHUNK)]
+    return Outcome(
+        [pk for part in parts for pk in part.done], [pk for part in parts for pk in part.on_the_way],
+        [pk for part in parts for pk in part.held],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of some recipients, by their ids; those that no longer waited are in none of them."""
+
+    done: Sequence[int] = ()
+    on_the_way: Sequence[int] = ()  # being delivered just now
+    held: Sequence[int] = ()
+
+
+def make_due(recipients: Sequence[int], now: datetime, *, release: bool) -> Outcome:
+    """Within a transaction: make due now what of these waits and is not on the way; see `retry` for `release`."""
+    lifted = Hold.UNDELIVERABLE | Hold.POISON if release else 0
+    done, on_the_way, held = [], [], []
+    for pk, holds, lease_until in _locked(recipients):
+        if lease_until is not None and lease_until > now:
+            on_the_way.append(pk)
+        elif holds & ~lifted:
+            held.append(pk)
+        else:
+            done.append(pk)
+    going = Recipient.objects.filter(pk__in=done)
+    if release:
+        going.filter(expires_at__lt=now + MORE_TIME).update(expires_at=now + MORE_TIME)
+    going.update(due_at=now, holds=0)
+    return Outcome(done, on_the_way, held)
+
+
+def give_up(recipients: Sequence[int], now: datetime) -> Outcome:
+    """Within a transaction: discard what of these waits and is not on the way, and content that none needs then.
+
+    Content is locked first, and both in the order of their ids, as the mailserver does it: no
+    deadlock, and of two who end a message's last recipients the second sees what the first did.
+    """
+    messages = Recipient.objects.filter(pk__in=recipients).values("message")
+    contents = Content.objects.select_for_update().filter(pk__in=messages).order_by("pk")
+    kept = list(contents.values_list("pk", flat=True))
+    done: list[int] = []
+    on_the_way: list[int] = []
+    for pk, _, lease_until in _locked(recipients):
+        (on_the_way if lease_until is not None and lease_until > now else done).append(pk)
+    Recipient.objects.filter(pk__in=done).update(
+        state=Recipient.State.DISCARDED, settled_at=now, lease_until=None, lease_by="", last_reply=str(reply.DISCARDED)
+    )
+    waiting = Recipient.objects.filter(message__in=kept, state=Recipient.State.WAITING).order_by()
+    needed = set(waiting.values_list("message", flat=True).distinct())
+    Content.objects.filter(pk__in=[pk for pk in kept if pk not in needed]).delete()
+    return Outcome(done, on_the_way)
+
+
+def _locked(recipients: Sequence[int]) -> list[tuple[int, int, datetime | None]]:
+    """Those of the recipients that wait, locked in the order of their ids: id, holds, lease_until."""
+    rows = Recipient.objects.filter(pk__in=recipients, state=Recipient.State.WAITING).order_by("pk")
+    return list(rows.select_for_update().values_list("pk", "holds", "lease_until"))
 
 
 def release_suspended(tenants: QuerySet[Tenant] | Iterable[int]) -> int:

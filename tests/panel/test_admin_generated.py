@@ -21,7 +21,9 @@ from panel.domains.models import Domain, DomainAlias
 from panel.domains.services import create_domain_alias
 from panel.mailboxes.models import Alias, Credential, LoginEvent, Mailbox
 from panel.operations import services as operations
-from panel.sending.models import Message, OutboundRoute, Recipient, SendingLimit
+from panel.sending import bulk
+from panel.sending.models import BulkAct, Message, OutboundRoute, Recipient, SendingLimit
+from panel.sending.selection import Selection
 from panel.sending.services import set_limit, set_route
 from panel.tenants import audit
 from panel.tenants import services as tenants
@@ -97,6 +99,11 @@ def waiting(house: House, mine: bool) -> Recipient:
     one = queue.waiting(house.owner_of(mine), f"x{house.number()}@elsewhere.test")
     queue.attempt(one)
     return one
+
+
+def bulk_act(house: House, mine: bool) -> BulkAct:
+    one = waiting(house, mine)
+    return bulk.ask("retry", Selection(hop=one.next_hop), actor=None)
 
 
 @dataclass(frozen=True)
@@ -190,16 +197,18 @@ CASES: dict[type[models.Model], Case] = {
     ),
     Message: Case(row=lambda house, mine: waiting(house, mine).message),
     Recipient: Case(row=waiting),
+    BulkAct: Case(row=bulk_act, unscoped="acts in bulk are the provider's; they reach over tenants"),
 }
 # Queries of a list, its session and account included. More than this: look for a query a row.
 LISTS = {
     "plan": 6, "tenant": 7, "user": 6, "membership": 6, "auditentry": 4, "domain": 6, "domainalias": 6, "mailbox": 6,
     "alias": 7, "credential": 6, "loginevent": 5, "sendinglimit": 6, "outboundroute": 6, "message": 4, "recipient": 4,
+    "bulkact": 5,
 }
 # What the wire doesn't follow: panel accounts, and the queue, which is read afresh at each claim.
 SILENT_ACTIONS = {
     *((User, name) for name in ("set_password", "end_sessions", "remove_second_factor", "close", "reopen")),
-    (Recipient, "retry_one"),
+    (Recipient, "retry_one"), (Recipient, "discard_one"), (Message, "retry"), (Message, "discard"),
 }
 REDIRECTS = {(Mailbox, "add_app_password")}  # leads to another form
 

@@ -549,3 +549,36 @@ def test_a_limit_that_is_not_understood_is_said(mailbox):
         with pytest.raises(CommandError, match=words):
             run("limit", "set", *arguments)
     assert "200" in run("limit", "show", "shop@demo.test")
+
+
+def test_queue_is_tried_and_given_up_by_what_the_options_name(tenant, other_tenant, monkeypatch, capsys):
+    monkeypatch.setattr("panel.sending.bulk.STEP", 2)
+    later = timezone.now() + timedelta(hours=5)
+    for n in range(3):
+        queue.waiting(tenant, f"a{n}@slow.test", due_at=later)
+    queue.waiting(other_tenant, "b@slow.test", due_at=later)
+    assert run("queue", "retry", "--hop", "slow.test", "--tenant", "Demo", "--dry-run") == (
+        "Would be tried: 3 waiting recipients to slow.test of the tenant Demo.\n"
+    )
+    assert Recipient.objects.filter(due_at=later).count() == 4
+    assert run("queue", "retry", "--hop", "slow.test", "--tenant", "Demo") == "3 recipients are due now.\n"
+    assert capsys.readouterr().err.split("\n")[:2] == ["2 of 3", "3 of 3"], "progress, on standard error"
+    assert Recipient.objects.filter(due_at=later).count() == 1
+    give_up = ("queue", "discard", "--hop", "slow.test", "--reason", "gone")
+    assert run(*give_up, "--older-than", "10min", "--yes") == (
+        "There are no waiting recipients to slow.test older than 10 min.\n"
+    )
+    with pytest.raises(CommandError, match=r"4 waiting recipients to slow\.test would be given up: confirm it"):
+        run(*give_up)
+    report = json.loads(run(*give_up, "--yes", "--json"))
+    assert report == {
+        "which": "waiting recipients to slow.test", "asked": 4, "done": 4, "discarded": 4, "held": 0,
+        "on_the_way": 0, "settled": 0,
+    }
+    assert not Recipient.objects.filter(state="waiting").exists()
+    for wrong in (
+        ("retry",), ("retry", "--all", "--hop", "x"), ("discard", "--reason", "x"), ("retry", "--older-than", "soon"),
+        ("discard", "--hop", "x"), ("retry", "--tenant", "Nobody"), ("retry", "--held", "odd"),
+    ):
+        with pytest.raises(CommandError):
+            run("queue", *wrong)

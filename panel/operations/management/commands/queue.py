@@ -1,6 +1,9 @@
 """The queue on the command line."""
 
+import argparse
+import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -9,9 +12,11 @@ from django.utils import timezone
 
 from panel.database import ids
 from panel.operations.management import base
+from panel.sending import bulk
 from panel.sending.log import SeenRecipient, recipients_seen_by
-from panel.sending.models import Attempt, Hold, Message, Recipient
-from panel.sending.services import discard, retry
+from panel.sending.models import Attempt, BulkAct, BulkKind, Hold, Message, Recipient
+from panel.sending.selection import HOLDS, Selection
+from panel.sending.services import discard
 from panel.tenants.changes import NotFound, ServiceError
 
 MOST_SHOWN = 100
@@ -42,21 +47,23 @@ class Command(base.Command):
         show.add_argument("queue_id", metavar="QUEUE_ID", help='as the reply "queued as …" names it')
         show.add_argument("--tenant", metavar="TENANT", help="only what this tenant may see of it")
         again = acts.add(
-            "retry", self.retry, help="Make what waits due now.",
-            examples="queue retry 0B5X3ZX4T0G00\n queue retry --domain partner.example\n queue retry --all",
+            "retry", self.retry, help="Make what waits due now: of a message, or all that the options name.",
+            examples="queue retry 0B5X3ZX4T0G00\n queue retry --hop gmail.com --older-than 10min\n queue retry --all",
         )
-        what = again.add_mutually_exclusive_group(required=True)
-        what.add_argument("queue_id", metavar="QUEUE_ID", nargs="?")
-        what.add_argument("--domain", metavar="DOMAIN", help="what goes to this next hop or domain")
-        what.add_argument("--all", action="store_true", dest="everything", help="all that waits")
+        again.add_argument("queue_id", metavar="QUEUE_ID", nargs="?")
+        _add_selection(again)
+        again.add_argument("--all", action="store_true", dest="everything", help="all that waits")
         again.add_argument("--release", action="store_true", help="also what is held as undeliverable or as poison")
         base.add_reason(again, required=False)
         give_up = acts.add(
-            "discard", self.discard, help="Give up waiting recipients for good: never delivered, and nobody is told.",
-            examples='queue discard 0B5X3ZX4T0G00 --recipient ann@gone.example --reason "as the sender asked"',
+            "discard", self.discard,
+            help="Give up waiting recipients for good: never delivered, and nobody is told. Of a message, or all that "
+            "the options name.",
+            examples='queue discard 0B5X3ZX4T0G00 --recipient ann@gone.example --reason "as the sender asked"\n'
+            'queue discard --hop gone.example --older-than 2d --dry-run --reason "the domain is gone"',
         )
-        give_up.add_argument("queue_id", metavar="QUEUE_ID")
-        give_up.add_argument("--recipient", metavar="ADDRESS", help="only this one of the message")
+        give_up.add_argument("queue_id", metavar="QUEUE_ID", nargs="?")
+        _add_selection(give_up)
         base.add_reason(give_up, required=True)
 
     def list(self, *, tenant: str | None, domain: str | None) -> None:
@@ -150,32 +157,132 @@ class Command(base.Command):
                 self.say(f"  {_when(one.at)}  {one.outcome}  {one.host} {one.address} {one.tls}  {one.reply}")
 
     def retry(
-        self, *, queue_id: str | None, domain: str | None, everything: bool, release: bool, reason: str
+        self, *, queue_id: str | None, hop: str, domain: str, tenant: str | None, recipient: str, sender: str,
+        held: str, older_than: str, everything: bool, release: bool, reason: str, dry_run: bool, yes: bool,
     ) -> None:
-        rows: QuerySet[Recipient] = Recipient.objects.filter(state=Recipient.State.WAITING)
-        if queue_id is not None:
-            rows = rows.filter(message=_number(queue_id))
-        elif domain is not None:
-            rows = _towards(rows, domain)
-        count = retry(rows, release=release, reason=reason, actor=None)
-        left = rows.exclude(holds=0).count()
-        held = f" {left} {'is' if left == 1 else 'are'} held." if left else ""
-        if queue_id is not None and not count and not left:
+        chosen = _selection(queue_id, hop, domain, tenant, recipient, sender, held, older_than)
+        if everything == chosen.narrows:
+            raise base.Usage(
+                "--all goes with nothing else." if everything else
+                "Say what to try: a queue id, --hop, --tenant, another option of these, or --all."
+            )
+        # As harmless as waiting: asked only of who is there to answer.
+        act = self._act(
+            BulkKind.RETRY, chosen, release=release, reason=reason, dry_run=dry_run,
+            asks=not yes and queue_id is None and sys.stdin.isatty(),
+        )
+        if act is None:
+            return
+        if queue_id is not None and not act.done and not act.held and not act.on_the_way:
             raise NotFound(f"Nothing of {queue_id} waits.")
-        said = f"{count} {'recipient is' if count == 1 else 'recipients are'} due now.{held}"
-        self.done(said, {"due": count, "held": left})
+        said = f"{act.done:,} {'recipient is' if act.done == 1 else 'recipients are'} due now.{_left_alone(act)}"
+        self.done(said, {"due": act.done, **_report(act)})
 
-    def discard(self, *, queue_id: str, recipient: str | None, reason: str) -> None:
+    def discard(
+        self, *, queue_id: str | None, hop: str, domain: str, tenant: str | None, recipient: str, sender: str,
+        held: str, older_than: str, reason: str, dry_run: bool, yes: bool,
+    ) -> None:
+        if queue_id is not None and not any((hop, domain, tenant, sender, held, older_than)):
+            self._discard_of(queue_id, recipient, reason, dry_run=dry_run)
+            return
+        chosen = _selection(queue_id, hop, domain, tenant, recipient, sender, held, older_than)
+        if not chosen.narrows:
+            raise base.Usage("Say what to give up: a queue id, --hop, --tenant or another option of these.")
+        act = self._act(
+            BulkKind.DISCARD, chosen, release=False, reason=reason, dry_run=dry_run, asks=not yes
+        )
+        if act is not None:
+            which = "recipient is" if act.done == 1 else "recipients are"
+            self.done(f"{act.done:,} {which} given up.{_left_alone(act)}", {"discarded": act.done, **_report(act)})
+
+    def _discard_of(self, queue_id: str, recipient: str, reason: str, *, dry_run: bool) -> None:
+        """One message's, each by itself: the audit log names it."""
         found = Recipient.objects.filter(message=_number(queue_id), state=Recipient.State.WAITING).order_by("pk")
-        if recipient is not None:
+        if recipient:
             found = found.filter(original__iexact=recipient.strip())
-        given_up = []
+        if not found:
+            raise NotFound(f"Nothing of {queue_id} waits{f' for {recipient}' if recipient else ''}.")
+        names = [one.original for one in found]
+        if dry_run:
+            self.done(f"Would be given up: {', '.join(names)}.", {"queue_id": queue_id.strip(), "discarded": []})
+            return
         for one in found:
             discard(one, reason=reason, actor=None)
-            given_up.append(one.original)
-        if not given_up:
-            raise NotFound(f"Nothing of {queue_id} waits{f' for {recipient}' if recipient else ''}.")
-        self.done(f"Given up: {', '.join(given_up)}.", {"queue_id": queue_id.strip(), "discarded": given_up})
+        self.done(f"Given up: {', '.join(names)}.", {"queue_id": queue_id.strip(), "discarded": names})
+
+    def _act(
+        self, kind: BulkKind, chosen: Selection, *, release: bool, reason: str, dry_run: bool, asks: bool
+    ) -> BulkAct | None:
+        """The act at its end; None when nothing was to be done, which was said."""
+        now = timezone.now()
+        count, upto = bulk.count(chosen, now)
+        which = bulk.waiting(chosen).sentence(count)
+        nothing = {"which": which, "asked": count, "done": 0, "held": 0, "on_the_way": 0, "settled": 0}
+        if dry_run:
+            verb = "tried" if kind is BulkKind.RETRY else "given up"
+            self.done(f"Would be {verb}: {which}.", nothing)
+            return None
+        if not count:
+            if chosen.message is not None:
+                raise NotFound(f"Nothing of {ids.to_text(chosen.message)} waits.")
+            self.done(f"There are no {bulk.waiting(chosen).sentence()}.", nothing)
+            return None
+        if asks:
+            if not sys.stdin.isatty():
+                raise ServiceError(f"{which[0].upper()}{which[1:]} would be given up: confirm it with --yes.", "yes")
+            verb = "Try" if kind is BulkKind.RETRY else "Give up"
+            self.stderr.write(f"{verb} {base.clean(which)}? [y/N] ", style_func=str, ending="")
+            self.stderr.flush()
+            if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+                self.done("Nothing was done.", nothing)
+                return None
+        act = bulk.ask(kind, chosen, release=release, reason=reason, upto=upto, now=now, actor=None)
+        shows = act.asked > bulk.STEP
+        while act.finished_at is None:
+            act = bulk.step(act)
+            if shows:
+                self.stderr.write(f"{act.looked_at:,} of {act.asked:,}", style_func=str)
+        return act
+
+
+def _add_selection(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--hop", metavar="HOP", default="", help="what goes to this next hop, as `queue list` names it")
+    parser.add_argument("--domain", metavar="DOMAIN", default="", help="what goes to this next hop or domain")
+    parser.add_argument("--tenant", metavar="TENANT", help="what this tenant sent")
+    parser.add_argument("--recipient", metavar="ADDRESS", default="", help="what is for this address, or @domain")
+    parser.add_argument("--sender", metavar="ADDRESS", default="", help="what is from this address, or @domain, or <>")
+    parser.add_argument(
+        "--held", metavar="WHY", default="", choices=("any", "none", *HOLDS),
+        help=f"only what is held, by {', '.join(HOLDS)} or any; none: only what nothing holds",
+    )
+    parser.add_argument("--older-than", metavar="TIME", default="", help="what was accepted so long ago: 10min, 6h, 2d")
+    parser.add_argument("--dry-run", action="store_true", help="only say how many there are")
+    parser.add_argument("--yes", action="store_true", help="don't ask whether the count is right")
+
+
+def _selection(
+    queue_id: str | None, hop: str, domain: str, tenant: str | None, recipient: str, sender: str, held: str, older: str
+) -> Selection:
+    chosen = Selection.read({
+        "hop": hop, "domain": domain, "recipient": recipient, "sender": sender, "holds": held, "older": older,
+        "tenant__id__exact": base.find_tenant(tenant).pk if tenant is not None else "",
+    })
+    return chosen if queue_id is None else replace(chosen, message=_number(queue_id))
+
+
+def _left_alone(act: BulkAct) -> str:
+    parts = [
+        (act.held, "is held", "are held"), (act.on_the_way, "is on the way just now", "are on the way just now"),
+        (act.settled, "no longer waited", "no longer waited"),
+    ]
+    return "".join(f" {number:,} {one if number == 1 else many}." for number, one, many in parts if number)
+
+
+def _report(act: BulkAct) -> base.Row:
+    return {
+        "which": act.which, "asked": act.asked, "done": act.done, "held": act.held, "on_the_way": act.on_the_way,
+        "settled": act.settled,
+    }
 
 
 def _whole(message: Message, recipients: Iterable[Recipient], attempts: dict[int, list[Attempt]]) -> base.Row:

@@ -1,0 +1,195 @@
+"""Which recipients somebody means: a filter that reads as a sentence, by every door the same.
+
+The admin's list, its acts in bulk and the command line all build one. "Older than" goes by
+the recipient's id, which holds the time when the message was accepted (database/ids).
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db.models import Q, QuerySet
+
+from panel.database import ids
+from panel.sending.models import Hold, Recipient
+from panel.tenants.changes import ServiceError, one_line
+from panel.tenants.models import Tenant
+
+# What a next hop that is no host's name is called.
+HERE = {"local": "mailboxes here", "lmtp": "mailboxes here by LMTP"}
+NOT_HELD, HELD = "none", "any"
+HOLDS = {hold.name.lower(): hold for hold in Hold}
+MOST_TEXT = 320
+_UNITS = {"s": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
+_SPAN = re.compile(r"([0-9]{1,6}) ?(s|min|m|h|d)", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What is left empty doesn't narrow.
+
+    `recipient` and `sender` are an address, or a domain for all of its addresses; the sender "<>"
+    is the null path. `domain` is a next hop or the recipients' domain.
+    """
+
+    state: str = ""
+    hold: str = ""  # of HOLDS, or HELD, NOT_HELD
+    hop: str = ""
+    domain: str = ""
+    tenant: int | None = None
+    recipient: str = ""
+    sender: str = ""
+    older_s: int | None = None
+    message: int | None = None
+
+    @classmethod
+    def read(cls, params: Mapping[str, Any]) -> "Selection":
+        """The one that the parameters of the admin's list name. Raises ServiceError."""
+        state, hold = str(params.get("state__exact", "")), str(params.get("holds", ""))
+        if state not in ("", *Recipient.State.values):
+            raise ServiceError(f"No recipient is {state[:40]!r}.", "state")
+        if hold not in ("", HELD, NOT_HELD, *HOLDS):
+            raise ServiceError(f"Nothing is held because of {hold[:40]!r}.", "holds")
+        tenant = str(params.get("tenant__id__exact", ""))
+        if tenant and not (tenant.isascii() and tenant.isdigit() and len(tenant) < 19):
+            raise ServiceError("This is no tenant's number.", "tenant")
+        older, message = str(params.get("older", "")), str(params.get("message", ""))
+        return cls(
+            # What is held waits.
+            state=state or (Recipient.State.WAITING.value if hold else ""), hold=hold,
+            hop=_text(params, "hop").lower(), domain=_text(params, "domain").lower(),
+            tenant=int(tenant) if tenant else None, recipient=_text(params, "recipient"),
+            sender=_text(params, "sender"), older_s=read_span(older) if older else None,
+            message=_number(message) if message else None,
+        )
+
+    @classmethod
+    def stored(cls, values: Mapping[str, Any]) -> "Selection":
+        """The one that `as_json` gave."""
+        return cls(**values)
+
+    def as_json(self) -> dict[str, Any]:
+        return {name: value for name, value in asdict(self).items() if value not in ("", None)}
+
+    def params(self) -> dict[str, str]:
+        """The parameters that `read` reads."""
+        named = {
+            "state__exact": self.state, "holds": self.hold, "hop": self.hop, "domain": self.domain,
+            "tenant__id__exact": self.tenant, "recipient": self.recipient, "sender": self.sender,
+            "older": span(self.older_s).replace(" ", "") if self.older_s is not None else "",
+            "message": ids.to_text(self.message) if self.message is not None else "",
+        }
+        return {name: str(value) for name, value in named.items() if value not in ("", None)}
+
+    @property
+    def narrows(self) -> bool:
+        return bool(self.as_json())
+
+    @property
+    def waits(self) -> bool:
+        """Whether all that it holds is in the queue."""
+        return self.state == Recipient.State.WAITING
+
+    def rows(self, now: datetime) -> QuerySet[Recipient]:
+        """These recipients, as they are at this moment; `now` is from when "older than" counts."""
+        return self.narrow(Recipient.objects.all(), now)
+
+    def narrow(self, rows: QuerySet[Recipient], now: datetime) -> QuerySet[Recipient]:
+        """Those of the rows that it names."""
+        if self.state:
+            rows = rows.filter(state=self.state)
+        if self.hold:
+            rows = rows.filter(held(self.hold))
+        if self.hop:
+            rows = rows.filter(next_hop=self.hop)
+        if self.domain:
+            rows = rows.filter(Q(next_hop=self.domain) | Q(resolved__endswith=f"@{self.domain}"))
+        if self.tenant is not None:
+            rows = rows.filter(tenant=self.tenant)
+        if self.message is not None:
+            rows = rows.filter(message=self.message)
+        if self.recipient:
+            rows = rows.filter(_address("original", self.recipient) | _address("resolved", self.recipient))
+        if self.sender:
+            null = self.sender == "<>"
+            rows = rows.filter(Q(message__reverse_path="") if null else _address("message__reverse_path", self.sender))
+        if self.older_s is not None:
+            rows = rows.filter(pk__lt=first_younger(now, self.older_s))
+        return rows
+
+    def sentence(self, count: int | None = None) -> str:
+        """"1,204 waiting recipients to gmail.com older than 10 min"; without a count "waiting recipients to …"."""
+        one = count == 1
+        words = [] if count is None else [f"{count:,}"]
+        words += [
+            "held" if self.hold and self.hold != NOT_HELD else self.state, "recipient" if one else "recipients",
+            f"(because {HOLDS[self.hold].label})" if self.hold in HOLDS else "",
+            "that nothing holds" if self.hold == NOT_HELD else "",
+            f"to {HERE.get(self.hop, self.hop)}" if self.hop else "", f"towards {self.domain}" if self.domain else "",
+            f"addressed to {_named(self.recipient)}" if self.recipient else "",
+            f"from {_named(self.sender)}" if self.sender else "",
+            f"of the tenant {self._tenant_name()}" if self.tenant is not None else "",
+            f"of the message {ids.to_text(self.message)}" if self.message is not None else "",
+            f"older than {span(self.older_s)}" if self.older_s is not None else "",
+        ]
+        return " ".join(filter(None, words))
+
+    def _tenant_name(self) -> str:
+        name = Tenant.objects.filter(pk=self.tenant or 0).values_list("name", flat=True).first()
+        return name or f"with the number {self.tenant}, which is not here"
+
+
+def held(hold: str) -> Q:
+    """The condition on `holds` for one of HOLDS, HELD or NOT_HELD."""
+    if hold == NOT_HELD:
+        return Q(holds=0)
+    if hold == HELD:
+        return Q(holds__gt=0)
+    # The first is the condition of the index on what is held.
+    return Q(holds__gt=0, holds__in=[bits for bits in range(1, 1 << len(Hold)) if bits & HOLDS[hold]])
+
+
+def first_younger(now: datetime, older_s: int) -> int:
+    """The smallest id of what is not older than this at that moment."""
+    return ids.first_of_ms(int((now - timedelta(seconds=older_s)).timestamp() * 1000))
+
+
+def read_span(text: str) -> int:
+    """The seconds of "10min", "6 h" or "2d". Raises ServiceError."""
+    found = _SPAN.fullmatch(text.strip().lower())
+    if not found:
+        raise ServiceError(f"{text[:40]!r} is no length of time: write 10min, 6h or 2d.", "older")
+    return int(found[1]) * _UNITS[found[2]]
+
+
+def span(seconds: int) -> str:
+    for unit in ("d", "h", "min"):
+        if seconds and seconds % _UNITS[unit] == 0:
+            return f"{seconds // _UNITS[unit]} {unit}"
+    return f"{seconds} s"
+
+
+def _text(params: Mapping[str, Any], name: str) -> str:
+    return one_line(str(params.get(name, "")), name, most=MOST_TEXT)
+
+
+def _number(queue_id: str) -> int:
+    try:
+        return ids.from_text(queue_id.strip())
+    except ValueError as error:
+        raise ServiceError(f"{str(error)[:80].capitalize()}.", "message") from None
+
+
+def _address(column: str, text: str) -> Q:
+    """An address as a whole, or every address of a domain."""
+    local, at, _ = text.rpartition("@")
+    if local:
+        return Q(**{f"{column}__iexact": text})
+    return Q(**{f"{column}__iendswith": text if at else f"@{text}"})
+
+
+def _named(text: str) -> str:
+    """As `_address` takes it: a domain is told from an address by its "@"."""
+    return text if "@" in text or text == "<>" else f"@{text}"
