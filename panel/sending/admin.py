@@ -243,9 +243,9 @@ class HoldFilter(admin.SimpleListFilter):
         return [(hold.name.lower(), str(hold.label)) for hold in Hold]
 
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
-        if self.value() is None:
+        hold = next((hold for hold in Hold if hold.name.lower() == self.value()), None)
+        if hold is None:
             return queryset
-        hold = Hold[str(self.value()).upper()]
         bits = [bits for bits in range(1, 1 << len(Hold)) if bits & hold]
         return queryset.filter(state=Recipient.State.WAITING, holds__in=bits)
 
