@@ -102,6 +102,8 @@ ADDRESSES: dict[str, Expected] = {
 OWNERS_ALONE = {User, Membership}
 # Actions that only show something, so that support has them too: {(Message, "explain")}. All others change.
 READING_ACTIONS: set[tuple[type[models.Model], str]] = set()
+# Acts on chosen rows of a list that show a page before they do anything: {(Recipient, "discard")}.
+ASKING_FIRST: set[tuple[type[models.Model], str]] = set()
 
 
 @dataclass(frozen=True)
@@ -338,7 +340,7 @@ def test_an_act_on_chosen_rows_is_done_by_who_may_alone(model, name, standing):
         with undone():
             seen = Traces()
             assert answered(ask(standing, role, where, chosen)) in (ELSEWHERE, PAGE), role
-            assert seen.actions, role
+            assert len(seen.actions) == ((model, name) not in ASKING_FIRST), (role, seen.actions)
 
 
 def test_every_change_needs_the_forms_token(standing):
