@@ -8,7 +8,9 @@ class ScopedQuerySet(models.QuerySet):
     """Rows that belong to a tenant; the model's `to_tenant` names the path to it."""
 
     def for_user(self, user):
-        """What this person may see: all for a provider role, else their tenants' rows."""
+        """What this person may see: all for a provider role, else their tenants' rows; nothing when not signed in."""
+        if not user.is_authenticated:
+            return self.none()
         if user.has_provider_role:
             return self
         tenants = apps.get_model("tenants", "Tenant").objects.of(user)

@@ -83,3 +83,19 @@ def in_threads():
         return results
 
     return run
+
+
+@pytest.fixture(scope="module")
+def standing(django_db_setup, django_db_blocker):
+    """A world with every kind of row and everybody in it, built once for a module that changes nothing for good.
+
+    The module puts a `_django_db_helper` of its own in place of pytest-django's.
+    """
+    from django.db import transaction
+
+    from tests.panel.test_admin_generated import CASES, House
+    from tests.support.standing import Standing
+
+    with django_db_blocker.unblock(), transaction.atomic():
+        yield Standing(House(), CASES)
+        transaction.set_rollback(True)

@@ -2,15 +2,19 @@
 
 import pytest
 from django.apps import apps
+from django.contrib.auth.models import AnonymousUser
 from django.utils import timezone
 
+from panel.domains.models import Domain
 from panel.domains.services import create_domain_alias
 from panel.mailboxes.models import Credential, MailboxUsage, VacationAnswer
 from panel.operations import services as operations
+from panel.sending.models import Attempt, Message, Recipient
 from panel.sending.services import set_limit
 from panel.tenants import audit
 from panel.tenants import services as tenants
 from panel.tenants.models import Tenant, User
+from panel.tenants.scoping import ScopedQuerySet
 from tests.support import queue, world
 
 SCOPED = sorted((model for model in apps.get_models() if hasattr(model, "to_tenant")), key=lambda model: model.__name__)
@@ -60,6 +64,31 @@ def owners(model, user) -> set[str]:
     return set(rows.values_list(path, flat=True))
 
 
+# Models that no tenant's account is ever given rows of by `for_user`.
+UNSCOPED = {
+    "Plan": "the provider's", "OutboundRoute": "the provider's", "Node": "the provider's",
+    "User": "a tenant's accounts are its memberships", "SecondFactor": "its account's alone",
+    "RecoveryCode": "its account's alone", "PanelSession": "its account's alone", "PasswordReset": "digests",
+    "WrongSignIn": "digests", "DirectoryChange": "the caches'", "Counter": "shown as limits",
+    "Content": "never shown",
+}
+
+
+def test_every_model_of_ours_is_scoped_or_says_why_not():
+    """A model that leads to a tenant in any way must not be forgotten."""
+    ours = {model for model in apps.get_models() if model.__module__.startswith("panel.")}
+    assert {model.__name__ for model in ours - set(SCOPED)} == set(UNSCOPED)
+
+
+def test_every_way_to_a_tenant_exists_and_is_the_querysets():
+    for model in SCOPED:
+        assert isinstance(model._default_manager.all(), ScopedQuerySet), model
+        field = model._meta.pk if model.to_tenant == "pk" else None
+        for step in model.to_tenant.split("__") if field is None else ():
+            field = (field.remote_field.model if field else model)._meta.get_field(step)
+        assert model is Tenant or field.remote_field.model is Tenant, model
+
+
 def test_every_scoped_model_is_asked():
     names = {model.__name__ for model in SCOPED}
     assert names >= {
@@ -98,6 +127,45 @@ def test_provider_sees_all_once(family, model):
     tenants.create_membership(user=both, tenant=family["customer"], role="admin", actor=None)
     rows = list(model.objects.for_user(both).values_list("pk", flat=True))
     assert len(rows) == len(set(rows))
+
+
+@pytest.mark.parametrize("role", ["owner", "admin", "viewer"])
+def test_each_role_of_a_membership_sees_the_same(family, role):
+    for model in SCOPED:
+        assert owners(model, member(family["customer"], f"{role}")) == {"Customer", "Below"}, model
+        User.objects.filter(email=f"{role}@customer.example").delete()
+
+
+@pytest.mark.parametrize("model", SCOPED, ids=lambda model: model.__name__)
+def test_who_is_moved_or_put_out_no_longer_sees(family, model):
+    """By the next question: nothing of it is kept."""
+    reseller, customer = member(family["reseller"]), member(family["customer"])
+    Tenant.objects.filter(pk=family["customer"].pk).update(parent=family["stranger"])
+    assert owners(model, reseller) == {"Reseller"}
+    assert owners(model, customer) == {"Customer", "Below"}
+    assert owners(model, member(family["stranger"])) == {"Stranger", "Customer", "Below"}
+    reseller.memberships.all().delete()
+    assert not model.objects.for_user(reseller).exists()
+
+
+def test_rows_of_no_tenant_are_the_provider_s_alone(family):
+    """A shared domain, mail from elsewhere for nobody here, a login that is no mailbox's."""
+    world.domain("shared.test")
+    of_nobody = queue.recipient(queue.message(None), "x@elsewhere.test")
+    queue.attempt(of_nobody)
+    for model in (Domain, Message, Recipient, Attempt):
+        path = f"{model.to_tenant}__isnull"
+        assert model.objects.filter(**{path: True}).exists(), model
+        assert not model.objects.for_user(member(family["reseller"], "viewer")).filter(**{path: True}).exists(), model
+        assert model.objects.for_user(account("x@provider.example", provider_role="support")).filter(
+            **{path: True}
+        ).exists()
+        User.objects.filter(email__in=["viewer@reseller.example", "x@provider.example"]).delete()
+
+
+def test_nobody_signed_in_sees_nothing(family):
+    for model in SCOPED:
+        assert not model.objects.for_user(AnonymousUser()).exists(), model
 
 
 def test_entries_of_the_provider_are_hidden_from_tenants(family):

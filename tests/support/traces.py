@@ -21,8 +21,14 @@ class Traces:
         return AuditEntry.objects.get(pk__gt=self._entry)
 
     @property
+    def notices(self) -> list[str]:
+        """The domains of which the caches were told, each as often as that was."""
+        changes = DirectoryChange.objects.filter(pk__gt=self._change).order_by("pk")
+        return list(changes.values_list("domain", flat=True))
+
+    @property
     def domains(self) -> set[str]:
-        return set(DirectoryChange.objects.filter(pk__gt=self._change).values_list("domain", flat=True))
+        return set(self.notices)
 
     @property
     def nothing(self) -> bool:

@@ -14,7 +14,7 @@ import os
 import re
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from enum import IntEnum
 from typing import Any, NoReturn
@@ -46,6 +46,8 @@ class Exit(IntEnum):
 
 
 EXITS = "exit codes: 0 done, 1 refused, 2 not understood, 3 not found, 4 nothing to do, 5 no database just now"
+
+_LONG = re.compile(r"\S{400,}")  # what a sentence repeats of such a word is its beginning
 
 
 class Usage(ServiceError):
@@ -79,14 +81,21 @@ class Command(BaseCommand, ABC):
         self.add_acts(Acts(parser.add_subparsers(title="acts", metavar="ACT", dest="act", required=True)))
 
     def handle(self, *args: Any, act: str, do: Act, **options: Any) -> None:
-        texts = " ".join(str(value) for value in options.values())
+        texts = "".join(_texts(list(options.values())))
         if any("\ud800" <= character <= "\udfff" for character in texts):
             raise CommandError("An argument is not UTF-8: type it in a terminal that is.")
+        if "\0" in texts:
+            raise CommandError("An argument holds a NUL byte.")
+        parameters = inspect.signature(do).parameters
+        lists = {name for name, one in parameters.items() if one.annotation not in (str, str | None)}
+        if any(isinstance(value, list) and ([] in value or name not in lists) for name, value in options.items()):
+            # argparse took the value for the end of the options, and left a list of nothing.
+            raise CommandError('"--" is no value: leave the option out, or name another.', returncode=Exit.USAGE)
         self.as_json = bool(options.get("as_json"))
         self._said: list[str] = []
         self._result: dict[str, Any] | None = {} if self.as_json else None
         # The act's own options; Django's and call_command's are beside them.
-        do(**{name: options[name] for name in inspect.signature(do).parameters})
+        do(**{name: options[name] for name in parameters})
         if self._result is not None:
             self._write_json(self._result if set(self._result) - {"secret"} else {
                 "done": " ".join(self._said), **self._result,
@@ -107,6 +116,7 @@ class Command(BaseCommand, ABC):
             # `… | head`: whoever read has enough. What is still buffered goes nowhere.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(Exit.DONE)
+        sentence = _LONG.sub(lambda word: f"{word[0][:80]}…", sentence)
         if not getattr(self, "_called_from_command_line", False) or options.get("traceback"):
             raise CommandError(sentence, returncode=code)
         self.stderr.write(error_json(sentence, code, field) if options.get("as_json") else clean(sentence))
@@ -119,7 +129,7 @@ class Command(BaseCommand, ABC):
         if self.as_json:
             self._said.append(text)
         else:
-            self.stdout.write(clean(text))
+            self.stdout.write(one_line(text))
 
     def done(self, sentence: str, row: Row) -> None:
         """What was done, for a person; with --json the row that it was done to."""
@@ -177,7 +187,7 @@ class Command(BaseCommand, ABC):
         self._write_json(value)
 
     def _write_json(self, value: Any) -> None:
-        self.stdout.write(json.dumps(value, ensure_ascii=False, indent=2, default=_plain))
+        self.stdout.write(_harmless_json(value, indent=2))
 
     def unchanged(self, before: Row, after: Row, what: str) -> None:
         """Raises AlreadySo when `set` found everything as it was asked for."""
@@ -284,9 +294,32 @@ def clean(text: str) -> str:
     return "".join(character if character.isprintable() or character == "\n" else "?" for character in text)
 
 
+def one_line(text: str) -> str:
+    """The same in one line: what somebody else wrote can't pretend to be the next one."""
+    return clean(text).replace("\n", "?")
+
+
 def error_json(sentence: str, code: Exit, field: str = "") -> str:
     error = {"kind": code.name.lower(), "code": int(code), "message": sentence, "field": field}
-    return json.dumps({"error": error}, ensure_ascii=False)
+    return _harmless_json({"error": error})
+
+
+def _harmless_json(value: Any, indent: int | None = None) -> str:
+    """As JSON, in which what would steer a terminal is escaped like any other control character."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent, default=_plain)
+    return "".join(
+        character if character.isprintable() or character == "\n" else json.dumps(character)[1:-1]
+        for character in text
+    ) if not text.isprintable() else text
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text among the values, in lists as well."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for one in value:
+            yield from _texts(one)
 
 
 def _exit_of(error: Exception) -> Exit:
@@ -300,6 +333,7 @@ def _say_usage_errors_as_json(parser: argparse.ArgumentParser) -> None:
     as_text = parser.error
 
     def error(message: str) -> NoReturn:
+        message = clean(_LONG.sub(lambda word: f"{word[0][:80]}…", message))
         if getattr(parser, "called_from_command_line", False) and "--json" in sys.argv:
             sys.stderr.write(f"{error_json(message, Exit.USAGE)}\n")
             sys.exit(Exit.USAGE)
@@ -334,7 +368,7 @@ def _shown(value: Any) -> str:
         return f"{value.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
     if isinstance(value, list):
         return ", ".join(map(_shown, value))
-    return "" if value is None else clean(str(value))
+    return "" if value is None else one_line(str(value))
 
 
 def _key(head: str) -> str:

@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from panel.client_address import client_ip
 from panel.tenants import audit
-from panel.tenants.changes import Gone
+from panel.tenants.changes import Gone, one_line
 from panel.tenants.models import PanelSession, User
 
 WHERE = "where"  # in the session: from where it began
@@ -122,7 +122,8 @@ def end(account: User, name: str, *, actor: User | None, ip: str | None = None) 
 def end_all(
     account: User, *, but: str | None = None, reason: str = "", actor: User | None, ip: str | None = None
 ) -> int:
-    """End all sessions of the account, except the one of the key `but`. How many that were."""
+    """End all sessions of the account, except the one of the key `but`. How many that were. Raises ServiceError."""
+    reason = one_line(reason, "reason", most=500)
     ended, _ = PanelSession.objects.filter(user=account).exclude(pk=but or "").delete()
     after = {"ended": ended}
     audit.record(actor, "account.sessions_ended", account, tenant=None, after=after, reason=reason, ip=ip)
