@@ -4,7 +4,6 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
-from django.db.models import Count, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -79,7 +78,7 @@ class DomainAdmin(VerifiableAdmin, SuspendableAdmin):
     list_display = ["shown_name", "ownership", "state", "tenant", "address_count"]
     list_filter = ["proof", "status", "kind", ("tenant", AutocompleteSelectFilter)]
     search_fields = ["name", "tenant__name"]
-    ordering = ["name"]  # the model's is lost where rows are counted
+    list_counts = {"addresses_count": "addresses"}
     list_select_related = ["tenant"]
     autocomplete_fields = ["tenant"]
     removable = True
@@ -98,9 +97,6 @@ class DomainAdmin(VerifiableAdmin, SuspendableAdmin):
             return [(None, {"fields": ["name", "tenant", "verified", "plans"]})]
         fields = ["shown_name", "shown_tenant", "ownership", *self.told_state(obj), "created_at"]
         return [(None, {"fields": fields + ["store"] + ([] if obj.tenant_id else ["plans"])})]
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Domain]:
-        return super().get_queryset(request).annotate(addresses_count=Count("addresses"))
 
     def offered(self, obj: Domain) -> set[str]:
         return super().offered(obj) - ({"verify"} if obj.proof == Proof.PROVED else set())
@@ -121,7 +117,7 @@ class DomainAdmin(VerifiableAdmin, SuspendableAdmin):
     def state(self, domain: Domain) -> str:
         return state_of(domain)
 
-    @display(description="Addresses", ordering="addresses_count")
+    @display(description="Addresses")
     def address_count(self, domain: Any) -> int:
         return int(domain.addresses_count)
 

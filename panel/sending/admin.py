@@ -13,7 +13,6 @@ from django.utils.safestring import SafeString
 from django.utils.text import Truncator
 from unfold.contrib.filters.admin import AutocompleteSelectFilter
 from unfold.decorators import action, display
-from unfold.paginator import InfinitePaginator
 
 from panel.database import ids
 from panel.sending import services
@@ -141,8 +140,6 @@ class TraceAdmin(ScopedAdmin):
     """What happened: never changed by hand."""
 
     creatable = changeable = False
-    paginator = InfinitePaginator  # no count of a table that grows with traffic
-    show_full_result_count = False
 
     def changeform_view(
         self, request: HttpRequest, object_id: str | None = None, form_url: str = "",
@@ -176,6 +173,7 @@ class MessageAdmin(TraceAdmin):
     search_help_text = "Queue id, sender, recipient or Message-ID"
     list_select_related = ["tenant"]
     ordering = ["-id"]
+    sortable_by = ["shown_id", "accepted"]  # what an index answers
     readonly_fields = fields = [
         "shown_id", "accepted_at", "direction", "tenant_name", "shown_from", "header_from", "shown_subject",
         "message_id", "credential_text", "client_ip", "client_name", "shown_tls", "shown_size", "charged",
@@ -259,6 +257,7 @@ class RecipientAdmin(TraceAdmin):
     search_fields = ["original", "resolved", "next_hop"]
     search_help_text = "Queue id, recipient or next hop"
     ordering = ["-id"]
+    sortable_by: list[str] = []  # no other order has an index
     actions = ["retry"]
     actions_detail = ["retry_one"]
     readonly_fields = ["message_link", "tenant_name", "shown_hop", "due_at", "expires_at", "tries"]

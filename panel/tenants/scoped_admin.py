@@ -18,11 +18,13 @@ from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
+from unfold.decorators import display
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from panel.rules.status import Status
 from panel.tenants.changes import ServiceError
 from panel.tenants.models import AuditEntry, User
+from panel.tenants.pages import CappedPaginator, QuickList, box
 from panel.tenants.shown import read_size, size
 
 PAGE = 50
@@ -80,11 +82,15 @@ class ScopedAdmin(ModelAdmin):
 
     list_per_page = PAGE
     list_max_show_all = PAGE
+    paginator = CappedPaginator
+    show_full_result_count = False
     list_filter_submit = True
     compressed_fields = True
     warn_unsaved_form = True
     list_fullwidth = False
     change_form_outer_before_template = "admin/posthouse/before_form.html"
+    # Numbers in the list, of what belongs to a row: {"domains_count": "domains"} is set on each.
+    list_counts: ClassVar[dict[str, str]] = {}
     # What the empty list says: what such a thing is for, and what comes first.
     empty_words: ClassVar[str] = ""
     creatable: ClassVar[bool] = True
@@ -102,10 +108,22 @@ class ScopedAdmin(ModelAdmin):
     def remove(self, request: HttpRequest, obj: Any) -> None:
         raise NotImplementedError
 
+    # --- the list ----------------------------------------------------------------------
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[QuickList]:
+        return QuickList
+
+    @display(description="")
+    def action_checkbox(self, obj: Model) -> SafeString:
+        return box(obj.pk)
+
     # --- scope -------------------------------------------------------------------------
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         rows = super().get_queryset(request)
+        if isinstance(self.list_select_related, list | tuple):
+            # In its list, on its page and where it completes another's field alike.
+            rows = rows.select_related(*self.list_select_related)
         return rows.for_user(request.user) if hasattr(rows, "for_user") else rows
 
     def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
