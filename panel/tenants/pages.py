@@ -1,15 +1,17 @@
 """Lists that stay quick however long they are: what a page of the admin asks, and how it is written.
 
-A list that is longer than COUNTED isn't counted, only told to be long. A deep page first finds its
-ids, by an index where there is one, and then fetches these rows alone with what they show.
+A list that is longer than COUNTED isn't counted, only told to be long. Its pages lead on from their
+last row and back from their first one, which costs the same however deep they are. A deep page that is
+asked for by its number alone first finds its ids, and then fetches these rows with what they show.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.admin.views.main import PAGE_VAR
 from django.core.paginator import Page, Paginator
-from django.db.models import Count, QuerySet
+from django.db.models import Count, Q, QuerySet
 from django.utils.functional import cached_property
 from django.utils.html import escape
 from django.utils.safestring import SafeString, mark_safe
@@ -20,6 +22,7 @@ from unfold.views import ChangeList
 
 COUNTED = 10_000  # rows; a longer list is "more than 10,000"
 MOST_PAGES = 1_000_000
+AFTER, BEFORE = "after", "before"  # in a list's address: the row that this page follows, or that follows it
 
 
 class CappedPaginator(Paginator):
@@ -27,6 +30,8 @@ class CappedPaginator(Paginator):
 
     template_name = "admin/posthouse/pagination.html"
     leads_on = False  # whether a page follows the one that was asked for
+    after: str | None = None
+    before: str | None = None
 
     @cached_property
     def counted(self) -> int:
@@ -50,9 +55,48 @@ class CappedPaginator(Paginator):
 
     def page(self, number: Any) -> Page:
         number = self.validate_number(number)
-        rows = _page(self.object_list, (number - 1) * self.per_page, self.per_page + 1)
-        self.leads_on = len(rows) > self.per_page
+        rows = self._beside(number)
+        if rows is None:
+            rows = _page(self.object_list, (number - 1) * self.per_page, self.per_page + 1)
+            self.leads_on = len(rows) > self.per_page
         return Page(rows[: self.per_page], number, self)
+
+    def from_row(self, after: str | None, before: str | None) -> None:
+        """The page is asked for by the row beside it; what is no row of the list leaves it to the number."""
+        self.after, self.before = after, before
+
+    def _beside(self, number: int) -> list[Any] | None:
+        """The rows of the page after or before a row; None when none is named that serves."""
+        named = self.after or self.before
+        if not named or number == 1 or not isinstance(self.object_list, QuerySet):
+            return None
+        rows = self.object_list
+        order = [str(each) for each in rows.query.order_by]
+        names = [each.removeprefix("-") for each in order]
+        if not named.isdecimal() or len(named) > 19 or not all(isinstance(each, str) for each in rows.query.order_by):
+            return None
+        values = rows.model._default_manager.filter(pk=int(named)).values_list(*names).first()
+        if values is None or None in values:
+            return None
+        if self.after:
+            found = list(rows.filter(_beyond(order, values))[: self.per_page + 1])
+            self.leads_on = len(found) > self.per_page
+            return found
+        turned = [each[1:] if each.startswith("-") else f"-{each}" for each in order]
+        self.leads_on = True
+        return list(rows.order_by(*turned).filter(_beyond(turned, values))[: self.per_page])[::-1]
+
+
+def _beyond(order: list[str], values: Sequence[Any]) -> Q:
+    """What comes after a row with these values. Its first part is what an index answers."""
+    name, up = order[0].removeprefix("-"), not order[0].startswith("-")
+    first = Q(**{f"{name}__{'gte' if up else 'lte'}": values[0]})
+    rest, same = Q(), Q()
+    for each, value in zip(order, values, strict=True):
+        name, up = each.removeprefix("-"), not each.startswith("-")
+        rest |= same & Q(**{f"{name}__{'gt' if up else 'lt'}": value})
+        same &= Q(**{name: value})
+    return first & rest
 
 
 def _page(rows: Any, first: int, most: int) -> list[Any]:
@@ -70,6 +114,23 @@ class QuickList(ChangeList):
     """The rows of one page, with the numbers of what belongs to them."""
 
     result_list: Any
+
+    def get_queryset(self, request: Any, exclude_parameters: Any = None) -> QuerySet[Any]:
+        for name in (AFTER, BEFORE):
+            # No filter, and in no link but those to the pages beside this one.
+            self.params.pop(name, None)
+            self.filter_params.pop(name, None)
+        return super().get_queryset(request, exclude_parameters)
+
+    def link_on(self) -> str:
+        """The address of the next page."""
+        return self.get_query_string({PAGE_VAR: self.page_num + 1, AFTER: self.result_list[-1].pk})
+
+    def link_back(self) -> str:
+        """The address of the page before."""
+        if not self.result_list:
+            return self.get_query_string({PAGE_VAR: self.page_num - 1})
+        return self.get_query_string({PAGE_VAR: self.page_num - 1, BEFORE: self.result_list[0].pk})
 
     def get_results(self, request: Any) -> None:
         super().get_results(request)

@@ -24,7 +24,7 @@ from unfold.widgets import UnfoldAdminTextInputWidget
 from panel.rules.status import Status
 from panel.tenants.changes import ServiceError
 from panel.tenants.models import AuditEntry, User
-from panel.tenants.pages import CappedPaginator, QuickList, box
+from panel.tenants.pages import AFTER, BEFORE, CappedPaginator, QuickList, box
 from panel.tenants.shown import read_size, size
 
 PAGE = 50
@@ -112,6 +112,12 @@ class ScopedAdmin(ModelAdmin):
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[QuickList]:
         return QuickList
+
+    def get_paginator(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        paginator = super().get_paginator(request, *args, **kwargs)
+        if isinstance(paginator, CappedPaginator):
+            paginator.from_row(request.GET.get(AFTER), request.GET.get(BEFORE))
+        return paginator
 
     @display(description="")
     def action_checkbox(self, obj: Model) -> SafeString:

@@ -18,6 +18,7 @@ from django.urls import URLPattern, URLResolver, get_resolver, reverse
 
 from panel.sending.models import Message
 from panel.tenants.models import User
+from panel.tenants.pages import AFTER
 
 DEEP = 5000  # the page of a list that is asked for; the last one where there are fewer
 # Not pages: what signs in and out, and what belongs to no page of the provider's.
@@ -79,6 +80,12 @@ def _lists(
     last = -(-model._default_manager.filter(pk__in=rows.order_by().values("pk")).count() // of.list_per_page)
     if last > 1:
         yield asked("deep page", **{PAGE_VAR: min(DEEP, last)})
+        # As one comes there: from the page before.
+        deep = min(DEEP, last)
+        changelist = of.get_changelist_instance(request)
+        if changelist.paginator.is_capped:
+            row = changelist.queryset.values_list("pk", flat=True)[(deep - 1) * of.list_per_page - 1]
+            yield asked("deep page by the link to the next", **{PAGE_VAR: deep, AFTER: row})
     if last > 2 and thorough:
         yield asked("page in the middle", **{PAGE_VAR: min(DEEP, last // 2)})
     for spec in of.get_changelist_instance(request).filter_specs:
