@@ -77,7 +77,7 @@ def test_every_dependency_is_locked():
             assert re.split(r"[<>=\[ ]", requirement)[0].lower() in entries
 
 
-@pytest.mark.parametrize("name", ["deploy/run", "tests/run", ".ci/run", "manage.py"])
+@pytest.mark.parametrize("name", ["deploy/run", "tests/run", "tests/bench/panel", ".ci/run", "manage.py"])
 def test_commands_can_be_run(name):
     assert os.access(ROOT / name, os.X_OK)
 

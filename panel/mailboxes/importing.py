@@ -62,7 +62,7 @@ def import_mailboxes(
     tell(f"{len(rows):,} rows are read.")
     domains = _domains(rows, tenant, errors)
     _check_addresses(rows, errors)
-    _check_passwords(rows, errors)
+    _check_passwords(rows, errors, tell)
     errors.raise_if_any()
     names = tuple(sorted(domains))
     bare = sum(not (row.password or row.stored) for row in rows)
@@ -123,10 +123,14 @@ def _check_addresses(rows: Sequence[Row], errors: Errors) -> None:
             errors.add(by_address[str(account)].line, f"{account} is the login of a panel account.")
 
 
-def _check_passwords(rows: Sequence[Row], errors: Errors) -> None:
-    for row in rows:
+def _check_passwords(rows: Sequence[Row], errors: Errors, tell: Tell) -> None:
+    told_s = time.monotonic()
+    for number, row in enumerate(rows):
         if not row.password:
             continue
+        if time.monotonic() - told_s >= TELL_S:
+            told_s = time.monotonic()
+            tell(f"{number:,} of {len(rows):,} passwords are checked.")
         try:
             check_main_password(row.password, User(email=str(row.address), name=row.name))
         except ServiceError as error:
@@ -151,13 +155,14 @@ def _hash(rows: Sequence[Row], tell: Tell) -> list[str]:
     if not to_hash:
         return stored
     began_s = told_s = time.monotonic()
-    with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
+    cores = os.cpu_count() or 1
+    with ThreadPoolExecutor(cores) as threads:
         futures = {threads.submit(passwords.hash_main, rows[number].password): number for number in to_hash}
         try:
             for done, future in enumerate(as_completed(futures), 1):
                 stored[futures[future]] = future.result()
                 now_s = time.monotonic()
-                if now_s - told_s >= TELL_S:
+                if now_s - told_s >= TELL_S and done > 10 * cores:  # before that nobody knows how long it takes
                     told_s = now_s
                     left_s = (now_s - began_s) / done * (len(to_hash) - done)
                     tell(f"{done:,} of {len(to_hash):,} passwords are hashed, about {left_s:.0f} s more.")

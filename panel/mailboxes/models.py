@@ -292,6 +292,9 @@ class LoginEvent(models.Model):
             models.Index(fields=["mailbox", "-id"]),
             models.Index(fields=["tenant", "-id"]),
             models.Index(fields=["at"]),
+            # What the list is narrowed down by, where few of many match.
+            models.Index(fields=["outcome", "-id"], name="login_outcome"),
+            models.Index(fields=["protocol", "-id"], name="login_protocol"),
         ]
 
     def __str__(self):

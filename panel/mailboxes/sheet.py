@@ -17,6 +17,8 @@ from panel.tenants.shown import read_size, size
 
 COLUMNS = ("address", "password", "hash", "quota", "name")
 MOST_ROWS = 20_000  # some 5 s in one transaction; on SQLite all other writing waits for it
+MOST_LINES = 5 * MOST_ROWS  # empty ones too: else a file of nothing would be read for hours
+MOST_BYTES = 32 * 1024 * 1024
 MOST_LINE_BYTES = 8192
 MOST_ROW_LINES = 20  # that one row may take: a quote that is never closed ends there
 MOST_ERRORS = 50  # told
@@ -119,7 +121,7 @@ class _Lines:
 
     def __init__(self, file: BinaryIO, path: Path) -> None:
         self._file, self._path = file, path
-        self._number = 0
+        self._number = self._bytes = 0
         self._row_began = 0
 
     def begin_row(self) -> int:
@@ -135,6 +137,12 @@ class _Lines:
         if not line:
             raise StopIteration
         self._number += 1
+        self._bytes += len(line)
+        if self._number > MOST_LINES or self._bytes > MOST_BYTES:
+            raise ServiceError(
+                f"{self._path} holds more than {MOST_LINES:,} lines or {size(MOST_BYTES)}: split it, {MOST_ROWS:,} "
+                "mailboxes at most in each."
+            )
         where = f"{self._path}, line {self._number}"
         if len(line) > MOST_LINE_BYTES:
             raise ServiceError(f"{where}: it is longer than {MOST_LINE_BYTES} bytes; is this a CSV of mailboxes?")

@@ -13,7 +13,6 @@ from django.utils.safestring import SafeString
 from django.utils.text import Truncator
 from unfold.contrib.filters.admin import AutocompleteSelectFilter
 from unfold.decorators import action, display
-from unfold.paginator import InfinitePaginator
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from panel.database import ids
@@ -147,8 +146,6 @@ class TraceAdmin(ScopedAdmin):
     """What happened: never changed by hand."""
 
     creatable = changeable = False
-    paginator = InfinitePaginator  # no count of a table that grows with traffic
-    show_full_result_count = False
 
     def changeform_view(
         self, request: HttpRequest, object_id: str | None = None, form_url: str = "",
@@ -184,6 +181,7 @@ class MessageAdmin(TraceAdmin):
     ordering = ["-id"]
     actions_detail = ["retry", "discard"]
     fields: list[str] = []
+    sortable_by = ["shown_id", "accepted"]  # what an index answers
 
     @display(description="Queue id", ordering="id")
     def shown_id(self, message: Message) -> str:
@@ -262,6 +260,7 @@ class RecipientAdmin(QueuePages, TraceAdmin):
     search_fields = ["original", "resolved", "next_hop"]
     search_help_text = "Queue id, recipient or next hop"
     ordering = ["-id"]
+    sortable_by: list[str] = []  # no other order has an index
     actions = ["retry"]
     actions_detail = ["retry_one", "discard_one"]
     readonly_fields = ["message_link", "tenant_name", "shown_hop", "next_try", "tried_until", "tries"]

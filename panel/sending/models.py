@@ -117,6 +117,10 @@ class Message(models.Model):
         indexes = [
             models.Index(fields=["tenant", "-id"]),
             models.Index(fields=["message_id"]),
+            # The few that were made here: the list of them would else read all. One each, as SQLite
+            # takes a partial index only for its very condition.
+            models.Index(fields=["-id"], condition=Q(direction="internal"), name="message_internal"),
+            models.Index(fields=["-id"], condition=Q(direction="answer"), name="message_answer"),
         ]
 
     @property
@@ -191,6 +195,8 @@ class Recipient(models.Model):
                 fields=["next_hop", "id", "holds", "due_at", "tries", "state"], condition=Q(state="waiting"),
                 name="recipient_hop",
             ),
+            models.Index(fields=["-id"], condition=Q(state="failed"), name="recipient_failed"),
+            models.Index(fields=["-id"], condition=Q(state="discarded"), name="recipient_discarded"),
         ]
 
     def __str__(self):

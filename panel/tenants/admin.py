@@ -7,14 +7,13 @@ from django import forms
 from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.auth.models import Group
-from django.db.models import Case, Count, QuerySet, When
+from django.db.models import Case, QuerySet, When
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import path, reverse
 from django.utils import timezone
 from django.utils.safestring import SafeString
 from unfold.contrib.filters.admin import AutocompleteSelectFilter
 from unfold.decorators import action, display
-from unfold.paginator import InfinitePaginator
 from unfold.widgets import UnfoldAdminPasswordWidget
 
 from panel.domains.models import Domain, Proof
@@ -157,7 +156,7 @@ class PlanAdmin(ScopedAdmin):
     empty_words = "A plan says how many domains and mailboxes a tenant may have, and how much they may send."
     list_display = ["name", "domains", "mailboxes", "mailbox_limits", "tenant_limits", "tenants_on_it"]
     search_fields = ["name"]
-    ordering = ["name"]  # the model's is lost where rows are counted
+    list_counts = {"tenant_count": "tenants"}
     removable = True
     fieldsets = [
         (None, {"fields": ["name"]}),
@@ -171,9 +170,6 @@ class PlanAdmin(ScopedAdmin):
         }),
     ]
 
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Plan]:
-        return super().get_queryset(request).annotate(tenant_count=Count("tenants"))
-
     @display(description="A mailbox may send")
     def mailbox_limits(self, plan: Plan) -> str:
         return _limits(plan.mailbox_hour, plan.mailbox_day)
@@ -182,7 +178,7 @@ class PlanAdmin(ScopedAdmin):
     def tenant_limits(self, plan: Plan) -> str:
         return _limits(plan.tenant_hour, plan.tenant_day)
 
-    @display(description="Tenants", ordering="tenant_count")
+    @display(description="Tenants")
     def tenants_on_it(self, plan: Any) -> int:
         return int(plan.tenant_count)
 
@@ -211,6 +207,7 @@ class TenantAdmin(SuspendableAdmin):
     list_filter = ["status", "plan"]
     search_fields = ["name"]
     list_select_related = ["plan"]
+    sortable_by = ["name", "plan", "state"]
     autocomplete_fields = ["parent"]
     readonly_fields = ["created_at"]
     above_template = "admin/posthouse/tenant_above.html"
@@ -262,11 +259,11 @@ class TenantAdmin(SuspendableAdmin):
     def state(self, tenant: Tenant) -> str:
         return state_of(tenant)
 
-    @display(description="Domains", ordering="domains_count")
+    @display(description="Domains")
     def domain_count(self, tenant: Any) -> int:
         return int(tenant.domains_count)
 
-    @display(description="Mailboxes", ordering="mailboxes_count")
+    @display(description="Mailboxes")
     def mailbox_count(self, tenant: Any) -> int:
         return int(tenant.mailboxes_count)
 
@@ -520,9 +517,8 @@ class AuditAdmin(ScopedAdmin):
     list_filter = [("tenant", AutocompleteSelectFilter)]
     search_fields = ["subject_name", "actor_name", "action"]
     search_help_text = "To what, by whom, or what: mailbox.suspended"
-    paginator = InfinitePaginator
-    show_full_result_count = False
     list_select_related = ["tenant"]
+    sortable_by = ["when"]  # what an index answers
     creatable = changeable = False
     readonly_fields = fields = ["exactly", "who", "ip", "what", "subject", "tenant", "before", "after", "reason"]
 

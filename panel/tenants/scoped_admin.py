@@ -20,12 +20,14 @@ from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
 from unfold.contrib.filters.admin import AutocompleteSelectFilter
 from unfold.contrib.filters.forms import AutocompleteDropdownForm
+from unfold.decorators import display
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from panel.rules.status import Status
 from panel.tenants import history
 from panel.tenants.changes import ServiceError
 from panel.tenants.models import User
+from panel.tenants.pages import AFTER, BEFORE, CappedPaginator, QuickList, box
 from panel.tenants.shown import read_size, size
 
 PAGE = 50
@@ -99,6 +101,8 @@ class ScopedAdmin(ModelAdmin):
 
     list_per_page = PAGE
     list_max_show_all = PAGE
+    paginator = CappedPaginator
+    show_full_result_count = False
     list_filter_submit = True
     compressed_fields = True
     warn_unsaved_form = True
@@ -109,6 +113,8 @@ class ScopedAdmin(ModelAdmin):
     above_template: ClassVar[str] = ""
     below_template: ClassVar[str] = ""
     page_select_related: ClassVar[tuple[str, ...]] = ()  # beside an object, on its pages
+    # Numbers in the list, of what belongs to a row: {"domains_count": "domains"} is set on each.
+    list_counts: ClassVar[dict[str, str]] = {}
     # What the empty list says: what such a thing is for, and what comes first.
     empty_words: ClassVar[str] = ""
     creatable: ClassVar[bool] = True
@@ -165,6 +171,20 @@ class ScopedAdmin(ModelAdmin):
         if key not in shown:
             shown[key] = super().get_object(request, object_id, from_field)
         return shown[key]
+    # --- the list ----------------------------------------------------------------------
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[QuickList]:
+        return QuickList
+
+    def get_paginator(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        paginator = super().get_paginator(request, *args, **kwargs)
+        if isinstance(paginator, CappedPaginator):
+            paginator.from_row(request.GET.get(AFTER), request.GET.get(BEFORE))
+        return paginator
+
+    @display(description="")
+    def action_checkbox(self, obj: Model) -> SafeString:
+        return box(obj.pk)
 
     # --- scope -------------------------------------------------------------------------
 
@@ -173,6 +193,9 @@ class ScopedAdmin(ModelAdmin):
         match = request.resolver_match
         if self.page_select_related and match is not None and "object_id" in match.kwargs:
             rows = rows.select_related(*self.page_select_related)
+        if isinstance(self.list_select_related, list | tuple):
+            # In its list, on its page and where it completes another's field alike.
+            rows = rows.select_related(*self.list_select_related)
         return rows.for_user(request.user) if hasattr(rows, "for_user") else rows
 
     def get_list_filter(self, request: HttpRequest) -> Any:

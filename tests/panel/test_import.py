@@ -1,9 +1,12 @@
 """Many mailboxes by a CSV: all or none, hashes from elsewhere, and back into the same file."""
 
+import contextlib
 import csv
 import io
 import json
+import os
 import stat
+import threading
 
 import pytest
 from django.core.management import call_command
@@ -204,6 +207,29 @@ def test_a_file_of_any_size_costs_bounded_memory(tmp_path, tenant, domain):
             file.write(b"x%d@demo.test,an unusual one\r\n" % number)
     refused(path, tenant, "holds more than 20,000 mailboxes: split it")
     refused(tmp_path / "missing.csv", tenant, "can't be read: No such file")
+
+
+@pytest.mark.parametrize("line", [b"\n", b"," * 4000 + b"\n"], ids=["empty lines", "empty cells"])
+def test_a_file_that_goes_on_for_ever_ends_with_a_sentence(line, tmp_path, tenant):
+    """What holds no mailbox isn't counted as one: lines and bytes are bounded for themselves."""
+    path = tmp_path / "endless.csv"
+    os.mkfifo(path)
+    written = []
+
+    def write():
+        with open(path, "wb", buffering=0) as pipe, contextlib.suppress(BrokenPipeError):
+            pipe.write(b"address,password,name\n")
+            while True:
+                written.append(pipe.write(line * 200))
+
+    writer = threading.Thread(target=write, daemon=True)
+    writer.start()
+    with pytest.raises(ServiceError, match="split it"):
+        import_mailboxes(path, tenant, actor=None)
+    writer.join(10)
+    assert not writer.is_alive()
+    assert sum(written) < 2 * sheet.MOST_BYTES
+
 
 
 def test_a_byte_order_mark_and_columns_in_any_order_are_taken(tmp_path, tenant, domain):

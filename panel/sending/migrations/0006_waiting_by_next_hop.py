@@ -6,7 +6,7 @@ WAITS = models.Q(state="waiting")
 
 
 class Migration(migrations.Migration):
-    dependencies = [("sending", "0004_automatic_answers")]
+    dependencies = [("sending", "0005_rare_states")]
     operations = [
         migrations.AddIndex(
             model_name="recipient",

@@ -1,0 +1,121 @@
+"""Every page of the provider's admin asks a bounded number of questions, whatever the number of rows.
+
+The pages are found and the rows are made as tests/bench/panel does it, which measures times at size.
+"""
+
+import pytest
+from django.contrib import admin
+from django.contrib.contenttypes.models import ContentType
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+
+from panel.mailboxes.models import Mailbox
+from panel.sending.models import Message
+from panel.tenants import pages as lists
+from panel.tenants.models import Tenant
+from tests.bench import filling
+from tests.bench.pages import Page, pages, without_repeats
+from tests.bench.panel import MOST_QUERIES, an_owner
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def client() -> Client:
+    client = Client()
+    client.force_login(an_owner())
+    return client
+
+
+def questions(client: Client, some: list[Page]) -> dict[str, int]:
+    """How many queries each page takes."""
+    found = {}
+    for page in some:
+        with CaptureQueriesContext(connection) as asked:
+            status = client.get(page.urls[0]).status_code
+        assert status < 400, (page, status)
+        found[page.name] = len(asked)
+    return found
+
+
+def all_pages() -> list[Page]:
+    return without_repeats(pages(an_owner(), thorough=False))
+
+
+def test_no_page_asks_more_than_fifteen_questions_or_more_of_them_for_more_rows(client):
+    filling.fill(filling.Size(tenants=3, mailboxes=15, messages=60))
+    ContentType.objects.get_for_models(*admin.site._registry)  # asked for once in a process
+    few = questions(client, [page for page in all_pages() if page.name.endswith((" list", " change", " history"))])
+    filling.fill(filling.Size(tenants=20, mailboxes=200, messages=500))
+    many = questions(client, [page for page in all_pages() if page.name != "/admin/"])  # test_admin_generated has it
+    assert {name: count for name, count in many.items() if count > MOST_QUERIES} == {}
+    assert {name: (count, many[name]) for name, count in few.items() if many[name] != count} == {}
+    assert len(many) > 100
+
+
+def test_a_deep_page_goes_on_where_the_one_before_ended(client):
+    filling.fill(filling.Size(tenants=2, mailboxes=120, messages=130))
+    for model, of in (("mailboxes/mailbox", Mailbox), ("sending/message", Message)):
+        shown = []
+        for number in (1, 2, 3):
+            shown += [row.pk for row in client.get(f"/admin/{model}/?p={number}").context["cl"].result_list]
+        assert len(shown) == len(set(shown)) == of.objects.count()
+    assert shown == sorted(shown, reverse=True)
+
+
+def test_a_long_list_is_not_counted_and_leads_on(client, monkeypatch):
+    monkeypatch.setattr(lists, "COUNTED", 60)
+    filling.fill(filling.Size(tenants=130, mailboxes=1, messages=1))
+    first, last = (client.get(f"/admin/tenants/tenant/?p={number}") for number in (1, 3))
+    assert "more than 60 tenants" in first.content.decode()
+    assert "p=2" in first.content.decode()
+    assert len(last.context["cl"].result_list) == Tenant.objects.count() - 100
+    assert "p=4" not in last.content.decode()
+    # Nobody knows how many they are, so nothing offers to act on all of them.
+    assert "Select all" not in first.content.decode()
+    beyond = client.get("/admin/tenants/tenant/?p=9")
+    assert beyond.status_code == 200
+    assert not beyond.context["cl"].result_list
+
+
+def test_a_list_says_how_many_match_and_leads_back_to_all(client):
+    filling.fill(filling.Size(tenants=60, mailboxes=1, messages=1))
+    assert "60 tenants" in " ".join(client.get("/admin/tenants/tenant/").content.decode().split())
+    found = client.get("/admin/tenants/tenant/?q=Tenant+2").content.decode()
+    assert "Show all" in found
+
+
+def test_the_numbers_of_a_list_are_those_of_its_rows(client):
+    filling.fill(filling.Size(tenants=3, mailboxes=20, messages=1))
+    for tenant in client.get("/admin/tenants/tenant/").context["cl"].result_list:
+        assert (tenant.domains_count, tenant.addresses_count) == (
+            tenant.domains.count(), tenant.addresses.count()
+        )
+
+
+@pytest.mark.parametrize("query", ["", "&o=1", "&o=-3", "&status__exact=0"])
+def test_the_links_of_a_long_list_lead_through_all_of_it_and_back(client, monkeypatch, query):
+    monkeypatch.setattr(lists, "COUNTED", 60)
+    filling.fill(filling.Size(tenants=130, mailboxes=140, messages=1))
+    for model in ("tenants/tenant", "mailboxes/mailbox"):
+        there, back = [], []
+        page = client.get(f"/admin/{model}/?p=1{query}").context["cl"]
+        while True:
+            there.append([row.pk for row in page.result_list])
+            if not page.paginator.leads_on:
+                break
+            page = client.get(f"/admin/{model}/{page.link_on()}").context["cl"]
+        while page.page_num > 1:
+            page = client.get(f"/admin/{model}/{page.link_back()}").context["cl"]
+            back.insert(0, [row.pk for row in page.result_list])
+        assert len(there) == 3
+        assert back == there[:-1]
+        assert len({pk for each in there for pk in each}) == sum(map(len, there)) > 100
+
+
+@pytest.mark.parametrize("odd", ["x", "-1", "0", "9" * 19, "9" * 30, "\u0661", ""])
+def test_an_odd_row_to_go_on_from_is_no_server_error(client, odd):
+    filling.fill(filling.Size(tenants=60, mailboxes=1, messages=1))
+    for name in ("after", "before"):
+        assert client.get("/admin/tenants/tenant/", {"p": 2, name: odd}).status_code == 200
