@@ -16,9 +16,11 @@ from unfold.decorators import action, display
 from unfold.paginator import InfinitePaginator
 
 from panel.database import ids
-from panel.sending import services
+from panel.rules.searched import Searched
+from panel.sending import found, services
 from panel.sending.models import Attempt, Hold, Message, OutboundRoute, Recipient, SendingLimit, Window
 from panel.tenants.changes import ServiceError
+from panel.tenants.listed import MOST_LISTED, only
 from panel.tenants.scoped_admin import ScopedAdmin, badge, by, mono
 from panel.tenants.shown import about, moment
 
@@ -156,30 +158,28 @@ class TraceAdmin(ScopedAdmin):
         """What stands above the facts: where the mail is."""
         raise NotImplementedError
 
-    def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> Any:
-        """A queue id goes straight to its row; else what search_fields say."""
-        try:
-            number = ids.from_text(search_term.strip())
-        except ValueError:
-            return super().get_search_results(request, queryset, search_term)
-        return queryset.filter(**{self.id_field: number}), False
-
-    id_field = "id"
-
 
 @admin.register(Message)
 class MessageAdmin(TraceAdmin):
     empty_words = "Each message that is accepted, from a tenant or from elsewhere, is listed here."
     list_display = ["shown_id", "accepted", "direction", "shown_from", "short_subject", "tenant_name", "shown_size"]
     list_filter = ["direction", ("tenant", AutocompleteSelectFilter)]
-    search_fields = ["reverse_path", "message_id", "recipients__original"]
-    search_help_text = "Queue id, sender, recipient or Message-ID"
+    search_fields = ["id"]  # there is a box; get_search_results decides
+    search_help_text = "Queue id, how a sender or recipient begins, Message-ID, or client's IP"
     list_select_related = ["tenant"]
     ordering = ["-id"]
     readonly_fields = fields = [
         "shown_id", "accepted_at", "direction", "tenant_name", "shown_from", "header_from", "shown_subject",
         "message_id", "credential_text", "client_ip", "client_name", "shown_tls", "shown_size", "charged",
     ]
+
+    def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> Any:
+        searched = Searched.of(search_term)
+        if not searched.text:
+            return queryset, False
+        own = found.messages(queryset, searched, MOST_LISTED)
+        to = found.messages_to(Recipient.objects.for_user(request.user), searched, MOST_LISTED)
+        return only(request, queryset, {*own.pks, *to.pks}, own.more or to.more)
 
     @display(description="Queue id", ordering="id")
     def shown_id(self, message: Message) -> str:
@@ -252,12 +252,11 @@ class HoldFilter(admin.SimpleListFilter):
 
 @admin.register(Recipient)
 class RecipientAdmin(TraceAdmin):
-    id_field = "message_id"
     empty_words = "Each recipient of each message is listed here; those that wait are the queue."
     list_display = ["shown_message", "shown_original", "state_badge", "shown_hop", "next_try", "tries", "shown_reply"]
     list_filter = ["state", HoldFilter, ("tenant", AutocompleteSelectFilter)]
-    search_fields = ["original", "resolved", "next_hop"]
-    search_help_text = "Queue id, recipient or next hop"
+    search_fields = ["id"]  # there is a box; get_search_results decides
+    search_help_text = "Queue id, how a recipient begins, or the next hop that it waits for"
     ordering = ["-id"]
     actions = ["retry"]
     actions_detail = ["retry_one"]
@@ -266,6 +265,13 @@ class RecipientAdmin(TraceAdmin):
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         waits = ["due_at", "expires_at"] if obj and obj.state == Recipient.State.WAITING else []
         return ["message_link", "tenant_name", "shown_hop", *waits, "tries"]
+
+    def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> Any:
+        searched = Searched.of(search_term)
+        if not searched.text:
+            return queryset, False
+        named = found.recipients(queryset, searched, MOST_LISTED)
+        return only(request, queryset, named.pks, named.more)
 
     @display(description="Message")
     def message_link(self, recipient: Recipient) -> SafeString:

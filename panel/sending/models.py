@@ -6,9 +6,10 @@ that they can be partitioned by id range and pruned; tenants are closed, never d
 """
 
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
 from django.utils import timezone
 
+from panel.database.indexed import Folded
 from panel.domains.models import Domain
 from panel.mailboxes.models import Credential, Mailbox
 from panel.tenants.models import Tenant, one_of
@@ -117,6 +118,9 @@ class Message(models.Model):
         indexes = [
             models.Index(fields=["tenant", "-id"]),
             models.Index(fields=["message_id"]),
+            models.Index(fields=["credential", "-id"], name="message_credential"),
+            models.Index(Folded("reverse_path"), F("id").desc(), name="message_reverse_path"),
+            models.Index(fields=["client_ip", "-id"], name="message_client_ip"),
         ]
 
     @property
@@ -184,6 +188,11 @@ class Recipient(models.Model):
             models.Index(fields=["due_at"], condition=Q(state="waiting", holds__gt=0), name="recipient_held"),
             models.Index(fields=["tenant", "-id"]),
             models.Index(fields=["recipient_tenant", "-id"]),
+            # As it was written, in whatever case; what it resolves to is canonical, and asked for as it is.
+            models.Index(Folded("original"), F("id").desc(), name="recipient_original"),
+            models.Index(
+                fields=["resolved", "-id"], opclasses=["varchar_pattern_ops", "int8_ops"], name="recipient_resolved"
+            ),
         ]
 
     def __str__(self):
