@@ -68,13 +68,13 @@ def of_queue(hops: Sequence[Hop]) -> Iterable[Need]:
         yield Need(
             "warn", "defers", hop.name,
             format_html(
-                '{} put off, the oldest from {}{}', count(hop.deferred, "recipient"),
+                'puts off {}, the oldest from {}{}', count(hop.deferred, "recipient"),
                 moment(hop.deferred_since) if hop.deferred_since else "",
                 format_html(': <span class="ph-mono">{}</span>', reply) if reply else "",
             ),
             hop.url,
         )
-    yield from rest(len(deferring), "more next hops put much off", listed(Recipient, state__exact="waiting"))
+    yield from rest(len(deferring), "more next hops put off much", listed(Recipient, state__exact="waiting"))
 
 
 def of_domains(user: User) -> Iterable[Need]:
@@ -87,8 +87,8 @@ def of_domains(user: User) -> Iterable[Need]:
         .order_by("proof", "name")[:LOOKED_AT]
     )
     for proof, look, sentence in (
-        (Proof.LAPSED, "bad", "its proof of ownership lapsed: nobody sends as it"),
-        (Proof.PENDING, "warn", "its ownership is not proved: its mail is not taken"),
+        (Proof.LAPSED, "bad", "lost its proof of ownership: nobody sends as it"),
+        (Proof.PENDING, "warn", "is not proved to be its tenant's: its mail is not taken"),
     ):
         ours = [row for row in found if row[2] == proof]
         for name, pk, _, kind in ours[:NAMED]:
@@ -102,7 +102,7 @@ def of_passwords(user: User, now: datetime) -> Iterable[Need]:
         .select_related("mailbox__address__domain").order_by("-frozen_at")[:LOOKED_AT]
     )
     for each in frozen[:NAMED]:
-        sentence = format_html("{} frozen {}: {}", each, moment(each.frozen_at, now), each.frozen_reason)
+        sentence = format_html("had its {} frozen {}: {}", each, moment(each.frozen_at, now), each.frozen_reason)
         yield Need("warn", "frozen", str(each.mailbox), sentence, page("mailboxes_credential", each.pk))
     yield from rest(len(frozen), "more passwords were frozen in 7 days", listed(Credential, frozen_at__isempty=0),
                     LOOKED_AT)
@@ -115,7 +115,7 @@ def of_lockouts(user: User, now: datetime) -> Iterable[Need]:
         newest.setdefault(event.login.lower(), event)
     for event in list(newest.values())[:NAMED]:
         sentence = format_html(
-            "locked after wrong passwords {}, from {}", moment(event.last_at, now), event.ip or "many networks"
+            "was locked after wrong passwords {}, from {}", moment(event.last_at, now), event.ip or "many networks"
         )
         yield Need("warn", "locked", event.login[:120], sentence, page("mailboxes_loginevent", event.pk))
     yield from rest(len(newest), "more logins were locked in 24 hours",
@@ -125,7 +125,7 @@ def of_lockouts(user: User, now: datetime) -> Iterable[Need]:
 def of_machines(nodes: Sequence[Node], now: datetime) -> Iterable[Need]:
     for node in nodes:
         if now - node.last_seen_at > SILENT_AFTER:
-            sentence = format_html("this machine's mailserver was last seen {}", moment(node.last_seen_at, now))
+            sentence = format_html("was last seen {}", moment(node.last_seen_at, now))
             yield Need("bad", "silent", node.name, sentence, listed(Recipient, state__exact="waiting"))
 
 
@@ -167,7 +167,7 @@ def of_closed(user: User, now: datetime) -> Iterable[Need]:
     ]
     rows = list(queries[0].union(*queries[1:], all=True).order_by("grace_ends_at")[:LOOKED_AT])
     for ends_at, pk, name, kind in rows[:NAMED]:
-        sentence = format_html("closed, and removed for good {}", moment(ends_at, now))
+        sentence = format_html("is closed, and removed for good {}", moment(ends_at, now))
         yield Need("warn", "ends", name, sentence, page(kind, pk), mono=kind != "tenants_tenant")
     yield from rest(len(rows), "more closed things are removed within 3 days",
                      listed(Mailbox, status__exact=int(Status.CLOSED)), LOOKED_AT)

@@ -79,7 +79,7 @@ def _chart(hours: Sequence[traffic.Hour], most: int) -> dict[str, Any]:
             "words": f"from {hour.begins_at:%H:%M} UTC: {hour.inbound:,} in, {hour.outbound:,} out",
             "label": f"{hour.begins_at:%H:%M}" if at % 6 == 0 else "",
         })
-    return {"bars": bars, "width": len(hours) * (BAR + GAP) - GAP, "height": HEIGHT, "below": HEIGHT + 14,
+    return {"bars": bars, "width": len(hours) * (BAR + GAP) - GAP, "height": HEIGHT, "below": HEIGHT + 16,
             "most": f"{most:,}"}
 
 

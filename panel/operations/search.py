@@ -169,6 +169,7 @@ def _addresses(user: User, searched: Searched) -> list[Group]:
     """Mailboxes by address and by their person's name; aliases by address and by what they lead to."""
     held = mailboxes.addresses(Address.objects.for_user(user), searched)
     rows = [] if held is None else [Held(*row) for row in held.values_list(*HELD)[:LOOKED_AT]]
+    rows.sort(key=lambda row: (row.local_part, row.domain))
     boxes = [row for row in rows if row.mailbox is not None]
     known = {row.mailbox for row in boxes}
     boxes += [row for row in _named(user, searched) if row.mailbox not in known]

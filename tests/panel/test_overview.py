@@ -131,7 +131,7 @@ def test_a_next_hop_that_defers_much_is_told_with_since_when_and_its_reply(panel
     queue.waiting(tenant, "c@gmail.test", tries=1, last_reply="421 4.7.28 Slow <down>")
     found = told(panel)
     assert list(found) == ["gmail.test"]
-    assert found["gmail.test"].startswith("2 recipients put off, the oldest from just now")
+    assert found["gmail.test"].startswith("puts off 2 recipients, the oldest from just now")
     assert "421 4.7.28 Slow &lt;down&gt;" in found["gmail.test"]
 
 
@@ -147,7 +147,7 @@ def test_domains_that_are_not_proved_are_told_by_name_but_not_all(panel, tenant)
 def test_a_password_frozen_lately_is_told_with_its_reason(panel, mailbox):
     world.app_password(mailbox, frozen_at=timezone.now(), frozen_reason="sent spam")
     world.app_password(mailbox, "old", frozen_at=timezone.now() - timedelta(days=20))
-    assert told(panel) == {"shop@demo.test": 'app password &quot;web shop&quot; frozen just now: sent spam'}
+    assert told(panel) == {"shop@demo.test": 'had its app password &quot;web shop&quot; frozen just now: sent spam'}
 
 
 def test_a_lockout_is_told_once_an_account(panel, mailbox):
@@ -155,13 +155,13 @@ def test_a_lockout_is_told_once_an_account(panel, mailbox):
         world.login_event(mailbox, outcome="locked", ip=ip)
     long_ago = timezone.now() - timedelta(days=2)
     world.login_event(mailbox, outcome="locked", login="gone@demo.test", at=long_ago, last_at=long_ago)
-    assert told(panel) == {"shop@demo.test": "locked after wrong passwords just now, from 203.0.113.10"}
+    assert told(panel) == {"shop@demo.test": "was locked after wrong passwords just now, from 203.0.113.10"}
 
 
 def test_a_machine_that_is_silent_is_told_and_a_draining_one_shown(panel):
     node("mx1", last_seen_at=timezone.now() - timedelta(hours=3))
     node("mx2", number=2, draining=True)
-    assert told(panel) == {"mx1": "this machine's mailserver was last seen 3 h ago"}
+    assert told(panel) == {"mx1": "was last seen 3 h ago"}
     assert [machine["word"] for machine in look(panel).context["machines"]] == ["last seen 3 h ago", "draining"]
 
 
@@ -172,7 +172,7 @@ def test_what_is_removed_for_good_soon_is_told(panel, tenant, mailbox):
     far = world.tenant("Far", status=Status.CLOSED, grace_ends_at=timezone.now() + timedelta(days=20))
     found = told(panel)
     assert set(found) == {"shop@demo.test", "demo.test"}
-    assert found["demo.test"] == "closed, and removed for good in 47 h"
+    assert found["demo.test"] == "is closed, and removed for good in 47 h"
     assert far.name not in look(panel).content.decode()
 
 
