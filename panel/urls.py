@@ -5,6 +5,7 @@ from django.urls import include, path
 from django.views.generic import RedirectView
 
 from panel.console import password_reset
+from panel.operations import search_page
 from panel.tenants.sign_in.views import SignIn, SignInCode
 
 urlpatterns = [
@@ -15,6 +16,8 @@ urlpatterns = [
     path("admin/login/reset/<str:token>/", password_reset.reset, name="reset"),
     path("admin/password_change/", RedirectView.as_view(pattern_name="account:password")),
     path("admin/account/", include("panel.tenants.sign_in.urls")),
+    # In place of unfold's, which has this name.
+    path("admin/search/", search_page.page, name="search"),
     path("admin/", admin.site.urls),
     path("", RedirectView.as_view(pattern_name="admin:index")),
 ]

@@ -20,19 +20,22 @@ from unfold.widgets import (
     UnfoldAdminTextInputWidget,
 )
 
-from panel.domains.models import Proof
-from panel.mailboxes import services
+from panel.database.indexed import Folded, begins, begins_folded
+from panel.domains.models import Domain, Proof
+from panel.mailboxes import found, services
 from panel.mailboxes.form_fields import LinesField
-from panel.mailboxes.models import Address, Alias, Credential, LoginEvent, Mailbox
+from panel.mailboxes.models import Address, Alias, AliasTarget, Credential, LoginEvent, Mailbox
 from panel.mailboxes.rule_services import rules_of
 from panel.mailboxes.rules_admin import RulesPage
 from panel.mailboxes.storage import Storage
+from panel.rules.searched import Searched
 from panel.sending import latest
 from panel.sending.models import SendingLimit
 from panel.sending.used import levels_of, used
 from panel.tenants import standing
 from panel.tenants.admin import OptionalReasonForm, PasswordForm, SuspendableAdmin
 from panel.tenants.changes import RULES_IN_WORDS
+from panel.tenants.listed import first, only
 from panel.tenants.models import Tenant
 from panel.tenants.scoped_admin import ReasonForm, ScopedAdmin, SizeField, badge, by, list_url, mono, state_of
 from panel.tenants.shown import moment
@@ -114,7 +117,8 @@ class MailboxAdmin(HeldAdmin, SuspendableAdmin, RulesPage):
     list_filter = [
         "status", ("address__tenant", AutocompleteSelectFilter), ("address__domain", AutocompleteSelectFilter),
     ]
-    search_fields = ["address__local_part", "address__domain__name", "name"]
+    search_fields = ["address__local_part"]  # there is a box; get_search_results decides
+    search_help_text = "How an address or a person's name begins, or a whole domain"
     list_select_related = ["address__domain", "address__tenant", "usage"]
     ordering = ["address__domain__name", "address__local_part"]
     actions_detail = ["rules", "add_app_password", "set_password", "suspend", "resume", "close", "restore"]
@@ -177,6 +181,19 @@ class MailboxAdmin(HeldAdmin, SuspendableAdmin, RulesPage):
             "sign_ins": [(event, moment(event.last_at), outcome_badge(event), by_what(event)) for event in events],
             "sign_ins_url": list_url("mailboxes_loginevent", "mailbox__id__exact", obj.pk),
         }
+
+    def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> Any:
+        searched = Searched.of(search_term)
+        if not searched.text:
+            return queryset, False
+        domain = domain_of(searched)
+        if domain is not None:
+            return queryset.filter(address__domain=domain), False
+        named = queryset.filter(begins_folded("name", searched.name)) if searched.name else None
+        return only(request, queryset, *first(
+            addressed(request, searched, "mailbox"), named.order_by(Folded("name")).values_list("pk", flat=True)
+            if named is not None else None,
+        ))
 
     @display(description="Address", ordering="address__local_part")
     def shown_address(self, mailbox: Mailbox) -> str:
@@ -285,7 +302,8 @@ class AliasAdmin(HeldAdmin):
     empty_words = "An alias is an address that leads to others, here or elsewhere."
     list_filter = [("address__tenant", AutocompleteSelectFilter), ("address__domain", AutocompleteSelectFilter)]
     list_display = ["shown_address", "leads_to", "description", "shown_tenant"]
-    search_fields = ["address__local_part", "address__domain__name", "description", "targets__target"]
+    search_fields = ["address__local_part"]  # there is a box; get_search_results decides
+    search_help_text = "How an address, a target or a description begins, or a whole domain"
     list_select_related = ["address__domain", "address__tenant"]
     list_prefetch_related = ["targets"]
     ordering = ["address__domain__name", "address__local_part"]
@@ -306,6 +324,22 @@ class AliasAdmin(HeldAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Alias]:
         return super().get_queryset(request).prefetch_related("targets")
+
+    def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> Any:
+        searched = Searched.of(search_term)
+        if not searched.text:
+            return queryset, False
+        domain = domain_of(searched)
+        if domain is not None:
+            return queryset.filter(address__domain=domain), False
+        leading = AliasTarget.objects.for_user(request.user)
+        described = queryset.filter(begins_folded("description", searched.name)) if searched.name else None
+        return only(request, queryset, *first(
+            addressed(request, searched, "alias"),
+            leading.filter(begins("target", searched.begins)).order_by("target").values_list("alias", flat=True)
+            if searched.begins else None,
+            described.order_by().values_list("pk", flat=True) if described is not None else None,
+        ))
 
     @display(description="Address", ordering="address__local_part")
     def shown_address(self, alias: Alias) -> str:
@@ -367,7 +401,8 @@ class CredentialAdmin(ScopedAdmin):
     empty_words = "Each mailbox has a main password, and an app password for each program that uses it."
     list_display = ["label_or_kind", "shown_mailbox", "good_for", "state", "last_used"]
     list_filter = ["kind", ("frozen_at", admin.EmptyFieldListFilter)]
-    search_fields = ["label", "mailbox__address__local_part", "mailbox__address__domain__name"]
+    search_fields = ["label"]  # there is a box; get_search_results decides
+    search_help_text = "How a label or the mailbox's address begins, or a whole domain"
     list_select_related = ["mailbox__address__domain"]
     autocomplete_fields = ["mailbox"]
     form = CredentialForm
@@ -419,6 +454,19 @@ class CredentialAdmin(ScopedAdmin):
 
     def offered(self, obj: Credential) -> set[str]:
         return super().offered(obj) - ({"freeze"} if obj.frozen_at else {"unfreeze"})
+
+    def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> Any:
+        searched = Searched.of(search_term)
+        if not searched.text:
+            return queryset, False
+        domain = domain_of(searched)
+        if domain is not None:
+            return queryset.filter(mailbox__address__domain=domain), False
+        labelled = queryset.filter(begins_folded("label", searched.name)) if searched.name else None
+        return only(request, queryset, *first(
+            addressed(request, searched, "mailbox__credentials"),
+            labelled.order_by().values_list("pk", flat=True) if labelled is not None else None,
+        ))
 
     @display(description="Password", ordering="label")
     def label_or_kind(self, credential: Credential) -> str:
@@ -515,8 +563,8 @@ class LoginEventAdmin(ScopedAdmin):
         "outcome", SinceFilter, ProtocolFilter, ("mailbox", AutocompleteSelectFilter),
         ("tenant", AutocompleteSelectFilter),
     ]
-    search_fields = ["login", "ip"]
-    search_help_text = "A login name, or the address it came from"
+    search_fields = ["login"]  # there is a box; get_search_results decides
+    search_help_text = "How a login name begins, or the IP address or network it came from"
     sortable_by = ["when"]  # what an index answers
     creatable = changeable = False
     fields = [
@@ -529,6 +577,13 @@ class LoginEventAdmin(ScopedAdmin):
             # No foreign key holds the mailbox: it may be gone.
             event.its_mailbox = Mailbox.objects.select_related("address__domain").filter(pk=event.mailbox_id).first()
         return event
+
+    def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> Any:
+        searched = Searched.of(search_term)
+        if not searched.text:
+            return queryset, False
+        events = found.logins(queryset, searched)
+        return only(request, queryset, *first(events.values_list("pk", flat=True) if events is not None else None))
 
     @display(description="When", ordering="id")
     def when(self, event: LoginEvent) -> str:
@@ -579,6 +634,18 @@ def by_what(event: LoginEvent) -> str:
 
 def outcome_badge(event: LoginEvent) -> str:
     return badge(OUTCOME_LOOKS[event.outcome], event.get_outcome_display())
+
+
+def domain_of(searched: Searched) -> Domain | None:
+    """The domain that was typed, whole: a list then has all that is in it."""
+    return Domain.objects.filter(name=searched.domain).first() if searched.domain else None
+
+
+def addressed(request: HttpRequest, searched: Searched, owner: str) -> QuerySet[Any] | None:
+    """The keys of what stands behind the addresses that begin as was typed."""
+    rows = Address.objects.for_user(request.user).filter(**{f"{owner}__isnull": False})
+    named = found.addresses(rows, searched)
+    return None if named is None else named.values_list(owner, flat=True)
 
 
 def _add_url(model: str) -> str:

@@ -3,9 +3,10 @@
 import secrets
 
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
 from django.utils import timezone
 
+from panel.database.indexed import Folded
 from panel.domains.models import Domain
 from panel.tenants.models import STATUS_CHOICES, StatusField, Tenant, User, in_grace, one_of
 from panel.tenants.scoping import ScopedQuerySet
@@ -37,6 +38,9 @@ class Address(models.Model):
     class Meta:
         ordering = ["domain", "local_part"]
         constraints = [models.UniqueConstraint(fields=["domain", "local_part"], name="address_once")]
+        indexes = [
+            models.Index(Folded("local_part"), name="address_local_part"),  # as its own: the order is that of bytes
+        ]
 
     def __str__(self):
         return f"{self.local_part or '*'}@{self.domain.name}"
@@ -68,7 +72,7 @@ class Mailbox(models.Model):
         ordering = ["pk"]
         verbose_name_plural = "mailboxes"
         constraints = [one_of("status", STATUS_CHOICES, "mailbox_status_is_known")]
-        indexes = [in_grace("mailbox_in_grace")]
+        indexes = [in_grace("mailbox_in_grace"), models.Index(Folded("name"), name="mailbox_name")]
 
     def __str__(self):
         return str(self.address)
@@ -115,6 +119,7 @@ class Alias(models.Model):
     class Meta:
         ordering = ["pk"]
         verbose_name_plural = "aliases"
+        indexes = [models.Index(Folded("description"), name="alias_description")]
 
     def __str__(self):
         return str(self.address)
@@ -175,6 +180,12 @@ class Credential(models.Model):
             models.UniqueConstraint(fields=["mailbox"], condition=Q(kind="main"), name="credential_one_main"),
             models.UniqueConstraint(fields=["secret"], condition=Q(kind="app"), name="credential_app_secret_once"),
             models.CheckConstraint(name="credential_kind_is_known", condition=Q(kind__in=["main", "app"])),
+        ]
+        indexes = [
+            models.Index(Folded("label"), name="credential_label"),
+            models.Index(
+                fields=["frozen_at"], condition=Q(frozen_at__isnull=False), name="credential_frozen"
+            ),
         ]
         verbose_name = "password"
 
@@ -295,6 +306,9 @@ class LoginEvent(models.Model):
             # What the list is narrowed down by, where few of many match.
             models.Index(fields=["outcome", "-id"], name="login_outcome"),
             models.Index(fields=["protocol", "-id"], name="login_protocol"),
+            models.Index(fields=["ip", "-id"], name="login_ip"),
+            models.Index(Folded("login"), F("id").desc(), name="login_name"),
+            models.Index(fields=["last_at"], condition=Q(outcome="locked"), name="login_locked"),
         ]
 
     def __str__(self):

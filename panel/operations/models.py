@@ -1,4 +1,4 @@
-"""Node: the machines that run a mailserver on this database."""
+"""Node: the machines that run a mailserver on this database. Traffic: what went through them, counted once."""
 
 from django.db import models
 from django.db.models import Q
@@ -22,3 +22,17 @@ class Node(models.Model):
 
     def __str__(self):
         return self.name
+
+
+class Traffic(models.Model):
+    """The mail of five minutes that are over, for the first page: such a count never changes.
+
+    Written by whoever looks and finds it missing; what was never looked at within a day has no row.
+    """
+
+    slot = models.BigIntegerField(primary_key=True)  # its number since the ids' first millisecond
+    inbound = models.PositiveIntegerField()
+    outbound = models.PositiveIntegerField()
+    recipients = models.PositiveIntegerField()  # but for discarded ones
+    prompt = models.PositiveIntegerField()  # of these, delivered within a minute
+    last_message = models.BigIntegerField(null=True)  # the newest id

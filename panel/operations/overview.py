@@ -1,141 +1,142 @@
-"""The admin's first page: is mail flowing, and what must somebody do?
+"""The admin's first page: is mail flowing, is anybody hurting us, and what must somebody do?
 
-Asks only what an index answers: the newest messages by their ids, the waiting
-recipients, and small tables.
+Gathers what the modules beside it find. Asks a fixed number of questions, each of an index or of a small
+table; what a day's mail was is counted once (traffic.py).
 """
 
-from datetime import datetime, timedelta
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
-from urllib.parse import urlencode
 
-from django.db.models import Count, Min, Q
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
 
 from panel.database import ids
-from panel.domains.models import Domain, DomainAlias, Proof
+from panel.domains.models import Domain
 from panel.mailboxes.models import Mailbox
+from panel.operations import hops, needs, room, traffic
 from panel.operations.models import Node
-from panel.rules.status import Status
-from panel.sending.models import Hold, Message, Recipient
-from panel.tenants.models import Tenant
+from panel.sending.models import Message
+from panel.tenants.models import Tenant, User
 from panel.tenants.shown import moment
 
-DAY = timedelta(hours=24)
 MOST_HOPS = 5
-SILENT_AFTER = timedelta(minutes=2)  # a mailserver writes when it was last seen more often than that
+MOST_NEEDS = 40
+# The chart: a bar an hour, in the units of its own view box.
+BAR, GAP, HEIGHT = 14, 4, 64
 
 
 def overview(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     """What the index page shows, added to its context (unfold's DASHBOARD_CALLBACK)."""
-    now = timezone.now()
-    context |= {"needs": _needs(request), **_day(request, now), **_queue(request, now), **_size(request)}
-    context["machines"] = [_machine(node, now) for node in Node.objects.order_by("number")]
+    user, now = request.user, timezone.now()
+    assert isinstance(user, User)
+    queue = hops.waiting(user)
+    nodes = list(Node.objects.order_by("number"))
+    tenants = room.room(user, now)
+    ends_at, why = needs.read_certificate()
+    found = [
+        *needs.of_machines(nodes, now), *needs.of_queue(queue), *needs.of_certificate(ends_at, why, nodes, now),
+        *needs.of_domains(user), *needs.of_passwords(user, now), *needs.of_lockouts(user, now),
+        *needs.of_closed(user, now), *tenants.full[: needs.NAMED],
+        *needs.rest(len(tenants.full), "more tenants have nearly all that their plan allows", needs.listed(Tenant)),
+    ]
+    found.sort(key=lambda need: need.look != "bad")
+    day = traffic.last_day(now)
+    last = day.last_message or Message.objects.order_by("-pk").values_list("pk", flat=True).first()
+    context |= {
+        "needs": found[:MOST_NEEDS], "needs_count": sum(not need.is_rest for need in found),
+        "last_message": moment(_made_at(last), now) if last else "",
+        **_day(day), **_queue(queue, now), **_room(tenants),
+        "machines": [_machine(node, now) for node in nodes],
+        "certificate": _certificate(ends_at, now),
+        "first_step": None if last else _first_step(user, tenants.tenants),
+    }
     return context
 
 
-def _needs(request: HttpRequest) -> list[dict[str, str]]:
-    user = request.user
-    held = Recipient.objects.for_user(user).filter(state=Recipient.State.WAITING, holds__gt=0)
-    found = held.aggregate(
-        undeliverable=Count("pk", filter=Q(holds__in=_with(Hold.UNDELIVERABLE))),
-        poison=Count("pk", filter=Q(holds__in=_with(Hold.POISON))),
-    )
-    pending = Domain.objects.for_user(user).filter(proof=Proof.PENDING).count()
-    pending_aliases = DomainAlias.objects.for_user(user).filter(proof=Proof.PENDING).count()
-    lapsed = Domain.objects.for_user(user).filter(proof=Proof.LAPSED).count()
-    needs = [
-        (found["poison"], "bad", "stuck", "{} that crashed a worker again and again", _list(Recipient, holds="poison")),
-        (found["undeliverable"], "bad", "held", "{} that can neither be delivered nor returned",
-         _list(Recipient, holds="undeliverable")),
-        (lapsed, "bad", "lapsed", "{} whose proof of ownership lapsed", _list(Domain, proof__exact=Proof.LAPSED)),
-        (pending, "warn", "pending", "{} whose ownership is not proved", _list(Domain, proof__exact=Proof.PENDING)),
-        (pending_aliases, "warn", "pending", "{} whose ownership is not proved",
-         _list(DomainAlias, proof__exact=Proof.PENDING)),
-    ]
-    nouns = ["recipient", "recipient", "domain", "domain", "domain alias"]
-    return [
-        {"look": look, "word": word, "sentence": sentence.format(_count(count, noun)), "url": url}
-        for (count, look, word, sentence, url), noun in zip(needs, nouns, strict=True)
-        if count
-    ]
-
-
-def _day(request: HttpRequest, now: datetime) -> dict[str, Any]:
-    since = ids.first_of_ms(int((now - DAY).timestamp() * 1000))
-    messages = Message.objects.for_user(request.user)
-    counts = messages.filter(pk__gte=since).aggregate(
-        submitted=Count("pk", filter=Q(direction=Message.Direction.SUBMISSION)),
-        inbound=Count("pk", filter=Q(direction=Message.Direction.INBOUND)),
-    )
-    counts |= Recipient.objects.for_user(request.user).filter(pk__gte=since).aggregate(
-        delivered=Count("pk", filter=Q(state=Recipient.State.DELIVERED)),
-        failed=Count("pk", filter=Q(state=Recipient.State.FAILED)),
-    )
-    last = messages.order_by("-pk").values_list("accepted_at", flat=True).first()
-    return {**{name: f"{count:,}" for name, count in counts.items()}, "last_message": moment(last) if last else ""}
-
-
-def _queue(request: HttpRequest, now: datetime) -> dict[str, Any]:
-    waiting = Recipient.objects.for_user(request.user).filter(state=Recipient.State.WAITING)
-    hops = list(
-        waiting.values("next_hop").annotate(count=Count("pk"), first=Min("pk")).order_by("-count", "next_hop")
-    )
-    oldest = min((hop["first"] for hop in hops), default=None)
+def _day(day: traffic.Day) -> dict[str, Any]:
+    share = day.prompt * 1000 // day.recipients / 10 if day.recipients else None
+    most = max((max(hour.inbound, hour.outbound) for hour in day.hours), default=0)
     return {
-        "waiting": f"{sum(hop['count'] for hop in hops):,}",
-        "oldest": moment(datetime.fromtimestamp(ids.made_at_ms(oldest) / 1000, now.tzinfo)) if oldest else "",
-        "hops": [
-            {"name": hop["next_hop"], "count": f"{hop['count']:,}",
-             "url": _list(Recipient, state__exact=Recipient.State.WAITING, q=hop["next_hop"])}
-            for hop in hops[:MOST_HOPS]
-        ],
-        "more_hops": max(0, len(hops) - MOST_HOPS),
+        "inbound": f"{day.inbound:,}", "outbound": f"{day.outbound:,}",
+        "prompt": None if share is None else f"{share:.1f}",
+        "prompt_look": "" if share is None or share >= 95 else "is-warn" if share >= 80 else "is-bad",
+        "chart": _chart(day.hours, most) if most else None,
     }
 
 
-def _size(request: HttpRequest) -> dict[str, Any]:
-    counts = [(model, model.objects.for_user(request.user).count()) for model in (Tenant, Domain, Mailbox)]
-    first_step = None
-    if not Message.objects.exists():
-        model, sentence = next(
-            ((model, sentence) for (model, count), sentence in zip(counts, (
-                "First make a tenant: the company whose mail is here.", "Now give a tenant its domain.",
-                "Now make the first mailbox.",
-            ), strict=True) if not count), (None, ""),
-        )
-        if model is not None and request.user.has_perm(f"{model._meta.app_label}.add_{model._meta.model_name}"):
-            url = reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_add")
-            first_step = {"sentence": sentence, "word": f"Add {model._meta.verbose_name}", "url": url}
-    suspended = Tenant.objects.for_user(request.user).exclude(status=Status.ACTIVE).count()
-    rows = [
-        {"name": str(model._meta.verbose_name_plural).capitalize(), "count": f"{count:,}", "url": _list(model)}
-        for model, count in counts
-    ]
-    if suspended:
-        rows.insert(1, {"name": "of them not active", "count": f"{suspended:,}", "url": _list(Tenant, status__gt=0)})
-    return {"counts": rows, "first_step": first_step}
+def _chart(hours: Sequence[traffic.Hour], most: int) -> dict[str, Any]:
+    """Two bars an hour, in and out, as numbers for the SVG's attributes."""
+    width = (BAR - 2) // 2
+    bars = []
+    for at, hour in enumerate(hours):
+        x = at * (BAR + GAP)
+        tall_in, tall_out = (max(1, n * HEIGHT // most) if n else 0 for n in (hour.inbound, hour.outbound))
+        bars.append({
+            "x": x, "slot": BAR, "width": width, "in_y": HEIGHT - tall_in, "in_height": tall_in,
+            "out_x": x + width + 1, "out_y": HEIGHT - tall_out, "out_height": tall_out,
+            "words": f"from {hour.begins_at:%H:%M} UTC: {hour.inbound:,} in, {hour.outbound:,} out",
+            "label": f"{hour.begins_at:%H:%M}" if at % 6 == 0 else "",
+        })
+    return {"bars": bars, "width": len(hours) * (BAR + GAP) - GAP, "height": HEIGHT, "below": HEIGHT + 16,
+            "most": f"{most:,}"}
+
+
+def _queue(queue: Sequence[hops.Hop], now: datetime) -> dict[str, Any]:
+    return {
+        "waiting": f"{sum(hop.waiting for hop in queue):,}",
+        "oldest": moment(min(hop.oldest_at for hop in queue), now) if queue else "",
+        "hops": [{"name": hop.name, "count": f"{hop.waiting:,}", "url": hop.url} for hop in queue[:MOST_HOPS]],
+        "more_hops": max(0, len(queue) - MOST_HOPS),
+    }
+
+
+def _room(found: room.Room) -> dict[str, Any]:
+    return {
+        "near": [
+            {"name": each.tenant, "url": each.url, "percent": each.percent, "meter": min(each.percent, 100),
+             "window": each.window.words, "used": f"{each.used:,}", "allowed": f"{each.allowed:,}",
+             "look": "is-bad" if each.percent >= 100 else "is-warn"}
+            for each in found.near[: room.NAMED]
+        ],
+        "more_near": max(0, len(found.near) - room.NAMED),
+        "looked_at": f"{room.MOST_TENANTS:,}" if found.bounded else "",
+    }
+
+
+def _certificate(ends_at: datetime | None, now: datetime) -> dict[str, Any]:
+    if ends_at is None:
+        return {"look": "off", "word": "none", "words": "No certificate was read on this machine."}
+    days = (ends_at - now).days
+    look = "bad" if days < 0 else "warn" if ends_at - now <= needs.CERTIFICATE_WITHIN else "good"
+    word = "expired" if days < 0 else "1 day" if days == 1 else f"{days:,} days"
+    return {"look": look, "word": word, "words": f"until {ends_at:%Y-%m-%d %H:%M} UTC"}
 
 
 def _machine(node: Node, now: datetime) -> dict[str, Any]:
-    if now - node.last_seen_at > SILENT_AFTER:
-        return {"name": node.name, "look": "off", "word": f"last seen {moment(node.last_seen_at, now, plain=True)}"}
+    if now - node.last_seen_at > needs.SILENT_AFTER:
+        return {"name": node.name, "look": "bad", "word": f"last seen {moment(node.last_seen_at, now, plain=True)}"}
     if node.draining:
         return {"name": node.name, "look": "warn", "word": "draining"}
     return {"name": node.name, "look": "good", "word": "running"}
 
 
-def _with(hold: Hold) -> list[int]:
-    """Every combination of holds in which this one is."""
-    return [bits for bits in range(1, 1 << len(Hold)) if bits & hold]
+def _first_step(user: User, tenants: int) -> dict[str, str] | None:
+    """What a new installation lacks first."""
+    for model, there, sentence in (
+        (Tenant, lambda: tenants > 0, "First make a tenant: the company whose mail is here."),
+        (Domain, Domain.objects.for_user(user).exists, "Now give a tenant its domain."),
+        (Mailbox, Mailbox.objects.for_user(user).exists, "Now make the first mailbox."),
+    ):
+        if not there():
+            label, name = model._meta.app_label, model._meta.model_name
+            if not user.has_perm(f"{label}.add_{name}"):
+                return None
+            return {"sentence": sentence, "word": f"Add {model._meta.verbose_name}",
+                    "url": reverse(f"admin:{label}_{name}_add")}
+    return None
 
 
-def _list(model: Any, **filters: Any) -> str:
-    url = reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")
-    return f"{url}?{urlencode(filters)}" if filters else url
-
-
-def _count(count: int, noun: str) -> str:
-    plural = noun + ("es" if noun.endswith("s") else "s")
-    return f"{count:,} {noun if count == 1 else plural}"
+def _made_at(number: int) -> datetime:
+    return datetime.fromtimestamp(ids.made_at_ms(number) / 1000, timezone.get_default_timezone())

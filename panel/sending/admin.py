@@ -16,7 +16,8 @@ from unfold.decorators import action, display
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from panel.database import ids
-from panel.sending import message_page, services
+from panel.rules.searched import Searched
+from panel.sending import found, message_page, services
 from panel.sending.models import Message, OutboundRoute, Recipient, SendingLimit
 from panel.sending.queue_admin import (
     HoldFilter,
@@ -28,6 +29,7 @@ from panel.sending.queue_admin import (
     SenderFilter,
 )
 from panel.tenants.changes import ServiceError
+from panel.tenants.listed import MOST_LISTED, only
 from panel.tenants.scoped_admin import ScopedAdmin, by, mono
 from panel.tenants.shown import about, moment
 
@@ -159,29 +161,27 @@ class TraceAdmin(ScopedAdmin):
         """What stands above the facts: where the mail is."""
         raise NotImplementedError
 
-    def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> Any:
-        """A queue id goes straight to its row; else what search_fields say."""
-        try:
-            number = ids.from_text(search_term.strip())
-        except ValueError:
-            return super().get_search_results(request, queryset, search_term)
-        return queryset.filter(**{self.id_field: number}), False
-
-    id_field = "id"
-
 
 @admin.register(Message)
 class MessageAdmin(TraceAdmin):
     empty_words = "Each message that is accepted, from a tenant or from elsewhere, is listed here."
     list_display = ["shown_id", "accepted", "direction", "shown_from", "short_subject", "tenant_name", "shown_size"]
     list_filter = ["direction", ("tenant", AutocompleteSelectFilter)]
-    search_fields = ["reverse_path", "message_id", "recipients__original"]
-    search_help_text = "Queue id, sender, recipient or Message-ID"
+    search_fields = ["id"]  # there is a box; get_search_results decides
+    search_help_text = "Queue id, how a sender or recipient begins, Message-ID, or client's IP"
     list_select_related = ["tenant"]
     ordering = ["-id"]
     actions_detail = ["retry", "discard"]
     fields: list[str] = []
     sortable_by = ["shown_id", "accepted"]  # what an index answers
+
+    def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> Any:
+        searched = Searched.of(search_term)
+        if not searched.text:
+            return queryset, False
+        own = found.messages(queryset, searched, MOST_LISTED)
+        to = found.messages_to(Recipient.objects.for_user(request.user), searched, MOST_LISTED)
+        return only(request, queryset, {*own.pks, *to.pks}, own.more or to.more)
 
     @display(description="Queue id", ordering="id")
     def shown_id(self, message: Message) -> str:
@@ -250,15 +250,14 @@ class MessageAdmin(TraceAdmin):
 
 @admin.register(Recipient)
 class RecipientAdmin(QueuePages, TraceAdmin):
-    id_field = "message_id"
     empty_words = "Each recipient of each message is listed here; those that wait are the queue."
     list_display = ["shown_message", "shown_original", "state_badge", "shown_hop", "next_try", "tries", "shown_reply"]
     list_filter = [
         "state", HoldFilter, OlderFilter, HopFilter, RecipientFilter, SenderFilter, MessageFilter,
         ("tenant", AutocompleteSelectFilter),
     ]
-    search_fields = ["original", "resolved", "next_hop"]
-    search_help_text = "Queue id, recipient or next hop"
+    search_fields = ["id"]  # there is a box; get_search_results decides
+    search_help_text = "Queue id, how a recipient begins, or the next hop that it waits for"
     ordering = ["-id"]
     sortable_by: list[str] = []  # no other order has an index
     actions = ["retry"]
@@ -268,6 +267,13 @@ class RecipientAdmin(QueuePages, TraceAdmin):
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         waits = ["next_try", "tried_until"] if obj and obj.state == Recipient.State.WAITING else []
         return ["message_link", "tenant_name", "shown_hop", *waits, "tries"]
+
+    def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> Any:
+        searched = Searched.of(search_term)
+        if not searched.text:
+            return queryset, False
+        named = found.recipients(queryset, searched, MOST_LISTED)
+        return only(request, queryset, named.pks, named.more)
 
     @display(description="Message")
     def message_link(self, recipient: Recipient) -> SafeString:

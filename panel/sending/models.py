@@ -6,9 +6,10 @@ that they can be partitioned by id range and pruned; tenants are closed, never d
 """
 
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
 from django.utils import timezone
 
+from panel.database.indexed import Folded
 from panel.domains.models import Domain
 from panel.mailboxes.models import Credential, Mailbox
 from panel.tenants.models import Tenant, User, one_of
@@ -121,6 +122,9 @@ class Message(models.Model):
             # takes a partial index only for its very condition.
             models.Index(fields=["-id"], condition=Q(direction="internal"), name="message_internal"),
             models.Index(fields=["-id"], condition=Q(direction="answer"), name="message_answer"),
+            models.Index(fields=["credential", "-id"], name="message_credential"),
+            models.Index(Folded("reverse_path"), F("id").desc(), name="message_reverse_path"),
+            models.Index(fields=["client_ip", "-id"], name="message_client_ip"),
         ]
 
     @property
@@ -197,6 +201,11 @@ class Recipient(models.Model):
             ),
             models.Index(fields=["-id"], condition=Q(state="failed"), name="recipient_failed"),
             models.Index(fields=["-id"], condition=Q(state="discarded"), name="recipient_discarded"),
+            # As it was written, in whatever case; what it resolves to is canonical, and asked for as it is.
+            models.Index(Folded("original"), F("id").desc(), name="recipient_original"),
+            models.Index(
+                fields=["resolved", "-id"], opclasses=["varchar_pattern_ops", "int8_ops"], name="recipient_resolved"
+            ),
         ]
 
     def __str__(self):

@@ -7,6 +7,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
+from panel.database.indexed import Folded
 from panel.rules.status import Status
 from panel.tenants.scoping import ScopedQuerySet, TenantQuerySet
 
@@ -140,6 +141,10 @@ class User(AbstractBaseUser):
                 condition=Q(kind="panel", email__isnull=False) | Q(kind="person", email__isnull=True, provider_role=""),
             ),
             one_of("provider_role", ProviderRole.choices, "user_provider_role_is_known"),
+        ]
+        indexes = [
+            # Persons are many, and found by their mailboxes.
+            models.Index(Folded("name"), condition=Q(kind="panel"), name="account_name"),
         ]
 
     def __str__(self):

@@ -1,0 +1,194 @@
+"""What somebody at the provider's must look at: each thing by its name, a few of each kind.
+
+Asks what an index answers; of each kind no more rows are read than a bound.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from django.conf import settings
+from django.db.models import CharField, F, Value
+from django.db.models.functions import Concat
+from django.urls import reverse
+from django.utils.html import format_html
+
+from panel.domains.models import Domain, DomainAlias, Proof
+from panel.mailboxes.models import Credential, LoginEvent, Mailbox
+from panel.operations import certificate
+from panel.operations.hops import Hop
+from panel.operations.models import Node
+from panel.rules.status import Status
+from panel.sending.models import Recipient
+from panel.tenants.models import Tenant, User
+from panel.tenants.shown import moment
+
+NAMED = 3  # of each kind; the rest is a number
+LOOKED_AT = 100  # rows of each kind
+MANY_DEFERRED = 20  # recipients that one next hop put off
+LATELY = timedelta(days=7)  # a frozen password
+LOCKED_WITHIN = timedelta(hours=24)
+ENDS_WITHIN = timedelta(days=3)  # a grace period
+CERTIFICATE_WITHIN = timedelta(days=14)
+SILENT_AFTER = timedelta(minutes=2)  # a mailserver writes when it was last seen more often than that
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """`name` is what needs somebody, `sentence` why, as text or safe HTML; `url` shows it."""
+
+    look: str  # bad or warn
+    word: str
+    name: str
+    sentence: str
+    url: str
+    mono: bool = True
+    is_rest: bool = False  # stands for those of its kind that aren't named
+
+
+def of_queue(hops: Sequence[Hop]) -> Iterable[Need]:
+    """What crashed workers, what can't be returned, and who puts a lot off. One question, if any does."""
+    poison, undeliverable = (sum(getattr(hop, what) for hop in hops) for what in ("poison", "undeliverable"))
+    if poison:
+        yield Need("bad", "stuck", count(poison, "recipient"), "crashed a worker again and again",
+                   listed(Recipient, holds="poison"), mono=False)
+    if undeliverable:
+        yield Need("bad", "held", count(undeliverable, "recipient"), "can neither be delivered nor returned",
+                   listed(Recipient, holds="undeliverable"), mono=False)
+    deferring = [hop for hop in hops if hop.deferred >= MANY_DEFERRED]
+    said: dict[int, str] = {}
+    if deferring:
+        asked = Recipient.objects.filter(pk__in=[hop.last_deferred for hop in deferring[:NAMED]])
+        said = dict(asked.values_list("pk", "last_reply"))
+    for hop in deferring[:NAMED]:
+        reply = said.get(hop.last_deferred or 0, "")
+        yield Need(
+            "warn", "defers", hop.name,
+            format_html(
+                'puts off {}, the oldest from {}{}', count(hop.deferred, "recipient"),
+                moment(hop.deferred_since) if hop.deferred_since else "",
+                format_html(': <span class="ph-mono">{}</span>', reply) if reply else "",
+            ),
+            hop.url,
+        )
+    yield from rest(len(deferring), "more next hops put off much", listed(Recipient, state__exact="waiting"))
+
+
+def of_domains(user: User) -> Iterable[Need]:
+    columns = ("name", "pk", "proof", "kind_")
+    rows = Domain.objects.for_user(user).exclude(proof=Proof.PROVED).exclude(status=Status.CLOSED).order_by()
+    aliases = DomainAlias.objects.for_user(user).exclude(proof=Proof.PROVED).order_by()
+    found = list(
+        rows.annotate(kind_=Value("domain", CharField())).values_list(*columns)
+        .union(aliases.annotate(kind_=Value("domainalias", CharField())).values_list(*columns), all=True)
+        .order_by("proof", "name")[:LOOKED_AT]
+    )
+    for proof, look, sentence in (
+        (Proof.LAPSED, "bad", "lost its proof of ownership: nobody sends as it"),
+        (Proof.PENDING, "warn", "is not proved to be its tenant's: its mail is not taken"),
+    ):
+        ours = [row for row in found if row[2] == proof]
+        for name, pk, _, kind in ours[:NAMED]:
+            yield Need(look, proof.value, name, sentence, page(f"domains_{kind}", pk))
+        yield from rest(len(ours), f"more are {proof.value}", listed(Domain, proof__exact=proof), LOOKED_AT, look)
+
+
+def of_passwords(user: User, now: datetime) -> Iterable[Need]:
+    frozen = list(
+        Credential.objects.for_user(user).filter(frozen_at__isnull=False, frozen_at__gte=now - LATELY)
+        .select_related("mailbox__address__domain").order_by("-frozen_at")[:LOOKED_AT]
+    )
+    for each in frozen[:NAMED]:
+        sentence = format_html("had its {} frozen {}: {}", each, moment(each.frozen_at, now), each.frozen_reason)
+        yield Need("warn", "frozen", str(each.mailbox), sentence, page("mailboxes_credential", each.pk))
+    yield from rest(len(frozen), "more passwords were frozen in 7 days", listed(Credential, frozen_at__isempty=0),
+                    LOOKED_AT)
+
+
+def of_lockouts(user: User, now: datetime) -> Iterable[Need]:
+    rows = LoginEvent.objects.for_user(user).filter(outcome=LoginEvent.Outcome.LOCKED, last_at__gte=now - LOCKED_WITHIN)
+    newest: dict[str, LoginEvent] = {}
+    for event in rows.order_by("-last_at")[:LOOKED_AT]:
+        newest.setdefault(event.login.lower(), event)
+    for event in list(newest.values())[:NAMED]:
+        sentence = format_html(
+            "was locked after wrong passwords {}, from {}", moment(event.last_at, now), event.ip or "many networks"
+        )
+        yield Need("warn", "locked", event.login[:120], sentence, page("mailboxes_loginevent", event.pk))
+    yield from rest(len(newest), "more logins were locked in 24 hours",
+                     listed(LoginEvent, outcome__exact="locked", since="24"), LOOKED_AT)
+
+
+def of_machines(nodes: Sequence[Node], now: datetime) -> Iterable[Need]:
+    for node in nodes:
+        if now - node.last_seen_at > SILENT_AFTER:
+            sentence = format_html("was last seen {}", moment(node.last_seen_at, now))
+            yield Need("bad", "silent", node.name, sentence, listed(Recipient, state__exact="waiting"))
+
+
+def of_certificate(ends_at: datetime | None, why: str, nodes: Sequence[Node], now: datetime) -> Iterable[Need]:
+    """The certificate of this machine; none at all is no matter where no mailserver runs."""
+    path = str(settings.ENVIRONMENT.tls_cert)
+    here = any(node.name == settings.ENVIRONMENT.node for node in nodes)
+    if ends_at is None:
+        if here or Path(path).exists():
+            yield Need("bad", "broken", path, f"the certificate can't be loaded: {why}", "#certificate")
+    elif ends_at - now <= CERTIFICATE_WITHIN:
+        over = ends_at <= now
+        sentence = format_html("the certificate {} {}", "expired" if over else "expires", moment(ends_at, now))
+        yield Need("bad" if over else "warn", "expired" if over else "expires", path, sentence, "#certificate")
+
+
+def read_certificate() -> tuple[datetime | None, str]:
+    """When this machine's certificate ends; None and why not."""
+    try:
+        return certificate.ends_at(settings.ENVIRONMENT.tls_cert), ""
+    except OSError as error:
+        return None, error.strerror or "it can't be read"
+    except ValueError:
+        return None, "it is no certificate"
+
+
+def of_closed(user: User, now: datetime) -> Iterable[Need]:
+    """What is removed for good soon: one question over mailboxes, domains and tenants."""
+    soon = {"status": Status.CLOSED, "grace_ends_at__isnull": False, "grace_ends_at__lte": now + ENDS_WITHIN}
+    columns = ("grace_ends_at", "pk", "name_", "kind_")
+    box_name = Concat("address__local_part", Value("@"), "address__domain__name", output_field=CharField())
+    queries = [
+        model.objects.for_user(user).filter(**soon).order_by()
+        .annotate(name_=name, kind_=Value(kind, CharField())).values_list(*columns)
+        for model, name, kind in (
+            (Tenant, F("name"), "tenants_tenant"), (Domain, F("name"), "domains_domain"),
+            (Mailbox, box_name, "mailboxes_mailbox"),
+        )
+    ]
+    rows = list(queries[0].union(*queries[1:], all=True).order_by("grace_ends_at")[:LOOKED_AT])
+    for ends_at, pk, name, kind in rows[:NAMED]:
+        sentence = format_html("is closed, and removed for good {}", moment(ends_at, now))
+        yield Need("warn", "ends", name, sentence, page(kind, pk), mono=kind != "tenants_tenant")
+    yield from rest(len(rows), "more closed things are removed within 3 days",
+                     listed(Mailbox, status__exact=int(Status.CLOSED)), LOOKED_AT)
+
+
+def rest(found: int, words: str, url: str, bound: int = 0, look: str = "warn") -> Iterable[Need]:
+    """The line that stands for those that aren't named."""
+    if found > NAMED:
+        number = f"at least {found - NAMED:,}" if bound and found >= bound else f"{found - NAMED:,}"
+        yield Need(look, "and", number, words, url, mono=False, is_rest=True)
+
+
+def listed(model: Any, **filters: Any) -> str:
+    url = reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")
+    return f"{url}?{urlencode(filters)}" if filters else url
+
+
+def page(view: str, pk: int) -> str:
+    return reverse(f"admin:{view}_change", args=(pk,))
+
+
+def count(number: int, noun: str) -> str:
+    plural = noun + ("es" if noun[-1] in "sx" else "s")
+    return f"{number:,} {noun if number == 1 else plural}"
