@@ -122,7 +122,10 @@ class Message(models.Model):
             # takes a partial index only for its very condition.
             models.Index(fields=["-id"], condition=Q(direction="internal"), name="message_internal"),
             models.Index(fields=["-id"], condition=Q(direction="answer"), name="message_answer"),
-            models.Index(fields=["credential", "-id"], name="message_credential"),
+            # Mail from elsewhere has none, and pays nothing for it.
+            models.Index(
+                fields=["credential", "-id"], condition=Q(credential__isnull=False), name="message_credential"
+            ),
             models.Index(Folded("reverse_path"), F("id").desc(), name="message_reverse_path"),
             models.Index(fields=["client_ip", "-id"], name="message_client_ip"),
         ]

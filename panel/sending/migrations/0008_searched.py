@@ -8,7 +8,12 @@ from panel.database.indexed import Folded
 class Migration(migrations.Migration):
     dependencies = [("sending", "0007_bulk_acts")]
     operations = [
-        migrations.AddIndex("message", models.Index(fields=["credential", "-id"], name="message_credential")),
+        migrations.AddIndex(
+            "message",
+            models.Index(
+                fields=["credential", "-id"], condition=models.Q(credential__isnull=False), name="message_credential"
+            ),
+        ),
         migrations.AddIndex(
             "message", models.Index(Folded("reverse_path"), models.F("id").desc(), name="message_reverse_path")
         ),
