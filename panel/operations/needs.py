@@ -34,6 +34,7 @@ LOCKED_WITHIN = timedelta(hours=24)
 ENDS_WITHIN = timedelta(days=3)  # a grace period
 CERTIFICATE_WITHIN = timedelta(days=14)
 SILENT_AFTER = timedelta(minutes=2)  # a mailserver writes when it was last seen more often than that
+TAKEN_AWAY_AFTER = timedelta(days=7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +124,17 @@ def of_lockouts(user: User, now: datetime) -> Iterable[Need]:
 
 
 def of_machines(nodes: Sequence[Node], now: datetime) -> Iterable[Need]:
+    """One that was drained, or is silent for long while others go on, was taken away."""
+    others = any(not is_silent(node, now) for node in nodes)
     for node in nodes:
-        if now - node.last_seen_at > SILENT_AFTER:
+        gone = node.draining or now - node.last_seen_at > TAKEN_AWAY_AFTER
+        if is_silent(node, now) and not (others and gone):
             sentence = format_html("was last seen {}", moment(node.last_seen_at, now))
             yield Need("bad", "silent", node.name, sentence, listed(Recipient, state__exact="waiting"))
+
+
+def is_silent(node: Node, now: datetime) -> bool:
+    return now - node.last_seen_at > SILENT_AFTER
 
 
 def of_certificate(ends_at: datetime | None, why: str, nodes: Sequence[Node], now: datetime) -> Iterable[Need]:

@@ -115,8 +115,9 @@ def _certificate(ends_at: datetime | None, now: datetime) -> dict[str, Any]:
 
 
 def _machine(node: Node, now: datetime) -> dict[str, Any]:
-    if now - node.last_seen_at > needs.SILENT_AFTER:
-        return {"name": node.name, "look": "bad", "word": f"last seen {moment(node.last_seen_at, now, plain=True)}"}
+    if needs.is_silent(node, now):
+        look = "off" if node.draining else "bad"
+        return {"name": node.name, "look": look, "word": f"last seen {moment(node.last_seen_at, now, plain=True)}"}
     if node.draining:
         return {"name": node.name, "look": "warn", "word": "draining"}
     return {"name": node.name, "look": "good", "word": "running"}

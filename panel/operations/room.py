@@ -85,7 +85,8 @@ def room(user: User, now: datetime) -> Room:
     kept = cache.get(ROOM)
     if kept is None or not 0 <= now.timestamp() - kept[0] <= FRESH_S:
         kept = (now.timestamp(), _look(user, now))
-        cache.set(ROOM, kept, FRESH_S)
+        if kept[1].tenants:  # whoever makes the first one sees the next step at once
+            cache.set(ROOM, kept, FRESH_S)
     found: Room = kept[1]
     return found
 

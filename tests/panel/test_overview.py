@@ -165,6 +165,16 @@ def test_a_machine_that_is_silent_is_told_and_a_draining_one_shown(panel):
     assert [machine["word"] for machine in look(panel).context["machines"]] == ["last seen 3 h ago", "draining"]
 
 
+def test_a_machine_that_was_taken_away_is_no_need_while_another_goes_on(panel):
+    now = timezone.now()
+    drained = node("mx1", last_seen_at=now - timedelta(hours=3), draining=True)
+    node("mx2", number=2, last_seen_at=now - timedelta(days=8))
+    assert set(told(panel)) == {"mx1", "mx2"}
+    node("mx3", number=3)
+    assert told(panel) == {}
+    assert drained.name in look(panel).content.decode()
+
+
 def test_what_is_removed_for_good_soon_is_told(panel, tenant, mailbox):
     closed = {"status": Status.CLOSED, "grace_ends_at": timezone.now() + SOON}
     Mailbox.objects.filter(pk=mailbox.pk).update(**closed)
