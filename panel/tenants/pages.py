@@ -75,6 +75,10 @@ class CappedPaginator(Paginator):
         names = [each.removeprefix("-") for each in order]
         if not named.isdecimal() or len(named) > 19 or not all(isinstance(each, str) for each in rows.query.order_by):
             return None
+        fields = {field.name for field in rows.model._meta.fields if field.is_relation}
+        if fields & set(names):
+            # Sorted by a related row's own order, which isn't that of its key.
+            return None
         values = rows.model._default_manager.filter(pk=int(named)).values_list(*names).first()
         if values is None or None in values:
             return None
