@@ -9,8 +9,8 @@ from panel.operations import search
 from panel.tenants.models import User
 
 
-@require_safe
 @admin.site.admin_view
+@require_safe
 def page(request: HttpRequest) -> HttpResponse:
     """GET /admin/search/?q=TEXT."""
     assert isinstance(request.user, User)  # admin_view lets nobody else in

@@ -302,8 +302,8 @@ class BulkActAdmin(ScopedAdmin):
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view
         return [
-            path("<int:pk>/go-on/", view(self.go_on), name="sending_bulkact_go_on"),
-            path("<int:pk>/stop/", view(self.stop), name="sending_bulkact_stop"),
+            path("<int:pk>/go-on/", view(self.go_on), name="sending_bulk_go_on"),
+            path("<int:pk>/stop/", view(self.stop), name="sending_bulk_stop"),
             *super().get_urls(),
         ]
 
@@ -350,8 +350,8 @@ class BulkActAdmin(ScopedAdmin):
             "looked_at": f"{act.looked_at:,} of {act.asked:,}",
             "left": [(f"{number:,}", words) for number, words in left if number],
             "share": min(100, act.looked_at * 100 // max(1, act.asked)),
-            "go_on": reverse("admin:sending_bulkact_go_on", args=(act.pk,)) if acts else "",
-            "stop": reverse("admin:sending_bulkact_stop", args=(act.pk,)) if acts else "",
+            "go_on": reverse("admin:sending_bulk_go_on", args=(act.pk,)) if acts else "",
+            "stop": reverse("admin:sending_bulk_stop", args=(act.pk,)) if acts else "",
             "queue": reverse("admin:sending_queue"),
             "waiting": _list(Selection.stored(act.selection)),
         }

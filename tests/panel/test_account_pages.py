@@ -54,8 +54,9 @@ def test_every_page_stands_in_the_table():
 
 
 def test_what_is_open_to_everybody_is_known():
-    open_ones = [str(each.pattern).removeprefix("admin/") for each in urlpatterns if isinstance(each, URLPattern)]
-    assert set(open_ones) == set(OPEN)
+    beside = [str(each.pattern).removeprefix("admin/") for each in urlpatterns if isinstance(each, URLPattern)]
+    assert set(beside) == {*OPEN, "search/"}
+    assert Client().get("/admin/search/").status_code == 302
     assert get_resolver().resolve("/admin/login/").func.view_class is SignIn, "not the admin's own"
 
 

@@ -51,6 +51,12 @@ class Expected:
     staff: Answers
     outside: Answers = (SIGN_IN, SIGN_IN)
     without_factor: Answers = (FACTOR, FACTOR)
+    support: Answers | None = None  # as the other staff
+
+    def of(self, role: str) -> Answers:
+        if role == "support" and self.support:
+            return self.support
+        return self.staff if role in STAFF else self.outside if role in OUTSIDE else self.without_factor
 
 
 def everybody(path: str, get: str, post: str) -> Expected:
@@ -82,7 +88,21 @@ ADDRESSES: dict[str, Expected] = {
     "admin/account/recovery-codes/": Expected("/admin/account/recovery-codes/", (ELSEWHERE, ELSEWHERE)),
     # The admin as a whole
     "admin/": Expected("/admin/", (PAGE, PAGE)),
-    "admin/search/": Expected("/admin/search/", (PAGE, PAGE)),
+    "admin/search/": Expected("/admin/search/", (PAGE, NOT_SO)),
+    "admin/tenants/user/<path:object_id>/end-session/<str:name>/": Expected(
+        "/admin/tenants/user/0/end-session/x/", (NOTHING, NOTHING)
+    ),
+    # The queue
+    "admin/sending/recipient/queue/": Expected("/admin/sending/recipient/queue/", (PAGE, PAGE)),
+    "admin/sending/recipient/bulk/<str:kind>/": Expected(
+        "/admin/sending/recipient/bulk/retry/", (PAGE, PAGE), support=(FORBIDDEN, FORBIDDEN)
+    ),
+    "admin/sending/bulkact/<int:pk>/go-on/": Expected(
+        "/admin/sending/bulkact/0/go-on/", (NOT_SO, NOTHING), support=(FORBIDDEN, FORBIDDEN)
+    ),
+    "admin/sending/bulkact/<int:pk>/stop/": Expected(
+        "/admin/sending/bulkact/0/stop/", (NOT_SO, NOTHING), support=(FORBIDDEN, FORBIDDEN)
+    ),
     "admin/autocomplete/": Expected("/admin/autocomplete/", (FORBIDDEN, NOT_SO)),
     "admin/jsi18n/": Expected("/admin/jsi18n/", (FILE, NOT_SO), without_factor=(FILE, NOT_SO)),
     "admin/r/<path:content_type_id>/<path:object_id>/": Expected("/admin/r/1/1/", (NOTHING, NOTHING)),
@@ -197,7 +217,7 @@ def test_an_address_answers_each_role_as_expected_and_changes_nothing(route, sta
     before = everything()
     wrong = {}
     for role in (*OUTSIDE, "without factor", *STAFF):
-        wanted = expected.staff if role in STAFF else expected.outside if role in OUTSIDE else expected.without_factor
+        wanted = expected.of(role)
         with undone():
             get = ask(standing, role, expected.path, **host)
         with undone():

@@ -157,7 +157,7 @@ def test_discard_names_the_sentence_and_the_count_then_goes_by_steps_to_its_repo
         tenant, "operator@provider.test", "the domain is gone", "127.0.0.1"
     )
     page = reverse("admin:sending_bulkact_change", args=(act.pk,))
-    go_on = reverse("admin:sending_bulkact_go_on", args=(act.pk,))
+    go_on = reverse("admin:sending_bulk_go_on", args=(act.pk,))
     assert "0 of 5, 0 %" in text_of(operator, page) and "carry_on.js" in operator.get(page).content.decode()
     assert act.which in text_of(operator, QUEUE), "what is not at its end is found again"
     assert operator.get(go_on).status_code == 405
@@ -171,13 +171,13 @@ def test_discard_names_the_sentence_and_the_count_then_goes_by_steps_to_its_repo
 def test_retry_in_bulk_releases_only_when_asked_and_can_be_stopped(operator, tenant):
     queue.waiting(tenant, "a@slow.test", holds=Hold.UNDELIVERABLE, due_at=timezone.now() + timedelta(hours=1))
     act = confirmed(operator, "retry", "state__exact=waiting")
-    report = operator.post(reverse("admin:sending_bulkact_go_on", args=(act.pk,)), follow=True).content.decode()
+    report = operator.post(reverse("admin:sending_bulk_go_on", args=(act.pk,)), follow=True).content.decode()
     assert "left alone: held" in report
     act = confirmed(operator, "retry", "holds=any", release="on")
-    assert operator.post(reverse("admin:sending_bulkact_stop", args=(act.pk,))).status_code == 302
+    assert operator.post(reverse("admin:sending_bulk_stop", args=(act.pk,))).status_code == 302
     act.refresh_from_db()
     assert act.stopped and act.release and Recipient.objects.get().holds
-    operator.post(reverse("admin:sending_bulkact_go_on", args=(act.pk,)))
+    operator.post(reverse("admin:sending_bulk_go_on", args=(act.pk,)))
     assert Recipient.objects.get().holds, "what was stopped stays stopped"
 
 
@@ -189,7 +189,7 @@ def test_what_came_after_the_count_was_read_is_left_alone(operator, tenant):
     data = {"upto": form["upto"].value(), "asked_at": form["asked_at"].value(), "reason": "x"}
     assert operator.post(url, data).status_code == 302
     act = BulkAct.objects.get()
-    operator.post(reverse("admin:sending_bulkact_go_on", args=(act.pk,)))
+    operator.post(reverse("admin:sending_bulk_go_on", args=(act.pk,)))
     assert act.asked == 1 and list(Recipient.objects.filter(state="waiting")) == [late]
 
 
