@@ -64,10 +64,10 @@ def pages_of(model: type[models.Model], pk: Any) -> list[str]:
 def try_all(standing: Standing, model: type[models.Model], where: str, data: dict[str, Any], names: list[str]) -> None:
     owner = standing.client("owner")
     pk = standing.rows[model].mine.pk
+    before = everything()
     for name in names:
         for kind, text in HOSTILE.items():
             with undone():
-                before = everything()
                 answer = owner.post(where, {**data, name: text})
                 assert is_harmless(answer), (name, kind)
                 if answer.status_code == 200:

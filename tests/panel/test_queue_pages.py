@@ -108,7 +108,7 @@ def test_support_sees_the_queue_and_is_offered_no_act(support, tenant):
         assert "/bulk/" not in page and "go-on" not in page
     for url in (
         f"{RECIPIENTS}bulk/retry/?hop=slow.test", f"{RECIPIENTS}bulk/discard/?hop=slow.test",
-        *(reverse(f"admin:sending_bulkact_{name}", args=(act.pk,)) for name in ("go_on", "stop")),
+        *(reverse(f"admin:sending_bulk_{name}", args=(act.pk,)) for name in ("go_on", "stop")),
     ):
         assert support.get(url).status_code == support.post(url, {"reason": "x"}).status_code == 403
     act.refresh_from_db()
