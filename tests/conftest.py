@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 import django
+import django.conf
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -72,6 +73,8 @@ if DATABASE == "postgresql":
     os.environ["DATABASE_URL"] = CLUSTER.url("posthouse")
 
 django.setup()
+# Each test client else looks for all static files anew, which takes as long as a page.
+django.conf.settings.WHITENOISE_AUTOREFRESH = True
 
 
 def pytest_report_header() -> str:

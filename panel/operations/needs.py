@@ -19,10 +19,10 @@ from django.utils.html import format_html
 from panel.domains.models import Domain, DomainAlias, Proof
 from panel.mailboxes.models import Credential, LoginEvent, Mailbox
 from panel.operations import certificate
-from panel.operations.hops import Hop
 from panel.operations.models import Node
 from panel.rules.status import Status
-from panel.sending.models import Recipient
+from panel.sending.hops import Hop
+from panel.sending.models import Hold, Recipient
 from panel.tenants.models import Tenant, User
 from panel.tenants.shown import moment
 
@@ -52,7 +52,9 @@ class Need:
 
 def of_queue(hops: Sequence[Hop]) -> Iterable[Need]:
     """What crashed workers, what can't be returned, and who puts a lot off. One question, if any does."""
-    poison, undeliverable = (sum(getattr(hop, what) for hop in hops) for what in ("poison", "undeliverable"))
+    poison, undeliverable = (
+        sum(hop.by_hold.get(hold, 0) for hop in hops) for hold in (Hold.POISON, Hold.UNDELIVERABLE)
+    )
     if poison:
         yield Need("bad", "stuck", count(poison, "recipient"), "crashed a worker again and again",
                    listed(Recipient, holds="poison"), mono=False)
@@ -60,20 +62,18 @@ def of_queue(hops: Sequence[Hop]) -> Iterable[Need]:
         yield Need("bad", "held", count(undeliverable, "recipient"), "can neither be delivered nor returned",
                    listed(Recipient, holds="undeliverable"), mono=False)
     deferring = [hop for hop in hops if hop.deferred >= MANY_DEFERRED]
-    said: dict[int, str] = {}
-    if deferring:
-        asked = Recipient.objects.filter(pk__in=[hop.last_deferred for hop in deferring[:NAMED]])
-        said = dict(asked.values_list("pk", "last_reply"))
+    tried = {hop.tried: hop.name for hop in deferring[:NAMED] if hop.tried is not None}
+    replies = Recipient.objects.filter(pk__in=tried).values_list("pk", "last_reply") if tried else ()
+    said = {tried[pk]: reply for pk, reply in replies if reply}
     for hop in deferring[:NAMED]:
-        reply = said.get(hop.last_deferred or 0, "")
         yield Need(
             "warn", "defers", hop.name,
             format_html(
                 'puts off {}, the oldest from {}{}', count(hop.deferred, "recipient"),
                 moment(hop.deferred_since) if hop.deferred_since else "",
-                format_html(': <span class="ph-mono">{}</span>', reply) if reply else "",
+                format_html(': <span class="ph-mono">{}</span>', said[hop.name]) if hop.name in said else "",
             ),
-            hop.url,
+            listed(Recipient, state__exact="waiting", hop=hop.name),
         )
     yield from rest(len(deferring), "more next hops put off much", listed(Recipient, state__exact="waiting"))
 

@@ -15,9 +15,10 @@ from django.utils import timezone
 from panel.database import ids
 from panel.domains.models import Domain
 from panel.mailboxes.models import Mailbox
-from panel.operations import hops, needs, room, traffic
+from panel.operations import needs, room, traffic
 from panel.operations.models import Node
-from panel.sending.models import Message
+from panel.sending.hops import Hop, oldest_of, waiting_hops
+from panel.sending.models import Message, Recipient
 from panel.tenants.models import Tenant, User
 from panel.tenants.shown import moment
 
@@ -31,7 +32,7 @@ def overview(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     """What the index page shows, added to its context (unfold's DASHBOARD_CALLBACK)."""
     user, now = request.user, timezone.now()
     assert isinstance(user, User)
-    queue = hops.waiting(user)
+    queue = waiting_hops(Recipient.objects.for_user(user))
     nodes = list(Node.objects.order_by("number"))
     tenants = room.room(user, now)
     ends_at, why = needs.read_certificate()
@@ -83,11 +84,18 @@ def _chart(hours: Sequence[traffic.Hour], most: int) -> dict[str, Any]:
             "most": f"{most:,}"}
 
 
-def _queue(queue: Sequence[hops.Hop], now: datetime) -> dict[str, Any]:
+def _queue(queue: Sequence[Hop], now: datetime) -> dict[str, Any]:
+    oldest = oldest_of(queue)
     return {
         "waiting": f"{sum(hop.waiting for hop in queue):,}",
-        "oldest": moment(min(hop.oldest_at for hop in queue), now) if queue else "",
-        "hops": [{"name": hop.name, "count": f"{hop.waiting:,}", "url": hop.url} for hop in queue[:MOST_HOPS]],
+        "oldest": moment(oldest, now) if oldest else "",
+        "hops": [
+            {
+                "name": hop.name, "count": f"{hop.waiting:,}",
+                "url": needs.listed(Recipient, state__exact="waiting", hop=hop.name),
+            }
+            for hop in queue[:MOST_HOPS]
+        ],
         "more_hops": max(0, len(queue) - MOST_HOPS),
     }
 

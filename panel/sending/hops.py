@@ -23,12 +23,18 @@ class Hop:
     oldest: int  # the smallest id
     due_at: datetime | None  # the next try of what is not held
     tried: int | None  # the newest recipient that was tried
+    deferred: int = 0  # of what goes, what was tried and put off
+    first_deferred: int | None = None  # the smallest id of these
     held: int = 0
     by_hold: dict[Hold, int] = field(default_factory=dict)
 
     @property
     def oldest_at(self) -> datetime:
         return made_at(self.oldest)
+
+    @property
+    def deferred_since(self) -> datetime | None:
+        return made_at(self.first_deferred) if self.first_deferred else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +51,14 @@ def waiting_hops(rows: QuerySet[Recipient]) -> list[Hop]:
     What is held, which is little as a rule, apart from what goes: so few columns are summed of all the rest.
     """
     waits = rows.filter(state=Recipient.State.WAITING).order_by()
+    put_off = Q(tries__gt=0)
     going = waits.filter(holds=0).values_list("next_hop").annotate(
-        Count("pk"), Min("pk"), Min("due_at"), tried=Max("pk", filter=Q(tries__gt=0))
+        Count("pk"), Min("pk"), Min("due_at"), tried=Max("pk", filter=put_off),
+        deferred=Count("pk", filter=put_off), first_deferred=Min("pk", filter=put_off),
     )
     hops = {name: Hop(name, *sums) for name, *sums in going}
     held = waits.filter(holds__gt=0).values_list("next_hop", "holds").annotate(
-        Count("pk"), Min("pk"), tried=Max("pk", filter=Q(tries__gt=0))
+        Count("pk"), Min("pk"), tried=Max("pk", filter=put_off)
     )
     for name, holds, count, oldest, tried in held:
         hop = hops.setdefault(name, Hop(name, 0, oldest, None, None))

@@ -186,7 +186,7 @@ class QueuePages(ScopedAdmin):
         number = None
         if chosen.waits and not sought:
             number = chosen.narrow(self.get_queryset(request), timezone.now()).count()
-        words = chosen.sentence(number)
+        words = chosen.sentence(number, seen_by=by(request)["actor"])
         acts = bool(number) and self.may_act_in_bulk(request)
         return {
             "words": words[0].upper() + words[1:],
@@ -225,7 +225,7 @@ class QueuePages(ScopedAdmin):
                 return HttpResponseRedirect(reverse("admin:sending_bulkact_change", args=(made.pk,)))
             except ServiceError as error:
                 form.add_error(error.field if error.field in form.fields else None, str(error))
-        sentence = chosen.sentence(count)
+        sentence = chosen.sentence(count, seen_by=by(request)["actor"])
         context = {
             **self.admin_site.each_context(request),
             "title": WORDS[act]["title"].format(sentence),

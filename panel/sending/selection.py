@@ -15,7 +15,7 @@ from django.db.models import Q, QuerySet
 from panel.database import ids
 from panel.sending.models import Hold, Recipient
 from panel.tenants.changes import ServiceError, one_line
-from panel.tenants.models import Tenant
+from panel.tenants.models import Tenant, User
 
 # What a next hop that is no host's name is called.
 HERE = {"local": "mailboxes here", "lmtp": "mailboxes here by LMTP"}
@@ -119,8 +119,11 @@ class Selection:
             rows = rows.filter(pk__lt=first_younger(now, self.older_s))
         return rows
 
-    def sentence(self, count: int | None = None) -> str:
-        """"1,204 waiting recipients to gmail.com older than 10 min"; without a count "waiting recipients to …"."""
+    def sentence(self, count: int | None = None, *, seen_by: User | None = None) -> str:
+        """"1,204 waiting recipients to gmail.com older than 10 min"; without a count "waiting recipients to …".
+
+        A tenant that `seen_by` may not see has no name in it; without one every tenant has.
+        """
         one = count == 1
         words = [] if count is None else [f"{count:,}"]
         words += [
@@ -130,14 +133,15 @@ class Selection:
             f"to {HERE.get(self.hop, self.hop)}" if self.hop else "", f"towards {self.domain}" if self.domain else "",
             f"addressed to {_named(self.recipient)}" if self.recipient else "",
             f"from {_named(self.sender)}" if self.sender else "",
-            f"of the tenant {self._tenant_name()}" if self.tenant is not None else "",
+            f"of the tenant {self._tenant_name(seen_by)}" if self.tenant is not None else "",
             f"of the message {ids.to_text(self.message)}" if self.message is not None else "",
             f"older than {span(self.older_s)}" if self.older_s is not None else "",
         ]
         return " ".join(filter(None, words))
 
-    def _tenant_name(self) -> str:
-        name = Tenant.objects.filter(pk=self.tenant or 0).values_list("name", flat=True).first()
+    def _tenant_name(self, seen_by: User | None) -> str:
+        tenants = Tenant.objects.all() if seen_by is None else Tenant.objects.for_user(seen_by)
+        name = tenants.filter(pk=self.tenant or 0).values_list("name", flat=True).first()
         return name or f"with the number {self.tenant}, which is not here"
 
 

@@ -322,7 +322,7 @@ def test_message_that_mbsync_leaves_out_is_told(old_host, data, mailbox, move):
     out = io.StringIO()
     with pytest.raises(CommandError, match="1 of 1 accounts failed"):
         move(f"shop@demo.test,ann,{QUOTED}", options=("--ca", "--last"), out=out)
-    assert "1 messages in 1 folders; not all came:\nWarning: message 2 from far side" in out.getvalue()
+    assert "1 messages in 1 folders; not all came: Warning: message 2 from far side" in out.getvalue()
     assert subjects(maildir(data, mailbox)) == ["Letter 1"]
 
 

@@ -96,7 +96,7 @@ def pull(
     if not code and not any(path.suffix == ".journal" for path in (folder / "state").iterdir()):
         # What it leaves out, such as a message whose header has no end, is only a warning to it.
         left = [line for line in said.splitlines() if _LEFT_OUT.search(line)]
-        return "\n".join(["not all came:", *left]) if left else ""
+        return f"not all came: {' · '.join(left)}" if left else ""
     if not code:
         # With the disk full it ends like that.
         return f"mbsync left its work undone, as when the disk is full: {said}"
