@@ -14,6 +14,7 @@ from panel.operations import services as operations
 from panel.sending import bulk
 from panel.sending.models import BulkAct, Hold, Message, Recipient
 from panel.tenants.models import AuditEntry
+from panel.tenants.scoped_admin import PAGE
 from tests.support import queue, world
 
 pytestmark = pytest.mark.django_db
@@ -349,7 +350,7 @@ def test_message_s_page_is_bounded_in_what_it_asks_and_shows(operator, support, 
     assert f'href="{RECIPIENTS}?message={message.queue_id}">20 more recipients</a>' in pages[1]
     assert pages[1].count('class="ph-leg"') == 100
     listed = operator.get(f"{RECIPIENTS}?message={message.queue_id}")
-    assert len(listed.context["cl"].result_list) == 50 and "Recipients of the message" in listed.content.decode()
+    assert len(listed.context["cl"].result_list) == PAGE and "Recipients of the message" in listed.content.decode()
     assert "Try now" not in support.get(page_of(message)).content.decode()
 
 
