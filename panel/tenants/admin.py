@@ -16,6 +16,7 @@ from unfold.contrib.filters.admin import AutocompleteSelectFilter
 from unfold.decorators import action, display
 from unfold.widgets import UnfoldAdminPasswordWidget
 
+from panel.database.indexed import Folded, begins_folded
 from panel.domains.models import Domain, Proof
 from panel.operations import services as operations
 from panel.operations.holdings import holdings, with_counts
@@ -25,6 +26,7 @@ from panel.sending.models import SendingLimit
 from panel.sending.used import day_of, levels_of, used, with_day
 from panel.tenants import services, standing
 from panel.tenants.changes import RULES_IN_WORDS
+from panel.tenants.listed import first, only
 from panel.tenants.models import AuditEntry, Membership, Plan, Tenant, User
 from panel.tenants.scoped_admin import (
     ReasonForm,
@@ -219,7 +221,11 @@ class TenantAdmin(SuspendableAdmin):
         return [("The tenant" if obj else None, {"fields": ["name", "plan", "parent", "notes", *created]})]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Tenant]:
-        return with_day(with_counts(super().get_queryset(request)))
+        rows = super().get_queryset(request)
+        match = request.resolver_match
+        # Only its list shows them: not its page, nor where it completes another's field.
+        is_listed = match is not None and match.url_name == "tenants_tenant_changelist"
+        return with_day(with_counts(rows)) if is_listed else rows
 
     def told(self, request: HttpRequest, obj: Any) -> dict[str, Any]:
         parents = list(standing.with_parents(obj))[1:]
@@ -515,12 +521,21 @@ class AuditAdmin(ScopedAdmin):
     empty_words = "Every change to a tenant, an address, a limit or an account is written here."
     list_display = ["when", "who", "what", "subject", "tenant", "reason"]
     list_filter = [("tenant", AutocompleteSelectFilter)]
-    search_fields = ["subject_name", "actor_name", "action"]
-    search_help_text = "To what, by whom, or what: mailbox.suspended"
+    search_fields = ["subject_name"]  # there is a box; get_search_results decides
+    search_help_text = "How it begins: to what, by whom, or what (mailbox.suspended)"
     list_select_related = ["tenant"]
     sortable_by = ["when"]  # what an index answers
     creatable = changeable = False
     readonly_fields = fields = ["exactly", "who", "ip", "what", "subject", "tenant", "before", "after", "reason"]
+
+    def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> Any:
+        text = search_term.strip()
+        if not text:
+            return queryset, False
+        return only(request, queryset, *first(*(
+            queryset.filter(begins_folded(column, text)).order_by(Folded(column), "-pk").values_list("pk", flat=True)
+            for column in ("subject_name", "actor_name", "action")
+        )))
 
     @display(description="When", ordering="-id")
     def when(self, entry: AuditEntry) -> str:

@@ -4,7 +4,7 @@ from django.contrib.auth.models import AbstractBaseUser, BaseUserManager
 from django.contrib.sessions.backends.db import SessionStore as DatabaseStore
 from django.contrib.sessions.base_session import AbstractBaseSession
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
 from django.utils import timezone
 
 from panel.database.indexed import Folded
@@ -145,6 +145,8 @@ class User(AbstractBaseUser):
         indexes = [
             # Persons are many, and found by their mailboxes.
             models.Index(Folded("name"), condition=Q(kind="panel"), name="account_name"),
+            # Without the persons, of whom there is one a mailbox.
+            models.Index(fields=["email"], condition=Q(kind="panel"), name="account_email"),
         ]
 
     def __str__(self):
@@ -238,6 +240,9 @@ class AuditEntry(models.Model):
         indexes = [
             models.Index(fields=["subject_type", "subject_id"]),
             models.Index(fields=["tenant", "-id"]),
+            models.Index(Folded("subject_name"), F("id").desc(), name="audit_subject"),
+            models.Index(Folded("actor_name"), F("id").desc(), name="audit_actor"),
+            models.Index(Folded("action"), F("id").desc(), name="audit_action"),
         ]
 
     def __str__(self):
