@@ -20,7 +20,7 @@ from unfold.widgets import UnfoldAdminTextInputWidget, UnfoldBooleanSwitchWidget
 
 from panel.sending import bulk
 from panel.sending.hops import Hop, last_said, oldest_of, waiting_hops
-from panel.sending.models import BulkAct, BulkKind, Message, Recipient
+from panel.sending.models import BulkAct, BulkKind, Hold, Message, Recipient
 from panel.sending.selection import HELD, HERE, HOLDS, NOT_HELD, Selection, held, read_span, span
 from panel.tenants.changes import ServiceError
 from panel.tenants.scoped_admin import ScopedAdmin, badge, by
@@ -244,6 +244,9 @@ def _sentence_of(act: BulkAct) -> str:
     return f"{act.asked:,} {act.which}" if act.asked != 1 else f"1 {act.which.replace('recipients', 'recipient', 1)}"
 
 
+HELD_WORDS = {Hold.SUSPENDED: "sender suspended", Hold.UNDELIVERABLE: "undeliverable", Hold.POISON: "crashed a worker"}
+
+
 def _shown(hop: Hop, said: Any, acts: bool) -> dict[str, Any]:
     chosen = Selection(state=Recipient.State.WAITING.value, hop=hop.name)
     return {
@@ -256,8 +259,9 @@ def _shown(hop: Hop, said: Any, acts: bool) -> dict[str, Any]:
         "overdue": hop.due_at is not None and hop.due_at <= timezone.now(),
         "reply": said.reply if said else "",
         "said_at": moment(said.at) if said and said.at else "",
+        "held_count": f"{hop.held:,}",
         "held": [
-            {"count": f"{count:,}", "words": hold.label, "url": _list(
+            {"count": f"{count:,}", "words": HELD_WORDS[hold], "url": _list(
                 Selection(state=Recipient.State.WAITING.value, hop=hop.name, hold=hold.name.lower())
             )}
             for hold, count in sorted(hop.by_hold.items())

@@ -144,7 +144,8 @@ class QuickList(ChangeList):
         if getattr(self.paginator, "is_capped", False):
             # Nothing is chosen "on all pages", and no number is told, where nobody knows how many they are.
             self.result_count = len(self.result_list)
-        if self.result_count == len(self.result_list) and not self.has_active_filters and not self.query:
+            self.full_result_count = self.result_count
+        elif not self.has_active_filters and not self.query:
             self.full_result_count = self.result_count
 
 

@@ -68,7 +68,7 @@ def test_queue_groups_what_waits_by_next_hop_and_leads_to_it(operator, tenant):
     queue.recipient(queue.message(tenant), "e@done.test")
     said = text_of(operator, QUEUE)
     assert "6 recipients wait for 3 next hops; the oldest was accepted just now . 2 of them are held." in said
-    assert "slow.test 1 held its sender is suspended 4 just now" in said
+    assert "slow.test 1 held 1 sender suspended 4 just now" in said
     assert "in 4 min 451 4.7.1 Greylisted just now" in said
     assert "none: all held" in said and "not tried yet" in said and "done.test" not in said
     page = operator.get(QUEUE).content.decode()
