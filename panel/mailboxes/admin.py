@@ -154,8 +154,8 @@ class MailboxAdmin(HeldAdmin, SuspendableAdmin, RulesPage):
             "name": mono(address),
             "standing": its_standing,
             "about": format_html(
-                '{}a mailbox of <a class="text-primary-600 dark:text-primary-500" href="{}">{}</a>',
-                f"{obj.name}, " if obj.name else "", reverse("admin:tenants_tenant_change", args=(address.tenant_id,)),
+                '{} mailbox of <a class="text-primary-600 dark:text-primary-500" href="{}">{}</a>',
+                f"{obj.name}, a" if obj.name else "A", reverse("admin:tenants_tenant_change", args=(address.tenant_id,)),
                 address.tenant,
             ),
             "storage": Storage.of(obj).whole(),

@@ -542,8 +542,8 @@ class AuditAdmin(ScopedAdmin):
         return moment(entry.at)
 
     @display(description="When")
-    def exactly(self, entry: AuditEntry) -> Any:
-        return entry.at
+    def exactly(self, entry: AuditEntry) -> str:
+        return f"{entry.at:%Y-%m-%d %H:%M:%S} UTC"
 
     @display(description="Who", ordering="actor_name")
     def who(self, entry: AuditEntry) -> str:

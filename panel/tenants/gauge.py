@@ -25,12 +25,12 @@ class Gauge:
         return f"{self.used:,}, unlimited" if self.allowed is None else f"{self.used:,} of {self.allowed:,}"
 
     @property
-    def low(self) -> int:
-        return NEAR_PERCENT * (self.allowed or 0) // 100
+    def low(self) -> float:
+        return NEAR_PERCENT * (self.allowed or 0) / 100
 
     @property
-    def high(self) -> int:
-        return FULL_PERCENT * (self.allowed or 0) // 100
+    def high(self) -> float:
+        return FULL_PERCENT * (self.allowed or 0) / 100
 
     @property
     def value(self) -> int:

@@ -132,7 +132,7 @@ def test_limits_are_bars_with_what_comes_free_and_where_they_come_from(client, o
     assert "acme.test, 1 hour" not in said, "it has no such limit, so nobody counts it"
     assert "Acme, 1 hour 9, unlimited plan Standard" in said
     assert "resets" not in said
-    assert '<meter class="ph-meter" min="0" max="60" low="45" high="54" optimum="0" value="41">' in page
+    assert '<meter class="ph-meter" min="0" max="60" low="45.0" high="54.0" optimum="0" value="41">' in page
     assert 'ph-gauge is-bad"><span class="ph-num">7,900 of 8,000' in page
 
 
