@@ -155,8 +155,8 @@ class MailboxAdmin(HeldAdmin, SuspendableAdmin, RulesPage):
             "standing": its_standing,
             "about": format_html(
                 '{} mailbox of <a class="text-primary-600 dark:text-primary-500" href="{}">{}</a>',
-                f"{obj.name}, a" if obj.name else "A", reverse("admin:tenants_tenant_change", args=(address.tenant_id,)),
-                address.tenant,
+                f"{obj.name}, a" if obj.name else "A",
+                reverse("admin:tenants_tenant_change", args=(address.tenant_id,)), address.tenant,
             ),
             "storage": Storage.of(obj).whole(),
             "levels": used(levels_of(obj)),

@@ -121,16 +121,16 @@ class ScopedAdmin(ModelAdmin):
     changeable: ClassVar[bool] = True
     removable: ClassVar[bool] = False
 
-    # --- the services ------------------------------------------------------------------
+    # --- the services: what isn't given nobody may -----------------------------------------
 
     def create(self, request: HttpRequest, data: dict[str, Any]) -> Model:
-        raise NotImplementedError
+        raise PermissionDenied
 
     def change(self, request: HttpRequest, obj: Any, data: dict[str, Any]) -> None:
-        raise NotImplementedError
+        raise PermissionDenied
 
     def remove(self, request: HttpRequest, obj: Any) -> None:
-        raise NotImplementedError
+        raise PermissionDenied
 
     # --- an object's page --------------------------------------------------------------
 
