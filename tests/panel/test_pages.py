@@ -13,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from panel.mailboxes.models import Mailbox
 from panel.sending.models import Message
 from panel.tenants import pages as lists
-from panel.tenants.models import Tenant
+from panel.tenants.models import Plan, Tenant
 from panel.tenants.scoped_admin import PAGE
 from tests.bench import filling
 from tests.bench.pages import Page, pages, without_repeats
@@ -114,6 +114,25 @@ def test_the_links_of_a_long_list_lead_through_all_of_it_and_back(client, monkey
         assert len(there) > 2 and {len(each) for each in there[:-1]} == {PAGE}
         assert back == there[:-1]
         assert len({pk for each in there for pk in each}) == sum(map(len, there)) > 100
+
+
+@pytest.mark.parametrize("order", ["2", "-2", "3", "-3"])
+def test_the_links_lead_to_the_rows_that_have_no_value_in_the_order_s_column(client, order):
+    Plan.objects.bulk_create(
+        Plan(name=f"Plan {number}", domains=number if number % 3 else None, mailboxes=number % 2 or None)
+        for number in range(130)
+    )
+    page = client.get(f"/admin/tenants/plan/?o={order}").context["cl"]
+    shown = [row.pk for row in page.result_list]
+    while page.paginator.leads_on:
+        page = client.get(f"/admin/tenants/plan/{page.link_on()}").context["cl"]
+        shown += [row.pk for row in page.result_list]
+    assert sorted(shown) == sorted(Plan.objects.values_list("pk", flat=True))
+    there = shown[-len(page.result_list):]
+    while page.page_num > 1:
+        page = client.get(f"/admin/tenants/plan/{page.link_back()}").context["cl"]
+        there = [row.pk for row in page.result_list] + there
+    assert there == shown
 
 
 @pytest.mark.parametrize("odd", ["x", "-1", "0", "9" * 19, "9" * 30, "\u0661", ""])
