@@ -89,6 +89,16 @@ def test_a_limit_is_told_of_on_its_own_page_and_on_that_of_what_it_limits(client
     assert "limit set hour: inherit → 7" in text_of(client, limit)
 
 
+def test_a_number_of_a_plan_that_is_taken_away_reads_as_unlimited(client, acme):
+    plan = tenants.create_plan(name="Small", domains=0, mailboxes=10, actor=None)
+    tenants.change_plan(plan, domains=None, mailboxes=None, actor=None)
+    changes = text_of(client, plan).partition("Latest changes")[2]
+    assert "domains: 0 → unlimited" in changes
+    assert "mailboxes: 10 → unlimited" in changes
+    history = text_of(client, f"/admin/tenants/plan/{plan.pk}/history/")
+    assert "domains: unlimited mailboxes: unlimited" in history
+
+
 def test_only_the_latest_changes_are_shown_and_traces_have_none(client, owner, acme):
     for number in range(12):
         tenants.change_tenant(acme, name=f"Acme {number}", actor=owner)
