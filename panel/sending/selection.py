@@ -157,7 +157,11 @@ def held(hold: str) -> Q:
 
 def first_younger(now: datetime, older_s: int) -> int:
     """The smallest id of what is not older than this at that moment."""
-    return ids.first_of_ms(int((now - timedelta(seconds=older_s)).timestamp() * 1000))
+    try:
+        since = now - timedelta(seconds=older_s)
+    except OverflowError:  # before the calendar begins: nothing is older
+        return ids.first_of_ms(0)
+    return ids.first_of_ms(int(since.timestamp() * 1000))
 
 
 def read_span(text: str) -> int:
