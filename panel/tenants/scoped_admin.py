@@ -32,7 +32,7 @@ from panel.tenants.shown import read_size, size
 
 PAGE = 25  # rows: what a page of them costs is mostly their writing, a millisecond each
 # No list is narrowed down by these, not by an address that somebody wrote either: letter by letter that reads them.
-UNSEARCHABLE = {"password", "secret", "notes"}
+UNSEARCHABLE = {"password", "secret", "notes", "regex", "iregex"}
 
 
 class By(TypedDict):
@@ -83,6 +83,9 @@ class ScopedDropdownForm(AutocompleteDropdownForm):
 
     def __init__(self, request: HttpRequest, name: str, *args: Any, **kwargs: Any) -> None:
         super().__init__(request, name, *args, **kwargs)
+        chosen = str(self.data.get(name) or "")
+        if not (chosen.isascii() and chosen.isdigit() and len(chosen) < 19):
+            self.data = {}  # no key that a database holds
         self.fields[name].queryset = _scoped(self.fields[name].queryset.model, request)
 
 
