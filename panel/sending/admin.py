@@ -327,7 +327,10 @@ class RecipientAdmin(QueuePages, TraceAdmin):
         def act(obj: Recipient, data: dict[str, Any]) -> str:
             count = services.retry(
                 Recipient.objects.filter(pk=obj.pk), release=True, **by(request))
-            return f"{obj} is tried in a moment." if count else f"{obj} waits until its sender is resumed."
+            if not count:
+                raise ServiceError(f"{obj} no longer waits in the queue.")
+            obj.refresh_from_db(fields=["holds"])
+            return f"{obj} waits until its sender is resumed." if obj.holds else f"{obj} is tried in a moment."
 
         return self.confirm(
             request, object_id, title="Try {} now", button="Try now", act=act,
