@@ -22,6 +22,10 @@ HERE = {"local": "mailboxes here", "lmtp": "mailboxes here by LMTP"}
 NOT_HELD, HELD = "none", "any"
 HOLDS = {hold.name.lower(): hold for hold in Hold}
 MOST_TEXT = 320
+# What `Selection.read` reads, and `params` gives.
+PARAMETERS = (
+    "state__exact", "holds", "hop", "domain", "tenant__id__exact", "recipient", "sender", "older", "message",
+)
 _UNITS = {"s": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
 _SPAN = re.compile(r"([0-9]{1,6}) ?(s|min|m|h|d)", re.ASCII)
 
