@@ -155,7 +155,7 @@ class QueuePages(ScopedAdmin):
             raise PermissionDenied
         hops = waiting_hops(self.get_queryset(request))
         sought = request.GET.get("q", "").strip().lower()[:255]
-        shown = [hop for hop in hops if sought in hop.name] if sought else hops
+        shown = [hop for hop in hops if sought in hop.name.lower()] if sought else hops
         pages = Paginator(shown, HOPS).get_page(request.GET.get("p"))
         said = last_said(list(pages))
         oldest = oldest_of(hops)

@@ -63,7 +63,7 @@ class Selection:
         return cls(
             # What is held waits.
             state=state or (Recipient.State.WAITING.value if hold else ""), hold=hold,
-            hop=_text(params, "hop").lower(), domain=_text(params, "domain").lower(),
+            hop=as_kept(_text(params, "hop")), domain=as_kept(_text(params, "domain")),
             tenant=int(tenant) if tenant else None, recipient=_text(params, "recipient"),
             sender=_text(params, "sender"), older_s=read_span(older) if older else None,
             message=_number(message) if message else None,
@@ -185,6 +185,11 @@ def span(seconds: int) -> str:
 
 def _text(params: Mapping[str, Any], name: str) -> str:
     return one_line(str(params.get(name, "")), name, most=MOST_TEXT)
+
+
+def as_kept(hop: str) -> str:
+    """A next hop, or a domain, in the spelling that is stored: lower case but for the tag of RFC 5321 §4.1.3."""
+    return hop.lower().replace("[ipv6:", "[IPv6:")
 
 
 def _number(queue_id: str) -> int:

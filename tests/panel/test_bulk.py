@@ -101,6 +101,13 @@ def test_lengths_of_time_are_read_as_they_are_written():
     assert [span(seconds) for seconds in (600, 21600, 172800, 30, 0)] == ["10 min", "6 h", "2 d", "30 s", "0 s"]
 
 
+def test_a_next_hop_that_is_an_address_is_found_however_it_is_written(tenant):
+    row = queue.waiting(tenant, "a@[IPv6:2001:db8::1]")
+    for name in ("hop", "domain"):
+        for written in ("[IPv6:2001:db8::1]", "[ipv6:2001:DB8::1]"):
+            assert list(Selection.read({name: written}).rows(timezone.now())) == [row]
+
+
 def test_nothing_is_older_than_the_calendar(tenant):
     queue.waiting(tenant, "a@slow.test")
     assert not Selection(older_s=read_span("999999d")).rows(timezone.now()).exists()

@@ -218,6 +218,14 @@ def test_the_report_of_an_act_on_a_domain_leads_to_what_waits_of_it(operator, te
     assert [str(row) for row in shown.context["cl"].result_list] == ["a@partner.test"]
 
 
+def test_a_next_hop_that_is_an_address_leads_to_what_waits_for_it(operator, tenant):
+    queue.waiting(tenant, "a@[IPv6:2001:db8::1]")
+    queue.waiting(tenant, "b@slow.test")
+    page = operator.get(f"{QUEUE}?q=IPv6").content.decode()
+    url = re.search(r'href="([^"]*IPv6[^"]*)">\[IPv6', page)[1].replace("&amp;", "&")
+    assert [str(row) for row in operator.get(url).context["cl"].result_list] == ["a@[IPv6:2001:db8::1]"]
+
+
 def test_trying_one_recipient_says_when_it_stays_held_or_no_longer_waits(operator, tenant):
     held = queue.waiting(tenant, "a@slow.test", holds=Hold.SUSPENDED)
     sent = queue.recipient(queue.message(tenant), "b@slow.test")
