@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import PAGE_VAR
 from django.core.exceptions import FieldDoesNotExist
 from django.core.paginator import Page, Paginator
+from django.db import DataError, NotSupportedError
 from django.db.models import Count, Model, Q, QuerySet
 from django.utils.functional import cached_property
 from django.utils.html import escape
@@ -154,7 +156,13 @@ class QuickList(ChangeList):
         return self.get_query_string({PAGE_VAR: self.page_num - 1, BEFORE: self.result_list[0].pk})
 
     def get_results(self, request: Any) -> None:
-        super().get_results(request)
+        try:
+            super().get_results(request)
+        except (DataError, NotSupportedError, OverflowError, ValueError, IndexError) as error:
+            if not self.filter_params:
+                raise
+            # A value that no column of the kind can hold: told as any other odd filter is.
+            raise IncorrectLookupParameters(error) from error
         if self.model_admin.list_counts:
             self.result_list = list(self.result_list)
             count_related(self.result_list, self.model_admin.list_counts)

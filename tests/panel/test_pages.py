@@ -140,3 +140,32 @@ def test_an_odd_row_to_go_on_from_is_no_server_error(client, odd):
     filling.fill(filling.Size(tenants=60, mailboxes=1, messages=1))
     for name in ("after", "before"):
         assert client.get("/admin/tenants/tenant/", {"p": 2, name: odd}).status_code == 200
+
+
+BIG, NUL = "9" * 20, "\x00"
+
+
+@pytest.mark.parametrize(("page", "odd"), [
+    ("tenants/tenant/", {"name": NUL}), ("tenants/tenant/", {"created_at__year": "9" * 11}),
+    ("tenants/tenant/", {"plan": BIG}), ("mailboxes/loginevent/", {"outcome__exact": NUL}),
+    ("mailboxes/loginevent/", {"ip": NUL}), ("sending/recipient/", {"id__range": "1"}),
+    ("sending/recipient/", {"id__in": BIG}), ("sending/recipient/", {"state__exact": NUL}),
+    ("sending/message/", {"facts__contains": "x"}),
+    ("sending/sendinglimit/add/", {"tenant": NUL}), ("sending/sendinglimit/add/", {"tenant": BIG}),
+    ("sending/sendinglimit/add/", {"tenant": "x"}), ("domains/domain/add/", {"tenant": BIG, "name": NUL}),
+    ("mailboxes/mailbox/add/", {"domain": "x"}), ("mailboxes/mailbox/add/", {"domain": BIG}),
+    ("mailboxes/credential/add/", {"mailbox": BIG}), ("tenants/membership/add/", {"user": "x", "tenant": BIG}),
+    ("autocomplete/", {"app_label": "sending", "model_name": "sendinglimit", "field_name": "tenant", "term": NUL}),
+    ("autocomplete/", {"app_label": "sending", "model_name": "sendinglimit", "field_name": "domain", "term": NUL}),
+    ("autocomplete/", {"app_label": "sending", "model_name": "sendinglimit", "field_name": "mailbox", "term": NUL}),
+])
+def test_odd_values_in_an_address_are_no_server_error(client, page, odd):
+    filling.fill(filling.Size(tenants=1, mailboxes=1, messages=1))
+    assert client.get(f"/admin/{page}", odd, follow=True).status_code < 500
+
+
+def test_a_form_is_filled_in_by_its_address(client):
+    filling.fill(filling.Size(tenants=1, mailboxes=1, messages=1))
+    tenant = Tenant.objects.earliest("pk")
+    page = client.get("/admin/domains/domain/add/", {"tenant": tenant.pk, "name": "new.test"})
+    assert page.context["adminform"].form.initial == {"tenant": str(tenant.pk), "name": "new.test"}
