@@ -15,6 +15,7 @@ from panel.mailboxes import services as mailboxes
 from panel.mailboxes.models import MailboxUsage
 from panel.operations import services as operations
 from panel.rules.limits import Kind, Rings
+from panel.sending import latest
 from panel.sending.models import Counter
 from panel.sending.services import set_limit
 from panel.tenants import services as tenants
@@ -536,3 +537,12 @@ def test_accounts_page_asks_a_fixed_number_of_questions(client, owner):
         )
 
     assert asks_the_same(client, account, more) == 7
+
+
+def test_a_message_to_many_of_a_tenant_s_addresses_doesn_t_hide_those_before_it(acme):
+    for number in range(3):
+        queue.recipient(queue.message(None), f"p{number}@acme.test", recipient_tenant=acme)
+    to_all = queue.message(None)
+    for number in range(60):
+        queue.recipient(to_all, f"p{number}@acme.test", recipient_tenant=acme)
+    assert len(latest.of_tenant(acme.pk, 10)) == 4
