@@ -5,6 +5,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.views.decorators.http import require_safe
 
+from panel.database.indexed import within
 from panel.operations import search
 from panel.tenants.models import User
 
@@ -23,5 +24,6 @@ def page(request: HttpRequest) -> HttpResponse:
         "title": "Search",
         "searched": searched,
         "groups": groups,
+        "not_looked_for": searched.network is not None and within("client_ip", searched.network) is None,
     }
     return TemplateResponse(request, "admin/posthouse/search.html", context)

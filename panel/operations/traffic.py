@@ -70,7 +70,7 @@ def last_day(now: datetime) -> Day:
     open_from = _slot_of(now - timedelta(milliseconds=SETTLED_AFTER_MS))
     slots = {row.slot: row for row in Traffic.objects.filter(slot__gte=first, slot__lt=open_from)}
     missing = [slot for slot in range(first, open_from) if slot not in slots]
-    counted = _count(min([*missing, open_from]))
+    counted = _count(min([*missing, open_from]), now)
     slots |= {slot: row for slot, row in counted.items() if slot not in slots}
     if missing:
         _keep([counted.get(slot) or _nothing(slot) for slot in missing], first)
@@ -81,8 +81,8 @@ def _slot_of(at: datetime) -> int:
     return (int(at.timestamp() * 1000) - ids.EPOCH_MS) // SLOT_MS
 
 
-def _count(first: int) -> dict[int, Traffic]:
-    """Every slot from this one on in which there was mail."""
+def _count(first: int, now: datetime) -> dict[int, Traffic]:
+    """Every slot from this one on in which there was mail; of what waits, what has had its minute."""
     since = ids.first_of_ms(ids.EPOCH_MS + first * SLOT_MS)
     found: dict[int, Traffic] = {}
     messages = Message.objects.filter(pk__gte=since).order_by().annotate(slot=_MADE_MS / SLOT_MS).values_list("slot")
@@ -93,9 +93,10 @@ def _count(first: int) -> dict[int, Traffic]:
         found[slot] = Traffic(
             slot=slot, inbound=inbound, outbound=outbound, recipients=0, prompt=0, last_message=last
         )
+    in_time = Q(state=Recipient.State.WAITING, pk__gte=ids.first_of_ms(int(now.timestamp() * 1000) - PROMPT_MS))
     took_ms = _Milliseconds("settled_at") - Value(ids.EPOCH_MS) - _MADE_MS
     recipients = (
-        Recipient.objects.filter(pk__gte=since).exclude(state=Recipient.State.DISCARDED).order_by()
+        Recipient.objects.filter(pk__gte=since).exclude(state=Recipient.State.DISCARDED).exclude(in_time).order_by()
         .alias(took_ms=took_ms).annotate(slot=_MADE_MS / SLOT_MS).values_list("slot")
     )
     for slot, count, prompt in recipients.annotate(count=Count("pk"), prompt=Count("pk", filter=_IS_PROMPT)):

@@ -20,6 +20,7 @@ from panel.rules.searched import Searched
 from panel.sending import found, message_page, services
 from panel.sending.models import Message, OutboundRoute, Recipient, SendingLimit
 from panel.sending.queue_admin import (
+    DomainFilter,
     HoldFilter,
     HopFilter,
     MessageFilter,
@@ -253,7 +254,7 @@ class RecipientAdmin(QueuePages, TraceAdmin):
     empty_words = "Each recipient of each message is listed here; those that wait are the queue."
     list_display = ["shown_message", "shown_original", "state_badge", "shown_hop", "next_try", "tries", "shown_reply"]
     list_filter = [
-        "state", HoldFilter, OlderFilter, HopFilter, RecipientFilter, SenderFilter, MessageFilter,
+        "state", HoldFilter, OlderFilter, HopFilter, DomainFilter, RecipientFilter, SenderFilter, MessageFilter,
         ("tenant", AutocompleteSelectFilter),
     ]
     search_fields = ["id"]  # there is a box; get_search_results decides
@@ -327,7 +328,10 @@ class RecipientAdmin(QueuePages, TraceAdmin):
         def act(obj: Recipient, data: dict[str, Any]) -> str:
             count = services.retry(
                 Recipient.objects.filter(pk=obj.pk), release=True, **by(request))
-            return f"{obj} is tried in a moment." if count else f"{obj} waits until its sender is resumed."
+            if not count:
+                raise ServiceError(f"{obj} no longer waits in the queue.")
+            obj.refresh_from_db(fields=["holds"])
+            return f"{obj} waits until its sender is resumed." if obj.holds else f"{obj} is tried in a moment."
 
         return self.confirm(
             request, object_id, title="Try {} now", button="Try now", act=act,

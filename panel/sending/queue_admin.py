@@ -6,6 +6,8 @@ from urllib.parse import urlencode
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.options import IS_FACETS_VAR
+from django.contrib.admin.views.main import ALL_VAR, ERROR_FLAG, ORDER_VAR, PAGE_VAR, SEARCH_VAR
 from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
@@ -21,12 +23,15 @@ from unfold.widgets import UnfoldAdminTextInputWidget, UnfoldBooleanSwitchWidget
 from panel.sending import bulk
 from panel.sending.hops import Hop, last_said, oldest_of, waiting_hops
 from panel.sending.models import BulkAct, BulkKind, Hold, Message, Recipient
-from panel.sending.selection import HELD, HERE, HOLDS, NOT_HELD, Selection, held, read_span, span
+from panel.sending.selection import HELD, HERE, HOLDS, NOT_HELD, PARAMETERS, Selection, held, read_span, span
 from panel.tenants.changes import ServiceError
+from panel.tenants.pages import AFTER, BEFORE
 from panel.tenants.scoped_admin import ScopedAdmin, badge, by
 from panel.tenants.shown import moment
 
 HOPS = 50  # a page
+# What stands in a list's address beside its filters.
+NARROW_NOTHING = {ALL_VAR, ERROR_FLAG, IS_FACETS_VAR, ORDER_VAR, PAGE_VAR, SEARCH_VAR, AFTER, BEFORE}
 AGES = (600, 3600, 6 * 3600, 86400, 3 * 86400)
 WORDS = {
     BulkKind.RETRY: {"title": "Try {} now", "button": "Try {} now", "done": "made due now, to be tried in a moment"},
@@ -54,6 +59,11 @@ class SelectionFilter(TextFilter):
 class HopFilter(SelectionFilter):
     title = "next hop"
     parameter_name = "hop"
+
+
+class DomainFilter(SelectionFilter):
+    title = "next hop, or the recipients' domain"
+    parameter_name = "domain"
 
 
 class RecipientFilter(SelectionFilter):
@@ -145,7 +155,7 @@ class QueuePages(ScopedAdmin):
             raise PermissionDenied
         hops = waiting_hops(self.get_queryset(request))
         sought = request.GET.get("q", "").strip().lower()[:255]
-        shown = [hop for hop in hops if sought in hop.name] if sought else hops
+        shown = [hop for hop in hops if sought in hop.name.lower()] if sought else hops
         pages = Paginator(shown, HOPS).get_page(request.GET.get("p"))
         said = last_said(list(pages))
         oldest = oldest_of(hops)
@@ -179,7 +189,7 @@ class QueuePages(ScopedAdmin):
             chosen = Selection.read(request.GET)
         except ServiceError:
             return None
-        if not chosen.narrows:
+        if not chosen.narrows or not _names_all(chosen, request):
             return None
         sought = bool(request.GET.get("q"))
         # Counted only where an index leads: among what waits.
@@ -237,6 +247,15 @@ class QueuePages(ScopedAdmin):
             "back": _list(chosen),
         }
         return TemplateResponse(request, "admin/posthouse/bulk.html", context)
+
+
+def _names_all(chosen: Selection, request: HttpRequest) -> bool:
+    """Whether the list is narrowed by what the selection names alone: its address can name any other column as well."""
+    named = chosen.params()
+    return all(
+        name in NARROW_NOTHING or (len(values) == 1 and (name in named or (name in PARAMETERS and not values[0])))
+        for name, values in request.GET.lists()
+    )
 
 
 def _sentence_of(act: BulkAct) -> str:

@@ -22,6 +22,10 @@ HERE = {"local": "mailboxes here", "lmtp": "mailboxes here by LMTP"}
 NOT_HELD, HELD = "none", "any"
 HOLDS = {hold.name.lower(): hold for hold in Hold}
 MOST_TEXT = 320
+# What `Selection.read` reads, and `params` gives.
+PARAMETERS = (
+    "state__exact", "holds", "hop", "domain", "tenant__id__exact", "recipient", "sender", "older", "message",
+)
 _UNITS = {"s": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
 _SPAN = re.compile(r"([0-9]{1,6}) ?(s|min|m|h|d)", re.ASCII)
 
@@ -59,7 +63,7 @@ class Selection:
         return cls(
             # What is held waits.
             state=state or (Recipient.State.WAITING.value if hold else ""), hold=hold,
-            hop=_text(params, "hop").lower(), domain=_text(params, "domain").lower(),
+            hop=as_kept(_text(params, "hop")), domain=as_kept(_text(params, "domain")),
             tenant=int(tenant) if tenant else None, recipient=_text(params, "recipient"),
             sender=_text(params, "sender"), older_s=read_span(older) if older else None,
             message=_number(message) if message else None,
@@ -157,7 +161,11 @@ def held(hold: str) -> Q:
 
 def first_younger(now: datetime, older_s: int) -> int:
     """The smallest id of what is not older than this at that moment."""
-    return ids.first_of_ms(int((now - timedelta(seconds=older_s)).timestamp() * 1000))
+    try:
+        since = now - timedelta(seconds=older_s)
+    except OverflowError:  # before the calendar begins: nothing is older
+        return ids.first_of_ms(0)
+    return ids.first_of_ms(int(since.timestamp() * 1000))
 
 
 def read_span(text: str) -> int:
@@ -177,6 +185,11 @@ def span(seconds: int) -> str:
 
 def _text(params: Mapping[str, Any], name: str) -> str:
     return one_line(str(params.get(name, "")), name, most=MOST_TEXT)
+
+
+def as_kept(hop: str) -> str:
+    """A next hop, or a domain, in the spelling that is stored: lower case but for the tag of RFC 5321 §4.1.3."""
+    return hop.lower().replace("[ipv6:", "[IPv6:")
 
 
 def _number(queue_id: str) -> int:

@@ -64,9 +64,9 @@ def _words(action: str, subject: models.Model) -> str:
 def _differences(entry: AuditEntry) -> Iterator[Difference]:
     for field in {**entry.before, **entry.after}:
         before, after = entry.before.get(field), entry.after.get(field)
-        if not before and not after:
+        if _is_nothing(before) and _is_nothing(after):
             continue
-        words = _size if field.endswith("_bytes") else _short
+        words = _size if field.endswith("_bytes") else _allowed if entry.subject_type == "plan" else _short
         name = field.removesuffix("_bytes").replace("_", " ")
         if field in entry.after:
             yield Difference(name, words(before) if field in entry.before else "", words(after))
@@ -74,8 +74,18 @@ def _differences(entry: AuditEntry) -> Iterator[Difference]:
             yield Difference(name, words(before))
 
 
+def _is_nothing(value: Any) -> bool:
+    """Whether it tells nothing where nothing was before or is after; a 0 does: a plan without a number has no limit."""
+    return value is None or value is False or value in ("", [], {})
+
+
 def _size(value: Any) -> str:
-    return size(value) if isinstance(value, int) else "unlimited" if value is None else _short(value)
+    return size(value) if isinstance(value, int) else _allowed(value)
+
+
+def _allowed(value: Any) -> str:
+    """What allows so much; nothing is without a limit."""
+    return "unlimited" if value is None else _short(value)
 
 
 def _short(value: Any) -> str:

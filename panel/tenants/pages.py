@@ -9,9 +9,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import PAGE_VAR
+from django.core.exceptions import FieldDoesNotExist
 from django.core.paginator import Page, Paginator
-from django.db.models import Count, Q, QuerySet
+from django.db import DataError, NotSupportedError
+from django.db.models import Count, Model, Q, QuerySet
 from django.utils.functional import cached_property
 from django.utils.html import escape
 from django.utils.safestring import SafeString, mark_safe
@@ -75,12 +78,10 @@ class CappedPaginator(Paginator):
         names = [each.removeprefix("-") for each in order]
         if not named.isdecimal() or len(named) > 19 or not all(isinstance(each, str) for each in rows.query.order_by):
             return None
-        fields = {field.name for field in rows.model._meta.fields if field.is_relation}
-        if fields & set(names):
-            # Sorted by a related row's own order, which isn't that of its key.
+        if not all(_leads_on(rows.model, name) for name in names):
             return None
         values = rows.model._default_manager.filter(pk=int(named)).values_list(*names).first()
-        if values is None or None in values:
+        if values is None:
             return None
         if self.after:
             found = list(rows.filter(_beyond(order, values))[: self.per_page + 1])
@@ -89,6 +90,24 @@ class CappedPaginator(Paginator):
         turned = [each[1:] if each.startswith("-") else f"-{each}" for each in order]
         self.leads_on = True
         return list(rows.order_by(*turned).filter(_beyond(turned, values))[: self.per_page])[::-1]
+
+
+def _leads_on(model: type[Model], name: str) -> bool:
+    """Whether rows that are sorted by this name can be found by its value alone.
+
+    Not where some have none, which a comparison leaves out, nor by a related row, whose own order
+    isn't that of its key, nor by what is no column.
+    """
+    field: Any = None
+    for part in name.split("__"):
+        try:
+            field = model._meta.pk if part == "pk" else model._meta.get_field(part)
+        except FieldDoesNotExist:
+            return False
+        if field.null:
+            return False
+        model = field.related_model or model
+    return not field.is_relation
 
 
 def _beyond(order: list[str], values: Sequence[Any]) -> Q:
@@ -137,7 +156,13 @@ class QuickList(ChangeList):
         return self.get_query_string({PAGE_VAR: self.page_num - 1, BEFORE: self.result_list[0].pk})
 
     def get_results(self, request: Any) -> None:
-        super().get_results(request)
+        try:
+            super().get_results(request)
+        except (DataError, NotSupportedError, OverflowError, ValueError, IndexError) as error:
+            if not self.filter_params:
+                raise
+            # A value that no column of the kind can hold: told as any other odd filter is.
+            raise IncorrectLookupParameters(error) from error
         if self.model_admin.list_counts:
             self.result_list = list(self.result_list)
             count_related(self.result_list, self.model_admin.list_counts)

@@ -32,7 +32,7 @@ from panel.tenants.shown import read_size, size
 
 PAGE = 25  # rows: what a page of them costs is mostly their writing, a millisecond each
 # No list is narrowed down by these, not by an address that somebody wrote either: letter by letter that reads them.
-UNSEARCHABLE = {"password", "secret", "notes"}
+UNSEARCHABLE = {"password", "secret", "notes", "regex", "iregex"}
 
 
 class By(TypedDict):
@@ -78,10 +78,18 @@ class ConfirmForm(forms.Form):
     """Nothing to fill in: the page's sentence and a button."""
 
 
+def is_key(value: object) -> bool:
+    """Whether what an address names can be the number of a row."""
+    text = str(value)
+    return text.isascii() and text.isdigit() and len(text) < 19
+
+
 class ScopedDropdownForm(AutocompleteDropdownForm):
     """Names what is chosen only when the person may see it: the id comes from the address."""
 
     def __init__(self, request: HttpRequest, name: str, *args: Any, **kwargs: Any) -> None:
+        if not is_key((kwargs.get("data") or {}).get(name)):
+            kwargs["data"] = {}
         super().__init__(request, name, *args, **kwargs)
         self.fields[name].queryset = _scoped(self.fields[name].queryset.model, request)
 
@@ -182,6 +190,12 @@ class ScopedAdmin(ModelAdmin):
             paginator.from_row(request.GET.get(AFTER), request.GET.get(BEFORE))
         return paginator
 
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        # PostgreSQL takes no NUL. The list's own box refuses it; what completes a field doesn't.
+        return super().get_search_results(request, queryset, search_term.replace("\0", " "))
+
     @display(description="")
     def action_checkbox(self, obj: Model) -> SafeString:
         return box(obj.pk)
@@ -250,6 +264,14 @@ class ScopedAdmin(ModelAdmin):
         return [
             action for action in super().get_actions_detail(request, object_id) if action.action_name in offered
         ]
+
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
+        """What the address of the form fills in; what can be no key leaves such a field empty."""
+        related = {each.name for each in self.opts.fields if each.is_relation}
+        return {
+            name: value for name, value in super().get_changeform_initial_data(request).items()
+            if name not in related or is_key(value)
+        }
 
     # --- saving ------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """Acts on many waiting recipients: what they name, their steps, and what goes on beside them."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.utils import timezone
@@ -99,6 +99,20 @@ def test_odd_parameters_are_refused_in_a_sentence(db, name, value):
 def test_lengths_of_time_are_read_as_they_are_written():
     assert [read_span(text) for text in ("10min", "10 m", "6H", "2d", "30s")] == [600, 600, 21600, 172800, 30]
     assert [span(seconds) for seconds in (600, 21600, 172800, 30, 0)] == ["10 min", "6 h", "2 d", "30 s", "0 s"]
+
+
+def test_a_next_hop_that_is_an_address_is_found_however_it_is_written(tenant):
+    row = queue.waiting(tenant, "a@[IPv6:2001:db8::1]")
+    for name in ("hop", "domain"):
+        for written in ("[IPv6:2001:db8::1]", "[ipv6:2001:DB8::1]"):
+            assert list(Selection.read({name: written}).rows(timezone.now())) == [row]
+
+
+def test_nothing_is_older_than_the_calendar(tenant):
+    queue.waiting(tenant, "a@slow.test")
+    assert not Selection(older_s=read_span("999999d")).rows(timezone.now()).exists()
+    with pytest.raises(ServiceError, match="Nothing of it waits"):
+        bulk.ask("retry", Selection(older_s=60), now=datetime.min.replace(tzinfo=UTC), actor=None)
 
 
 # The steps

@@ -15,6 +15,7 @@ from panel.mailboxes import services as mailboxes
 from panel.mailboxes.models import MailboxUsage
 from panel.operations import services as operations
 from panel.rules.limits import Kind, Rings
+from panel.sending import latest
 from panel.sending.models import Counter
 from panel.sending.services import set_limit
 from panel.tenants import services as tenants
@@ -87,6 +88,16 @@ def test_a_limit_is_told_of_on_its_own_page_and_on_that_of_what_it_limits(client
     limit = set_limit(box, window="hour", recipients=7, actor=owner)
     assert "limit set hour: inherit → 7" in text_of(client, box)
     assert "limit set hour: inherit → 7" in text_of(client, limit)
+
+
+def test_a_number_of_a_plan_that_is_taken_away_reads_as_unlimited(client, acme):
+    plan = tenants.create_plan(name="Small", domains=0, mailboxes=10, actor=None)
+    tenants.change_plan(plan, domains=None, mailboxes=None, actor=None)
+    changes = text_of(client, plan).partition("Latest changes")[2]
+    assert "domains: 0 → unlimited" in changes
+    assert "mailboxes: 10 → unlimited" in changes
+    history = text_of(client, f"/admin/tenants/plan/{plan.pk}/history/")
+    assert "domains: unlimited mailboxes: unlimited" in history
 
 
 def test_only_the_latest_changes_are_shown_and_traces_have_none(client, owner, acme):
@@ -526,3 +537,12 @@ def test_accounts_page_asks_a_fixed_number_of_questions(client, owner):
         )
 
     assert asks_the_same(client, account, more) == 7
+
+
+def test_a_message_to_many_of_a_tenant_s_addresses_doesn_t_hide_those_before_it(acme):
+    for number in range(3):
+        queue.recipient(queue.message(None), f"p{number}@acme.test", recipient_tenant=acme)
+    to_all = queue.message(None)
+    for number in range(60):
+        queue.recipient(to_all, f"p{number}@acme.test", recipient_tenant=acme)
+    assert len(latest.of_tenant(acme.pk, 10)) == 4

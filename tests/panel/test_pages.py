@@ -13,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from panel.mailboxes.models import Mailbox
 from panel.sending.models import Message
 from panel.tenants import pages as lists
-from panel.tenants.models import Tenant
+from panel.tenants.models import Plan, Tenant
 from panel.tenants.scoped_admin import PAGE
 from tests.bench import filling
 from tests.bench.pages import Page, pages, without_repeats
@@ -116,8 +116,56 @@ def test_the_links_of_a_long_list_lead_through_all_of_it_and_back(client, monkey
         assert len({pk for each in there for pk in each}) == sum(map(len, there)) > 100
 
 
+@pytest.mark.parametrize("order", ["2", "-2", "3", "-3"])
+def test_the_links_lead_to_the_rows_that_have_no_value_in_the_order_s_column(client, order):
+    Plan.objects.bulk_create(
+        Plan(name=f"Plan {number}", domains=number if number % 3 else None, mailboxes=number % 2 or None)
+        for number in range(130)
+    )
+    page = client.get(f"/admin/tenants/plan/?o={order}").context["cl"]
+    shown = [row.pk for row in page.result_list]
+    while page.paginator.leads_on:
+        page = client.get(f"/admin/tenants/plan/{page.link_on()}").context["cl"]
+        shown += [row.pk for row in page.result_list]
+    assert sorted(shown) == sorted(Plan.objects.values_list("pk", flat=True))
+    there = shown[-len(page.result_list):]
+    while page.page_num > 1:
+        page = client.get(f"/admin/tenants/plan/{page.link_back()}").context["cl"]
+        there = [row.pk for row in page.result_list] + there
+    assert there == shown
+
+
 @pytest.mark.parametrize("odd", ["x", "-1", "0", "9" * 19, "9" * 30, "\u0661", ""])
 def test_an_odd_row_to_go_on_from_is_no_server_error(client, odd):
     filling.fill(filling.Size(tenants=60, mailboxes=1, messages=1))
     for name in ("after", "before"):
         assert client.get("/admin/tenants/tenant/", {"p": 2, name: odd}).status_code == 200
+
+
+BIG, NUL = "9" * 20, "\x00"
+
+
+@pytest.mark.parametrize(("page", "odd"), [
+    ("tenants/tenant/", {"name": NUL}), ("tenants/tenant/", {"created_at__year": "9" * 11}),
+    ("tenants/tenant/", {"plan": BIG}), ("mailboxes/loginevent/", {"outcome__exact": NUL}),
+    ("mailboxes/loginevent/", {"ip": NUL}), ("sending/recipient/", {"id__range": "1"}),
+    ("sending/recipient/", {"id__in": BIG}), ("sending/recipient/", {"state__exact": NUL}),
+    ("sending/message/", {"facts__contains": "x"}),
+    ("sending/sendinglimit/add/", {"tenant": NUL}), ("sending/sendinglimit/add/", {"tenant": BIG}),
+    ("sending/sendinglimit/add/", {"tenant": "x"}), ("domains/domain/add/", {"tenant": BIG, "name": NUL}),
+    ("mailboxes/mailbox/add/", {"domain": "x"}), ("mailboxes/mailbox/add/", {"domain": BIG}),
+    ("mailboxes/credential/add/", {"mailbox": BIG}), ("tenants/membership/add/", {"user": "x", "tenant": BIG}),
+    ("autocomplete/", {"app_label": "sending", "model_name": "sendinglimit", "field_name": "tenant", "term": NUL}),
+    ("autocomplete/", {"app_label": "sending", "model_name": "sendinglimit", "field_name": "domain", "term": NUL}),
+    ("autocomplete/", {"app_label": "sending", "model_name": "sendinglimit", "field_name": "mailbox", "term": NUL}),
+])
+def test_odd_values_in_an_address_are_no_server_error(client, page, odd):
+    filling.fill(filling.Size(tenants=1, mailboxes=1, messages=1))
+    assert client.get(f"/admin/{page}", odd, follow=True).status_code < 500
+
+
+def test_a_form_is_filled_in_by_its_address(client):
+    filling.fill(filling.Size(tenants=1, mailboxes=1, messages=1))
+    tenant = Tenant.objects.earliest("pk")
+    page = client.get("/admin/domains/domain/add/", {"tenant": tenant.pk, "name": "new.test"})
+    assert page.context["adminform"].form.initial == {"tenant": str(tenant.pk), "name": "new.test"}

@@ -13,6 +13,7 @@ from django.utils import timezone
 from panel.operations import services as operations
 from panel.sending import bulk
 from panel.sending.models import BulkAct, Hold, Message, Recipient
+from panel.sending.selection import Selection
 from panel.tenants.models import AuditEntry
 from panel.tenants.scoped_admin import PAGE
 from tests.support import queue, world
@@ -192,6 +193,61 @@ def test_what_came_after_the_count_was_read_is_left_alone(operator, tenant):
     act = BulkAct.objects.get()
     operator.post(reverse("admin:sending_bulk_go_on", args=(act.pk,)))
     assert act.asked == 1 and list(Recipient.objects.filter(state="waiting")) == [late]
+
+
+@pytest.mark.parametrize("narrower", [
+    "original=a%40slow.test", "tries__gt=4", "next_hop=slow.test", "recipient_tenant=3", "state__exact=delivered",
+])
+def test_no_act_is_offered_on_more_than_what_the_list_shows(operator, tenant, narrower):
+    message = queue.message(tenant)
+    for name in ("a", "b"):
+        queue.recipient(message, f"{name}@slow.test", state="waiting", last_reply="")
+    known = f"{RECIPIENTS}?state__exact=waiting&hop=&p=1&o=&recipient=slow.test"
+    assert operator.get(known).context["selection"]["discard"]
+    assert operator.get(f"{RECIPIENTS}?{narrower}&state__exact=waiting").context["selection"] is None
+
+
+def test_the_report_of_an_act_on_a_domain_leads_to_what_waits_of_it(operator, tenant):
+    queue.waiting(tenant, "a@partner.test", next_hop="relay.test:25", holds=Hold.SUSPENDED)
+    queue.waiting(tenant, "b@other.test")
+    act = bulk.step(bulk.ask("retry", Selection(domain="partner.test"), actor=None))
+    page = operator.get(f"/admin/sending/bulkact/{act.pk}/change/").content.decode()
+    url = re.search(r'href="([^"]*domain=partner.test[^"]*)"', page)[1].replace("&amp;", "&")
+    shown = operator.get(url)
+    assert shown.status_code == 200
+    assert [str(row) for row in shown.context["cl"].result_list] == ["a@partner.test"]
+
+
+def test_a_next_hop_that_is_an_address_leads_to_what_waits_for_it(operator, tenant):
+    queue.waiting(tenant, "a@[IPv6:2001:db8::1]")
+    queue.waiting(tenant, "b@slow.test")
+    page = operator.get(f"{QUEUE}?q=IPv6").content.decode()
+    url = re.search(r'href="([^"]*IPv6[^"]*)">\[IPv6', page)[1].replace("&amp;", "&")
+    assert [str(row) for row in operator.get(url).context["cl"].result_list] == ["a@[IPv6:2001:db8::1]"]
+
+
+def test_trying_one_recipient_says_when_it_stays_held_or_no_longer_waits(operator, tenant):
+    held = queue.waiting(tenant, "a@slow.test", holds=Hold.SUSPENDED)
+    sent = queue.recipient(queue.message(tenant), "b@slow.test")
+    stuck = queue.waiting(tenant, "c@slow.test", holds=Hold.POISON)
+    for row, words in (
+        (held, "a@slow.test waits until its sender is resumed."),
+        (sent, "b@slow.test no longer waits in the queue."),
+        (stuck, "c@slow.test is tried in a moment."),
+    ):
+        answer = operator.post(f"{RECIPIENTS}{row.pk}/retry/", follow=True)
+        assert words in answer.content.decode()
+    assert list(Recipient.objects.order_by("pk").values_list("holds", flat=True)) == [Hold.SUSPENDED, 0, 0]
+
+
+@pytest.mark.parametrize("odd", [
+    "older=999999d", "older=999999d&state__exact=waiting", f"tenant__id__exact={'9' * 20}", "original__regex=(",
+    "tenant__id__exact=%D9%A3",
+])
+def test_an_odd_filter_is_no_server_error(operator, tenant, odd):
+    queue.waiting(tenant, "a@slow.test")
+    assert operator.get(f"{RECIPIENTS}?{odd}", follow=True).status_code < 500
+    assert operator.get(f"{RECIPIENTS}bulk/retry/?{odd}", follow=True).status_code < 500
 
 
 def test_odd_acts_are_no_server_error(operator, tenant):

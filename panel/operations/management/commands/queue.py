@@ -15,7 +15,7 @@ from panel.operations.management import base
 from panel.sending import bulk
 from panel.sending.log import SeenRecipient, recipients_seen_by
 from panel.sending.models import Attempt, BulkAct, BulkKind, Hold, Message, Recipient
-from panel.sending.selection import HOLDS, Selection
+from panel.sending.selection import HOLDS, Selection, as_kept
 from panel.sending.services import discard
 from panel.tenants.changes import NotFound, ServiceError
 
@@ -327,7 +327,7 @@ def _attempt(one: Any) -> base.Row:
 
 
 def _towards(rows: QuerySet[Recipient], domain: str) -> QuerySet[Recipient]:
-    name = domain.strip().lower()
+    name = as_kept(domain.strip())
     return rows.filter(next_hop=name) | rows.filter(resolved__endswith=f"@{name}")
 
 
