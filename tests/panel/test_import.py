@@ -73,6 +73,21 @@ def test_a_hash_from_elsewhere_opens_with_its_password_alone(text):
     ("$argon2id$v=19$m=65536,t=3,p=1$Dv6O", "not whole"),
     ("pbkdf2_sha512$3000$salt$Q4Gtgqa+0egiegrmLlWrMzXv9yQ=", "pbkdf2 hash is not whole"),
     ("pbkdf2_sha256$3000$salt$Q4Gtgqa+0egiegrmLlWrMzXv9yQ=", "pbkdf2 hash is not whole"),
+    # What no password opens, or what isn't what it says.
+    ("$6$rounds=10$saltysalt$7WEQWyaj7jfJxuZqOlJgeMZNOlvWLzkaSiiWoTEkONxnuMYikOKOG3VLYC1sc0pl."
+     "3BGHHN9MEAUPqaaAac2K0", "the sha512-crypt hash is not whole"),
+    ("$6$rounds=\u0668\u0660\u0660\u0660$saltysalt$7WEQWyaj7jfJxuZqOlJgeMZNOlvWLzkaSiiWoTEkONxnuMYikOKOG3VLYC1sc0pl."
+     "3BGHHN9MEAUPqaaAac2K0", "a character that none has"),
+    ("$6$\x1b[31m$7WEQWyaj7jfJxuZqOlJgeMZNOlvWLzkaSiiWoTEkONxnuMYikOKOG3VLYC1sc0pl.3BGHHN9MEAUPqaaAac2K0",
+     "a character that none has"),
+    ("$6$s\u00e4ltysalt$7WEQWyaj7jfJxuZqOlJgeMZNOlvWLzkaSiiWoTEkONxnuMYikOKOG3VLYC1sc0pl.3BGHHN9MEAUPqaaAac2K0",
+     "a character that none has"),
+    ("$2y$\u0660\u0665$abcdefghijklmnopqrstuuhI5OkmtXeU4o4O7kWnJ5ep/uT8Fi7Zu", "a character that none has"),
+    ("pbkdf2_sha256$3000$salt\x1bpepper$w4iUm1ZxWehiMolHqVe5+HbtBxkLnGyGfRQIdamwm1c=", "a character that none has"),
+    ("$argon2id$v=19$m=65536,t=3,p=1$Dv6O+eONoocYfdJ8STZrvA$!!!!e/7Bf3nclBoSTJSMFp7TIvNvqWtGQQe2XUxulKKI", "not whole"),
+    ("$argon2id$v=19$m=-1,t=3,p=1$Dv6O+eONoocYfdJ8STZrvA$YyBe/7Bf3nclBoSTJSMFp7TIvNvqWtGQQe2XUxulKKI", "odd"),
+    ("$argon2id$v=19$m=8,t=3,p=4$Dv6O+eONoocYfdJ8STZrvA$YyBe/7Bf3nclBoSTJSMFp7TIvNvqWtGQQe2XUxulKKI", "odd"),
+    ("$argon2id$v=19$m=65536,t=0,p=1$Dv6O+eONoocYfdJ8STZrvA$YyBe/7Bf3nclBoSTJSMFp7TIvNvqWtGQQe2XUxulKKI", "odd"),
     # What each login would cost.
     ("$2y$17$abcdefghijklmnopqrstuuhI5OkmtXeU4o4O7kWnJ5ep/uT8Fi7Zu", "takes 17 as its cost, more than 13"),
     ("$6$rounds=99999999$saltysalt$7WEQWyaj7jfJxuZqOlJgeMZNOlvWLzkaSiiWoTEkONxnuMYikOKOG3VLYC1sc0pl."
