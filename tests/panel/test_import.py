@@ -362,6 +362,17 @@ def test_what_is_exported_is_imported_as_the_same(file, tmp_path, tenant, domain
     assert import_mailboxes(path, tenant, without_passwords=True, actor=None).without_password == len(HASHES) + 1
 
 
+def test_hashes_go_into_the_file_alone_also_when_json_is_told(file, tmp_path, tenant, domain):
+    import_mailboxes(file(f"a@demo.test,{PASSWORD},,,"), tenant, actor=None)
+    path = tmp_path / "exported.csv"
+    out = io.StringIO()
+    call_command(
+        "mailbox", "export", "--tenant", "Demo", "--with-hashes", "--output", str(path), "--json", stdout=out
+    )
+    assert json.loads(out.getvalue()) == {"tenant": "Demo", "mailboxes": 1, "output": str(path)}
+    assert "{ARGON2ID}" in path.read_text() and stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
 def test_the_command_tells_what_it_did(file, tenant, domain):
     path = file(f"a@demo.test,{PASSWORD},,,")
     out = io.StringIO()
