@@ -83,6 +83,13 @@ def test_password_from_standard_input_is_not_shown(domain, typed):
         typed("mailbox", "password", "ann@demo.test", "--password-stdin", text="short\n")
 
 
+def test_password_that_is_not_utf_8_is_refused_in_a_sentence(domain, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"an unusual \xff word\n"), "utf-8"))
+    with pytest.raises(CommandError, match="not UTF-8"):
+        run("mailbox", "create", "ann@demo.test", "--password-stdin")
+    assert not Mailbox.objects.exists()
+
+
 def test_password_is_asked_for_twice_on_a_terminal(domain, monkeypatch):
     class Terminal(io.StringIO):
         def isatty(self):

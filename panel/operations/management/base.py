@@ -197,7 +197,10 @@ class Command(BaseCommand, ABC):
     def password(self, what: str, *, from_stdin: bool) -> tuple[str, bool]:
         """A password from standard input or asked for twice; else one made here. Whether it was made."""
         if from_stdin:
-            line = sys.stdin.readline()
+            try:
+                line = sys.stdin.readline()
+            except UnicodeDecodeError:
+                raise CommandError("The password on standard input is not UTF-8.") from None
             if not line.strip("\r\n"):
                 raise CommandError("There is no password on standard input.")
             return line.rstrip("\r\n"), False
