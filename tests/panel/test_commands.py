@@ -195,6 +195,30 @@ def test_domains_aliases_credentials_and_routes_go_through_their_acts(mailbox, t
         run("route", "remove", "*")
 
 
+@pytest.mark.parametrize("arguments", [
+    ("credential", "create", "shop@demo.test", "--expires", "9999-12-31T23:59-12:00"),
+    ("credential", "set", "7", "--expires", "9999-12-31T23:59-12:00"),
+    ("audit", "list", "--since", "9999-12-31T23:59-12:00"),
+    ("audit", "list", "--since", "0001-01-01T00:00+14:00"),
+])
+def test_a_moment_beyond_the_calendar_is_no_date(mailbox, arguments):
+    Credential.objects.create(pk=7, mailbox=mailbox, kind="app", secret="0" * 64)
+    with pytest.raises(CommandError, match="is no date"):
+        run(*arguments)
+
+
+@pytest.mark.parametrize("arguments", [
+    ("credential", "create", "shop@demo.test", "--expires", ""),
+    ("mailbox", "set", "shop@demo.test", "--quota", ""),
+    ("plan", "set", "Standard", "--storage", " "),
+])
+def test_an_empty_value_lifts_no_bound(mailbox, arguments):
+    """As a script writes it whose variable isn't set."""
+    with pytest.raises(CommandError) as error:
+        run(*arguments)
+    assert error.value.returncode == 1 and not AuditEntry.objects.exists()
+
+
 def test_limits_are_shown_with_where_they_come_from(mailbox):
     run("limit", "set", "shop@demo.test", "hour=10")
     shown = json.loads(run("limit", "show", "shop@demo.test", "--json"))

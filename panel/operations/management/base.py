@@ -289,7 +289,10 @@ def read_moment(text: str, *, ago: bool = False) -> datetime:
     if days:
         return timezone.now() + timedelta(days=int(days[1])) * (-1 if ago else 1)
     at = datetime.fromisoformat(text)
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
+    try:
+        return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+    except OverflowError as error:
+        raise ValueError("beyond the calendar") from error
 
 
 def clean(text: str) -> str:
