@@ -277,9 +277,12 @@ def read_bound(text: str, field: str) -> int | None:
     if text.strip().lower() == "unlimited":
         return None
     try:
-        return read_size(text)
+        number = read_size(text)
+        if number is None:
+            raise ValueError("write a size such as 5 GB or 500 MB")
     except ValueError as error:
         raise ServiceError(f"{text[:40]!r} is no size: {error}, or unlimited.", field) from None
+    return number
 
 
 def read_moment(text: str, *, ago: bool = False) -> datetime:
