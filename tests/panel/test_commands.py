@@ -22,7 +22,7 @@ from panel.mailboxes.passwords import verify_main
 from panel.operations import demo
 from panel.rules.status import Status
 from panel.sending.models import Hold, OutboundRoute, Recipient, SendingLimit
-from panel.tenants.models import AuditEntry, Membership, Tenant, User
+from panel.tenants.models import AuditEntry, Membership, SecondFactor, Tenant, User
 from tests.support import queue, world
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -359,6 +359,21 @@ def test_a_password_made_here_is_in_the_object(domain):
     app = json.loads(run("credential", "create", "ann@demo.test", "--json"))
     listed = json.loads(run("credential", "list", "ann@demo.test", "--json"))[1]
     assert app.pop("secret").startswith("ph-app-") and app == listed
+
+
+def test_an_accounts_object_tells_of_its_second_factor(db, typed):
+    typed("account", "create", "ops@provider.test", "--provider", "operator", "--password-stdin")
+    told = json.loads(run("account", "second-factor", "ops@provider.test", "--json"))
+    assert (told["second_factor_since"], told["second_factor_required"]) == (None, False)
+    told = json.loads(run("account", "second-factor", "ops@provider.test", "--require", "--json"))
+    assert told["second_factor_required"] is True
+    with pytest.raises(CommandError) as nothing:
+        run("account", "second-factor", "ops@provider.test", "--reset")
+    assert nothing.value.returncode == 4
+    since = timezone.now()
+    SecondFactor.objects.create(user=User.objects.get(), secret="sealed", created_at=since)
+    (told,) = json.loads(run("account", "list", "--json"))
+    assert told["second_factor_since"] == since.isoformat().replace("+00:00", "Z")
 
 
 def test_members_come_and_go(tenant, typed):
