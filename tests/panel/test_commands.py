@@ -90,6 +90,13 @@ def test_password_that_is_not_utf_8_is_refused_in_a_sentence(domain, monkeypatch
     assert not Mailbox.objects.exists()
 
 
+def test_an_answer_that_is_not_utf_8_is_refused_in_a_sentence(mailbox, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"Zur\xfcck im September.\n"), "utf-8"))
+    with pytest.raises(CommandError, match="not UTF-8"):
+        run("rule", "set", "shop@demo.test", "--vacation", "on", "--text-stdin")
+    assert not AuditEntry.objects.exists()
+
+
 def test_password_is_asked_for_twice_on_a_terminal(domain, monkeypatch):
     class Terminal(io.StringIO):
         def isatty(self):

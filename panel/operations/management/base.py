@@ -47,6 +47,7 @@ class Exit(IntEnum):
 
 EXITS = "exit codes: 0 done, 1 refused, 2 not understood, 3 not found, 4 nothing to do, 5 no database just now"
 
+MOST_TYPED = 100_000  # characters on standard input
 _LONG = re.compile(r"\S{400,}")  # what a sentence repeats of such a word is its beginning
 
 
@@ -197,10 +198,7 @@ class Command(BaseCommand, ABC):
     def password(self, what: str, *, from_stdin: bool) -> tuple[str, bool]:
         """A password from standard input or asked for twice; else one made here. Whether it was made."""
         if from_stdin:
-            try:
-                line = sys.stdin.readline()
-            except UnicodeDecodeError:
-                raise CommandError("The password on standard input is not UTF-8.") from None
+            line = from_standard_input(sys.stdin.readline)
             if not line.strip("\r\n"):
                 raise CommandError("There is no password on standard input.")
             return line.rstrip("\r\n"), False
@@ -270,6 +268,14 @@ def find_domain(name: str) -> Domain:
     if domain is None:
         raise NotFound(f"There is no domain {name}: `manage.py domain list` shows all.", "domain")
     return domain
+
+
+def from_standard_input(read: Callable[[int], str]) -> str:
+    """What comes on standard input, as `read` takes it, to a bound beyond all that is taken. Raises ServiceError."""
+    try:
+        return read(MOST_TYPED)
+    except UnicodeDecodeError:
+        raise ServiceError("What came on standard input is not UTF-8.") from None
 
 
 def read_bound(text: str, field: str) -> int | None:
