@@ -589,6 +589,13 @@ def test_demo_command_shows_the_passwords_when_it_made_them(db, tmp_path, settin
     assert "Nothing to do" in run("demo", "seed")
 
 
+def test_an_address_that_needs_quotes_is_found_as_lists_show_it(domain):
+    run("mailbox", "create", '"a b"@demo.test')
+    (listed,) = json.loads(run("mailbox", "list", "--json"))
+    assert listed["address"] == '"a b"@demo.test'
+    assert json.loads(run("mailbox", "show", listed["address"], "--json")) == listed
+
+
 def test_a_catch_all_is_found_as_lists_show_it(mailbox):
     run("alias", "create", "@demo.test", "shop@demo.test")
     assert "*@demo.test" in run("alias", "list")

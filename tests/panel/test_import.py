@@ -334,15 +334,16 @@ def test_what_is_exported_is_imported_as_the_same(file, tmp_path, tenant, domain
     lines = [
         f'm{number}@demo.test,,"{text}",{number + 1} GB,"Name, {number}"' for number, text in enumerate(HASHES)
     ]
-    import_mailboxes(file(*lines, f"z@demo.test,{PASSWORD},,1025,"), tenant, actor=None)
+    odd = [f'"""a@b, c""@demo.test",{PASSWORD},,,', f'"""d ""@demo.test",{PASSWORD},,,']
+    import_mailboxes(file(*lines, f"z@demo.test,{PASSWORD},,1025,", *odd), tenant, actor=None)
     out = io.StringIO()
     call_command("mailbox", "export", "--tenant", "Demo", stdout=out)
     plain = list(csv.DictReader(io.StringIO(out.getvalue())))
-    assert not any(row["hash"] or row["password"] for row in plain) and len(plain) == len(HASHES) + 1
+    assert not any(row["hash"] or row["password"] for row in plain) and len(plain) == len(HASHES) + 3
     path = tmp_path / "exported.csv"
     said = io.StringIO()
     call_command("mailbox", "export", "--tenant", "Demo", "--with-hashes", "--output", str(path), stdout=said)
-    assert "13 mailboxes of Demo" in said.getvalue() and stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert "15 mailboxes of Demo" in said.getvalue() and stat.S_IMODE(path.stat().st_mode) == 0o600
     assert AuditEntry.objects.filter(action="tenant.hashes_exported").exists()
     with pytest.raises(CommandError, match="File exists"):
         call_command("mailbox", "export", "--tenant", "Demo", "--output", str(path))
@@ -359,7 +360,7 @@ def test_what_is_exported_is_imported_as_the_same(file, tmp_path, tenant, domain
     Mailbox.objects.all().delete()
     Address.objects.all().delete()
     path.write_text(out.getvalue())
-    assert import_mailboxes(path, tenant, without_passwords=True, actor=None).without_password == len(HASHES) + 1
+    assert import_mailboxes(path, tenant, without_passwords=True, actor=None).without_password == len(HASHES) + 3
 
 
 def test_hashes_go_into_the_file_alone_also_when_json_is_told(file, tmp_path, tenant, domain):
