@@ -47,6 +47,8 @@ class BadHash(ValueError):
 def read(text: str) -> str:
     """The form in which a hash is kept, with the scheme before the first "$". Raises BadHash."""
     text = text.strip()
+    if not (text.isascii() and text.isprintable()):
+        raise BadHash("the hash holds a character that none has")
     scheme = _SCHEME.match(text)
     named = ""
     if scheme:
@@ -100,7 +102,9 @@ def _read_argon2(text: str) -> str | None:
     text = "$" + text.removeprefix("argon2").lstrip("$") if text.startswith("argon2$") else text
     try:
         asked = argon2.extract_parameters(text)
-    except argon2.exceptions.InvalidHashError:
+        for part in text.split("$")[-2:]:  # the salt, and what was made with it
+            base64.b64decode(part + "=" * (-len(part) % 4), validate=True)
+    except (argon2.exceptions.InvalidHashError, binascii.Error):
         raise BadHash("the argon2 hash is not whole") from None
     if asked.type is not argon2.Type.ID or asked.version != 19:
         raise BadHash("of argon2 only argon2id, version 19, is taken")
@@ -108,6 +112,8 @@ def _read_argon2(text: str) -> str | None:
     _bounded(asked.memory_cost * asked.time_cost, MOST_ARGON2_WORK, "KiB times passes")
     if not (8 <= asked.salt_len <= 64 and 16 <= asked.hash_len <= 64 and 1 <= asked.parallelism <= 16):
         raise BadHash("the argon2 hash has an odd salt, length or parallelism")
+    if asked.time_cost < 1 or asked.memory_cost < 8 * asked.parallelism:  # RFC 9106 §3.1
+        raise BadHash("the argon2 hash has an odd number of passes or too little memory")
     return f"argon2{text}"
 
 
@@ -126,8 +132,12 @@ def _read_crypt(text: str) -> str | None:
     if not text.startswith("$6$"):
         return None
     found = _CRYPT.fullmatch(text)
-    if not found or not sha512_crypt.identify(text):
+    if not found:
         raise BadHash("the sha512-crypt hash is not whole")
+    try:
+        sha512_crypt.from_string(text)  # it knows the rounds and the salts that there are
+    except ValueError:
+        raise BadHash("the sha512-crypt hash is not whole, or no password opens it") from None
     _bounded(int(found[1] or 5000), MOST_CRYPT_ROUNDS, "rounds")
     return f"sha512crypt${text}"
 

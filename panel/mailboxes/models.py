@@ -8,6 +8,7 @@ from django.utils import timezone
 
 from panel.database.indexed import Folded
 from panel.domains.models import Domain
+from panel.rules import addresses
 from panel.tenants.models import STATUS_CHOICES, StatusField, Tenant, User, in_grace, one_of
 from panel.tenants.scoping import ScopedQuerySet
 
@@ -43,7 +44,8 @@ class Address(models.Model):
         ]
 
     def __str__(self):
-        return f"{self.local_part or '*'}@{self.domain.name}"
+        # As it is typed: with the quotes that a space or an "@" before the domain needs (RFC 5321 §4.1.2).
+        return str(addresses.Address(self.local_part or "*", self.domain.name))
 
 
 def new_opaque_id() -> str:

@@ -2,7 +2,9 @@
 
 Who asks learns nothing of which accounts exist: the answer is the same, and so is the time it takes.
 Links begin with the address in the settings, never with the Host that a browser sent. The second
-factor, if there is one, is asked for at the sign-in as always.
+factor, if there is one, is asked for at the sign-in as always. No link goes to an address in a
+domain that came here after the account was made: whoever makes mailboxes and aliases there would
+read it, and must not thereby enter the account (DESIGN §4).
 """
 
 import hashlib
@@ -16,6 +18,7 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
+from panel.operations.services import is_hosted
 from panel.rules.lockout import network_of
 from panel.sending import letters
 from panel.tenants import audit
@@ -65,7 +68,13 @@ def ask(email: str, *, ip: str | None, link: Callable[[str], str]) -> None:
     row = PasswordReset(at=now, network=network, account=_digest(email))
     with transaction.atomic():
         account = User.objects.filter(kind=User.Kind.PANEL, email=email, is_active=True).first()
-        if account and recent.filter(account=row.account).count() < MOST_OF_ACCOUNT:
+        may = account is not None and recent.filter(account=row.account).count() < MOST_OF_ACCOUNT
+        if account and may and is_hosted(email):
+            audit.record(
+                account, "account.password_reset_refused", account, tenant=None, reason="its domain is hosted here",
+                ip=ip,
+            )
+        elif account and may:
             row.user, row.token = account, _digest(token)
             text = TEXT.format(
                 email=account.email, hostname=settings.ENVIRONMENT.hostname, ip=ip or "an unknown address",

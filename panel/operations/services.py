@@ -257,9 +257,14 @@ def _account_email(text: str) -> str:
 
 
 def _refuse_hosted(email: str) -> None:
-    """Refuse the login when its domain is hosted here (a pending one isn't: anybody may type a name)."""
+    if is_hosted(email):
+        domain = email.rpartition("@")[2]
+        raise Taken(f"{domain} is hosted here: addresses hosted here sign in with their mailbox.", "email")
+
+
+def is_hosted(email: str) -> bool:
+    """Whether the address lies in a domain hosted here (a pending one isn't: anybody may type a name)."""
     domain = email.rpartition("@")[2]
     proved = (Proof.PROVED, Proof.LAPSED)
     alias = DomainAlias.objects.filter(name=domain, proof__in=proved)
-    if Domain.objects.filter(name=domain, proof__in=proved).exists() or alias.exists():
-        raise Taken(f"{domain} is hosted here: addresses hosted here sign in with their mailbox.", "email")
+    return Domain.objects.filter(name=domain, proof__in=proved).exists() or alias.exists()

@@ -53,6 +53,33 @@ def change_url(model: str, row) -> str:
     return reverse(f"admin:{model}_change", args=(row.pk,))
 
 
+@pytest.mark.parametrize("lookup", [
+    "sessions__session_key__startswith", "sessions__pk__startswith", "sessions__gt", "sessions__lt", "sessions__in",
+    "sessions__user__sessions__gt", "second_factor__gt", "password__startswith",
+])
+def test_no_list_is_narrowed_down_by_a_session(accounts, owner, lookup):
+    """Its key is its secret: whoever asks for it letter by letter is in as its owner."""
+    answer = client_of(accounts["support"]).get(reverse("admin:tenants_user_changelist"), {lookup: "a"})
+    assert answer.status_code == 400
+
+
+@pytest.mark.parametrize("asked", [
+    {"email__regex": "["}, {"name__iregex": "(a+)+$"}, {"_to_field": "sessions"}, {"_to_field": "second_factor"},
+])
+def test_a_list_takes_no_expression_and_no_field_that_is_none(owner, asked):
+    """The database's engine, or ours in its place, would work on an expression for as long as its writer likes."""
+    assert owner.get(reverse("admin:tenants_user_changelist"), asked).status_code == 400
+
+
+@pytest.mark.parametrize("model", admin.site._registry, ids=lambda each: each.__name__)
+def test_a_list_is_narrowed_down_only_by_what_its_own_rows_hold(model, rf, accounts):
+    request = rf.get("/")
+    request.user = accounts["owner"]
+    for relation in model._meta.related_objects:
+        for end in ("", "__gt", "__pk__startswith", "__in"):
+            assert not admin.site._registry[model].lookup_allowed(f"{relation.name}{end}", "a", request)
+
+
 def test_the_whole_way_from_tenant_to_app_password(owner):
     plan = Tenant._meta.get_field("plan").remote_field.model.objects.get(name="Standard")
     assert owner.post(add_url("tenants_tenant"), {"name": "Acme", "plan": plan.pk, "notes": ""}).status_code == 302

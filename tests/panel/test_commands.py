@@ -22,7 +22,7 @@ from panel.mailboxes.passwords import verify_main
 from panel.operations import demo
 from panel.rules.status import Status
 from panel.sending.models import Hold, OutboundRoute, Recipient, SendingLimit
-from panel.tenants.models import AuditEntry, Membership, Tenant, User
+from panel.tenants.models import AuditEntry, Membership, SecondFactor, Tenant, User
 from tests.support import queue, world
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,6 +81,20 @@ def test_password_from_standard_input_is_not_shown(domain, typed):
         typed("mailbox", "password", "ann@demo.test", "--password-stdin", text="\n")
     with pytest.raises(CommandError, match="too short"):
         typed("mailbox", "password", "ann@demo.test", "--password-stdin", text="short\n")
+
+
+def test_password_that_is_not_utf_8_is_refused_in_a_sentence(domain, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"an unusual \xff word\n"), "utf-8"))
+    with pytest.raises(CommandError, match="not UTF-8"):
+        run("mailbox", "create", "ann@demo.test", "--password-stdin")
+    assert not Mailbox.objects.exists()
+
+
+def test_an_answer_that_is_not_utf_8_is_refused_in_a_sentence(mailbox, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"Zur\xfcck im September.\n"), "utf-8"))
+    with pytest.raises(CommandError, match="not UTF-8"):
+        run("rule", "set", "shop@demo.test", "--vacation", "on", "--text-stdin")
+    assert not AuditEntry.objects.exists()
 
 
 def test_password_is_asked_for_twice_on_a_terminal(domain, monkeypatch):
@@ -186,6 +200,30 @@ def test_domains_aliases_credentials_and_routes_go_through_their_acts(mailbox, t
     run("route", "remove", "*")
     with pytest.raises(CommandError, match="no route for"):
         run("route", "remove", "*")
+
+
+@pytest.mark.parametrize("arguments", [
+    ("credential", "create", "shop@demo.test", "--expires", "9999-12-31T23:59-12:00"),
+    ("credential", "set", "7", "--expires", "9999-12-31T23:59-12:00"),
+    ("audit", "list", "--since", "9999-12-31T23:59-12:00"),
+    ("audit", "list", "--since", "0001-01-01T00:00+14:00"),
+])
+def test_a_moment_beyond_the_calendar_is_no_date(mailbox, arguments):
+    Credential.objects.create(pk=7, mailbox=mailbox, kind="app", secret="0" * 64)
+    with pytest.raises(CommandError, match="is no date"):
+        run(*arguments)
+
+
+@pytest.mark.parametrize("arguments", [
+    ("credential", "create", "shop@demo.test", "--expires", ""),
+    ("mailbox", "set", "shop@demo.test", "--quota", ""),
+    ("plan", "set", "Standard", "--storage", " "),
+])
+def test_an_empty_value_lifts_no_bound(mailbox, arguments):
+    """As a script writes it whose variable isn't set."""
+    with pytest.raises(CommandError) as error:
+        run(*arguments)
+    assert error.value.returncode == 1 and not AuditEntry.objects.exists()
 
 
 def test_limits_are_shown_with_where_they_come_from(mailbox):
@@ -328,6 +366,21 @@ def test_a_password_made_here_is_in_the_object(domain):
     app = json.loads(run("credential", "create", "ann@demo.test", "--json"))
     listed = json.loads(run("credential", "list", "ann@demo.test", "--json"))[1]
     assert app.pop("secret").startswith("ph-app-") and app == listed
+
+
+def test_an_accounts_object_tells_of_its_second_factor(db, typed):
+    typed("account", "create", "ops@provider.test", "--provider", "operator", "--password-stdin")
+    told = json.loads(run("account", "second-factor", "ops@provider.test", "--json"))
+    assert (told["second_factor_since"], told["second_factor_required"]) == (None, False)
+    told = json.loads(run("account", "second-factor", "ops@provider.test", "--require", "--json"))
+    assert told["second_factor_required"] is True
+    with pytest.raises(CommandError) as nothing:
+        run("account", "second-factor", "ops@provider.test", "--reset")
+    assert nothing.value.returncode == 4
+    since = timezone.now()
+    SecondFactor.objects.create(user=User.objects.get(), secret="sealed", created_at=since)
+    (told,) = json.loads(run("account", "list", "--json"))
+    assert told["second_factor_since"] == since.isoformat().replace("+00:00", "Z")
 
 
 def test_members_come_and_go(tenant, typed):
@@ -534,6 +587,13 @@ def test_demo_command_shows_the_passwords_when_it_made_them(db, tmp_path, settin
     shown = run("demo", "seed")
     assert shown == (tmp_path / "demo.txt").read_text()
     assert "Nothing to do" in run("demo", "seed")
+
+
+def test_an_address_that_needs_quotes_is_found_as_lists_show_it(domain):
+    run("mailbox", "create", '"a b"@demo.test')
+    (listed,) = json.loads(run("mailbox", "list", "--json"))
+    assert listed["address"] == '"a b"@demo.test'
+    assert json.loads(run("mailbox", "show", listed["address"], "--json")) == listed
 
 
 def test_a_catch_all_is_found_as_lists_show_it(mailbox):

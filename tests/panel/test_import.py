@@ -73,6 +73,21 @@ def test_a_hash_from_elsewhere_opens_with_its_password_alone(text):
     ("$argon2id$v=19$m=65536,t=3,p=1$Dv6O", "not whole"),
     ("pbkdf2_sha512$3000$salt$Q4Gtgqa+0egiegrmLlWrMzXv9yQ=", "pbkdf2 hash is not whole"),
     ("pbkdf2_sha256$3000$salt$Q4Gtgqa+0egiegrmLlWrMzXv9yQ=", "pbkdf2 hash is not whole"),
+    # What no password opens, or what isn't what it says.
+    ("$6$rounds=10$saltysalt$7WEQWyaj7jfJxuZqOlJgeMZNOlvWLzkaSiiWoTEkONxnuMYikOKOG3VLYC1sc0pl."
+     "3BGHHN9MEAUPqaaAac2K0", "the sha512-crypt hash is not whole"),
+    ("$6$rounds=\u0668\u0660\u0660\u0660$saltysalt$7WEQWyaj7jfJxuZqOlJgeMZNOlvWLzkaSiiWoTEkONxnuMYikOKOG3VLYC1sc0pl."
+     "3BGHHN9MEAUPqaaAac2K0", "a character that none has"),
+    ("$6$\x1b[31m$7WEQWyaj7jfJxuZqOlJgeMZNOlvWLzkaSiiWoTEkONxnuMYikOKOG3VLYC1sc0pl.3BGHHN9MEAUPqaaAac2K0",
+     "a character that none has"),
+    ("$6$s\u00e4ltysalt$7WEQWyaj7jfJxuZqOlJgeMZNOlvWLzkaSiiWoTEkONxnuMYikOKOG3VLYC1sc0pl.3BGHHN9MEAUPqaaAac2K0",
+     "a character that none has"),
+    ("$2y$\u0660\u0665$abcdefghijklmnopqrstuuhI5OkmtXeU4o4O7kWnJ5ep/uT8Fi7Zu", "a character that none has"),
+    ("pbkdf2_sha256$3000$salt\x1bpepper$w4iUm1ZxWehiMolHqVe5+HbtBxkLnGyGfRQIdamwm1c=", "a character that none has"),
+    ("$argon2id$v=19$m=65536,t=3,p=1$Dv6O+eONoocYfdJ8STZrvA$!!!!e/7Bf3nclBoSTJSMFp7TIvNvqWtGQQe2XUxulKKI", "not whole"),
+    ("$argon2id$v=19$m=-1,t=3,p=1$Dv6O+eONoocYfdJ8STZrvA$YyBe/7Bf3nclBoSTJSMFp7TIvNvqWtGQQe2XUxulKKI", "odd"),
+    ("$argon2id$v=19$m=8,t=3,p=4$Dv6O+eONoocYfdJ8STZrvA$YyBe/7Bf3nclBoSTJSMFp7TIvNvqWtGQQe2XUxulKKI", "odd"),
+    ("$argon2id$v=19$m=65536,t=0,p=1$Dv6O+eONoocYfdJ8STZrvA$YyBe/7Bf3nclBoSTJSMFp7TIvNvqWtGQQe2XUxulKKI", "odd"),
     # What each login would cost.
     ("$2y$17$abcdefghijklmnopqrstuuhI5OkmtXeU4o4O7kWnJ5ep/uT8Fi7Zu", "takes 17 as its cost, more than 13"),
     ("$6$rounds=99999999$saltysalt$7WEQWyaj7jfJxuZqOlJgeMZNOlvWLzkaSiiWoTEkONxnuMYikOKOG3VLYC1sc0pl."
@@ -319,15 +334,16 @@ def test_what_is_exported_is_imported_as_the_same(file, tmp_path, tenant, domain
     lines = [
         f'm{number}@demo.test,,"{text}",{number + 1} GB,"Name, {number}"' for number, text in enumerate(HASHES)
     ]
-    import_mailboxes(file(*lines, f"z@demo.test,{PASSWORD},,1025,"), tenant, actor=None)
+    odd = [f'"""a@b, c""@demo.test",{PASSWORD},,,', f'"""d ""@demo.test",{PASSWORD},,,']
+    import_mailboxes(file(*lines, f"z@demo.test,{PASSWORD},,1025,", *odd), tenant, actor=None)
     out = io.StringIO()
     call_command("mailbox", "export", "--tenant", "Demo", stdout=out)
     plain = list(csv.DictReader(io.StringIO(out.getvalue())))
-    assert not any(row["hash"] or row["password"] for row in plain) and len(plain) == len(HASHES) + 1
+    assert not any(row["hash"] or row["password"] for row in plain) and len(plain) == len(HASHES) + 3
     path = tmp_path / "exported.csv"
     said = io.StringIO()
     call_command("mailbox", "export", "--tenant", "Demo", "--with-hashes", "--output", str(path), stdout=said)
-    assert "13 mailboxes of Demo" in said.getvalue() and stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert "15 mailboxes of Demo" in said.getvalue() and stat.S_IMODE(path.stat().st_mode) == 0o600
     assert AuditEntry.objects.filter(action="tenant.hashes_exported").exists()
     with pytest.raises(CommandError, match="File exists"):
         call_command("mailbox", "export", "--tenant", "Demo", "--output", str(path))
@@ -344,7 +360,18 @@ def test_what_is_exported_is_imported_as_the_same(file, tmp_path, tenant, domain
     Mailbox.objects.all().delete()
     Address.objects.all().delete()
     path.write_text(out.getvalue())
-    assert import_mailboxes(path, tenant, without_passwords=True, actor=None).without_password == len(HASHES) + 1
+    assert import_mailboxes(path, tenant, without_passwords=True, actor=None).without_password == len(HASHES) + 3
+
+
+def test_hashes_go_into_the_file_alone_also_when_json_is_told(file, tmp_path, tenant, domain):
+    import_mailboxes(file(f"a@demo.test,{PASSWORD},,,"), tenant, actor=None)
+    path = tmp_path / "exported.csv"
+    out = io.StringIO()
+    call_command(
+        "mailbox", "export", "--tenant", "Demo", "--with-hashes", "--output", str(path), "--json", stdout=out
+    )
+    assert json.loads(out.getvalue()) == {"tenant": "Demo", "mailboxes": 1, "output": str(path)}
+    assert "{ARGON2ID}" in path.read_text() and stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 def test_the_command_tells_what_it_did(file, tenant, domain):

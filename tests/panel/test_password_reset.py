@@ -85,6 +85,26 @@ def test_a_link_goes_to_the_accounts_address_and_sets_a_password_once(owner):
     assert link.split("/")[-2] not in stored
 
 
+@pytest.mark.parametrize("hosted", ["domain", "domain alias"])
+def test_no_link_goes_where_others_decide_who_reads_it(owner, hosted):
+    """Whoever makes addresses in a domain hosted here would read it: in an alias, or a catch-all."""
+    tenant = world.tenant()
+    if hosted == "domain":
+        world.domain("provider.test", tenant)
+        world.alias("@provider.test", "thief@elsewhere.test")
+    else:
+        world.domain_alias("provider.test", world.domain("demo.test", tenant))
+    assert b"Look into your mail" in ask().content
+    assert not Message.objects.exists() and not PasswordReset.objects.exclude(token="").exists()
+    assert AuditEntry.objects.get(action="account.password_reset_refused").subject_name == OWNER
+
+
+def test_a_domain_that_anybody_may_have_typed_keeps_no_link_back(owner):
+    world.domain("provider.test", world.tenant(), proof="pending")
+    ask()
+    assert len(links()) == 1
+
+
 def test_every_address_is_answered_alike_and_only_accounts_get_a_letter(owner):
     closed = create_account(email="closed@provider.test", password=PASSWORD, provider_role="support", actor=None)
     close_account(closed, actor=None)

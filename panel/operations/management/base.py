@@ -47,6 +47,7 @@ class Exit(IntEnum):
 
 EXITS = "exit codes: 0 done, 1 refused, 2 not understood, 3 not found, 4 nothing to do, 5 no database just now"
 
+MOST_TYPED = 100_000  # characters on standard input
 _LONG = re.compile(r"\S{400,}")  # what a sentence repeats of such a word is its beginning
 
 
@@ -197,7 +198,7 @@ class Command(BaseCommand, ABC):
     def password(self, what: str, *, from_stdin: bool) -> tuple[str, bool]:
         """A password from standard input or asked for twice; else one made here. Whether it was made."""
         if from_stdin:
-            line = sys.stdin.readline()
+            line = from_standard_input(sys.stdin.readline)
             if not line.strip("\r\n"):
                 raise CommandError("There is no password on standard input.")
             return line.rstrip("\r\n"), False
@@ -269,14 +270,25 @@ def find_domain(name: str) -> Domain:
     return domain
 
 
+def from_standard_input(read: Callable[[int], str]) -> str:
+    """What comes on standard input, as `read` takes it, to a bound beyond all that is taken. Raises ServiceError."""
+    try:
+        return read(MOST_TYPED)
+    except UnicodeDecodeError:
+        raise ServiceError("What came on standard input is not UTF-8.") from None
+
+
 def read_bound(text: str, field: str) -> int | None:
     """How many bytes "5GB" allows; None for "unlimited". Raises ServiceError."""
     if text.strip().lower() == "unlimited":
         return None
     try:
-        return read_size(text)
+        number = read_size(text)
+        if number is None:
+            raise ValueError("write a size such as 5 GB or 500 MB")
     except ValueError as error:
         raise ServiceError(f"{text[:40]!r} is no size: {error}, or unlimited.", field) from None
+    return number
 
 
 def read_moment(text: str, *, ago: bool = False) -> datetime:
@@ -286,7 +298,10 @@ def read_moment(text: str, *, ago: bool = False) -> datetime:
     if days:
         return timezone.now() + timedelta(days=int(days[1])) * (-1 if ago else 1)
     at = datetime.fromisoformat(text)
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
+    try:
+        return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+    except OverflowError as error:
+        raise ValueError("beyond the calendar") from error
 
 
 def clean(text: str) -> str:

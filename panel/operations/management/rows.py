@@ -13,6 +13,7 @@ from panel.rules.status import Status
 from panel.sending.models import OutboundRoute
 from panel.tenants.models import AuditEntry, Membership, Plan, Tenant, User
 from panel.tenants.services import PLAN_NUMBERS
+from panel.tenants.sign_in import second_factor
 
 
 def _state(row: Mailbox | Domain | Tenant) -> Row:
@@ -89,6 +90,8 @@ def of_account(account: User) -> Row:
     return {
         "email": account.email, "name": account.name, "provider": account.provider_role,
         "member_of": [f"{one.tenant}: {one.role}" for one in account.memberships.all()],
+        "second_factor_since": account.second_factor.created_at if hasattr(account, "second_factor") else None,
+        "second_factor_required": second_factor.is_required(account),
         "state": "open" if account.is_active else "closed", "created_at": account.created_at,
     }
 

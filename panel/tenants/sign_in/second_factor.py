@@ -22,7 +22,7 @@ from django.utils import timezone
 from django_otp.oath import hotp
 
 from panel.tenants import audit
-from panel.tenants.changes import ServiceError, one_line
+from panel.tenants.changes import AlreadySo, ServiceError, one_line
 from panel.tenants.models import PanelSession, RecoveryCode, SecondFactor, User
 
 STEP_S = 30
@@ -127,7 +127,7 @@ def remove(account: User, *, actor: User | None, reason: str = "", ip: str | Non
         raise ServiceError("This account must have a second factor.")
     deleted, _ = SecondFactor.objects.filter(user=account).delete()
     if not deleted:
-        raise ServiceError(f"The account {account} has no second factor.")
+        raise AlreadySo(f"The account {account} has no second factor.")
     audit.record(actor, "account.second_factor_removed", account, tenant=None, reason=reason, ip=ip)
 
 

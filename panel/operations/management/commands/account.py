@@ -106,7 +106,8 @@ class Command(base.Command):
         self.show_password(str(account), password, made)
 
     def list(self) -> None:
-        accounts = User.objects.filter(kind=User.Kind.PANEL).prefetch_related("memberships__tenant")
+        accounts = User.objects.filter(kind=User.Kind.PANEL).select_related("second_factor")
+        accounts = accounts.prefetch_related("memberships__tenant")
         self.rows(
             map(rows.of_account, accounts), ("email", "name", "provider", "member_of", "state"),
             empty="There is no account: `manage.py account create EMAIL --provider owner` makes the first.",

@@ -90,7 +90,7 @@ class Command(base.Command):
         mailbox = find_mailbox(address)
         credential, secret = create_credential(
             mailbox, label=label, scopes=scopes or ("submission",), networks=networks,
-            expires_at=_read_end(expires) if expires else None, actor=None,
+            expires_at=_read_end(expires) if expires is not None else None, actor=None,
         )
         self.done(
             f"The {credential} of {mailbox} is made; its number is {credential.pk}.", rows.of_credential(credential)

@@ -207,7 +207,7 @@ class Command(stops.Command):
             with transaction.atomic():
                 audit.record(None, "tenant.hashes_exported", owner, tenant=owner)
         found = exported(owner, with_hashes=with_hashes)
-        if self.as_json:
+        if output is None and self.as_json:
             self.json(list(found))
         elif output is None:
             sheet.write(found, self.stdout)  # type: ignore[arg-type]
@@ -219,7 +219,9 @@ class Command(stops.Command):
                 raise ServiceError(f"{output} can't be written: {error.strerror}.", "output") from None
             with os.fdopen(opened, "w", encoding="utf-8", newline="") as written:
                 count = sheet.write(found, written)
-            self.say(f"{count:,} mailboxes of {owner} are written to {output}.")
+            self.done(f"{count:,} mailboxes of {owner} are written to {output}.", {
+                "tenant": str(owner), "mailboxes": count, "output": output,
+            })
 
     def migrate(
         self, *, accounts: str, host: str | None, dry_run: bool, without: Sequence[str], last: bool, ca: str | None,

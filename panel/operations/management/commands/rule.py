@@ -77,9 +77,10 @@ class Command(base.Command):
         text: str | None, text_stdin: bool, days: int | None, forward_to: Sequence[str] | None, keep: str | None,
         junk: str | None, block: Sequence[str], unblock: Sequence[str],
     ) -> None:
+        typed = base.from_standard_input(sys.stdin.read) if text_stdin else text
         given: dict[str, Any] = {
             "vacation": None if vacation is None else vacation == "on",
-            "vacation_subject": subject, "vacation_text": sys.stdin.read() if text_stdin else text,
+            "vacation_subject": subject, "vacation_text": typed,
             "vacation_days": days, "forward_to": forward_to, "forward_keep": None if keep is None else keep == "yes",
             "junk": None if junk is None else junk == "on",
         }
