@@ -72,15 +72,19 @@ def ask(
         actor_name=str(actor) if actor else audit.COMMAND_LINE, asked_at=now,
         asked=sum(number for _, number, _ in tenants), upto=max(largest for _, _, largest in tenants),
     )
+    entries: list[AuditEntry] = []
     known = Tenant.objects.in_bulk([pk for pk, _, _ in tenants if pk is not None])
-    AuditEntry.objects.bulk_create(
-        audit.entry(
+    told = selection.told_to_tenants().sentence()
+    for pk, number, _ in sorted(tenants, key=lambda each: (each[0] is None, each[0])):
+        words = which if pk is None else told
+        entry = audit.entry(
             actor, ACTIONS[act], made, tenant=known.get(pk) if pk is not None else None,
-            after={"recipients": number, "which": which, **({"released": True} if release else {})},
+            after={"recipients": number, "which": words, **({"released": True} if release else {})},
             reason=reason, ip=ip,
         )
-        for pk, number, _ in sorted(tenants, key=lambda each: (each[0] is None, each[0]))
-    )
+        entry.subject_name = f"{made.get_kind_display()}: {words}"[:400]
+        entries.append(entry)
+    AuditEntry.objects.bulk_create(entries)
     return made
 
 

@@ -6,7 +6,7 @@ the recipient's id, which holds the time when the message was accepted (database
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -142,6 +142,10 @@ class Selection:
             f"older than {span(self.older_s)}" if self.older_s is not None else "",
         ]
         return " ".join(filter(None, words))
+
+    def told_to_tenants(self) -> "Selection":
+        """Without what tells where an address of another tenant's leads: next hops, and what it resolves to."""
+        return replace(self, hop="", domain="", recipient="")
 
     def _tenant_name(self, seen_by: User | None) -> str:
         tenants = Tenant.objects.all() if seen_by is None else Tenant.objects.for_user(seen_by)

@@ -128,7 +128,8 @@ def test_retry_in_bulk_goes_by_steps_to_its_report(tenant, other_tenant, traces)
     act = bulk.ask("retry", Selection(hop="slow.test"), actor=None)
     assert (act.asked, act.done, act.finished_at) == (8, 0, None)
     entries = AuditEntry.objects.order_by("pk").values_list("action", "tenant", "after")
-    which = "waiting recipients to slow.test"
+    which = "waiting recipients"
+    assert act.which == "waiting recipients to slow.test"
     assert list(entries) == [
         ("queue.retry_asked", tenant.pk, {"recipients": 6, "which": which}),
         ("queue.retry_asked", other_tenant.pk, {"recipients": 2, "which": which}),
@@ -145,6 +146,15 @@ def test_retry_in_bulk_goes_by_steps_to_its_report(tenant, other_tenant, traces)
         assert Recipient.objects.get(pk=row.pk).due_at > now
     assert len(seen.actions) == 2, "a step writes no entry"
     assert bulk.step(act).done == 5, "at its end nothing more is done"
+
+
+def test_a_tenants_entry_tells_nothing_of_where_another_tenants_address_leads(tenant, other_tenant):
+    queue.waiting(tenant, "list@other.test", resolved="secret@hidden.test", next_hop="hidden.test")
+    for chosen in ({"recipient": "secret@hidden.test"}, {"hop": "hidden.test"}, {"domain": "hidden.test"}):
+        bulk.ask("retry", Selection(**chosen), actor=None)
+    entries = list(AuditEntry.objects.filter(tenant=tenant))
+    assert len(entries) == 3
+    assert not any("hidden" in f"{each.subject_name}{each.after}" for each in entries)
 
 
 def test_release_frees_what_is_stuck_and_never_what_is_held_for_a_suspended_sender(tenant):
