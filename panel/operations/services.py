@@ -30,6 +30,7 @@ from panel.tenants.changes import (
     hash_password,
     lock,
     one_line,
+    owners_alone,
     taken_means,
     tenant_changed,
     write,
@@ -203,6 +204,7 @@ def create_account(
         "provider_role": choice(provider_role, ProviderRole, "provider_role"),
         "second_factor_required": second_factor_required,
     }
+    owners_alone(actor, role=values["provider_role"])
     hashed = hash_password(password, User(**values))
     with transaction.atomic():
         _refuse_hosted(values["email"])
@@ -226,6 +228,7 @@ def change_account(
     """Give a panel account another address, name or provider role, or make it have a second factor."""
     if account.kind != User.Kind.PANEL:
         raise ServiceError("The person of a mailbox can't be changed here: change the mailbox.")
+    owners_alone(actor, account)
     values: dict[str, Any] = {}
     if email is not KEEP:
         values["email"] = _account_email(email)
@@ -235,6 +238,8 @@ def change_account(
         values["name"] = one_line(name, "name", most=100)
     if provider_role is not KEEP:
         values["provider_role"] = choice(provider_role, ProviderRole, "provider_role")
+        if values["provider_role"] != account.provider_role:
+            owners_alone(actor, role=values["provider_role"])
         if values["provider_role"] != ProviderRole.OWNER:
             keep_an_owner(without=account)
     if second_factor_required is not KEEP:

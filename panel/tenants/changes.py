@@ -145,6 +145,19 @@ def lock(row: Row, *, to_delete: bool = False) -> Row:
     return fresh
 
 
+def owners_alone(actor: User | None, account: User | None = None, *, role: str = "") -> None:
+    """Refuse whoever is no owner of the provider's what concerns another account with a role there, or such a role.
+
+    Without an actor it is the command line, or the account itself by a link that it was sent. The admin lets nobody
+    else come this far; this holds for every door.
+    """
+    if actor is None or actor.is_superuser:
+        return
+    with_a_role = User.objects.filter(pk=account.pk if account else 0).exclude(provider_role="")
+    if role or with_a_role.exclude(pk=actor.pk).exists():
+        raise ServiceError("Only an owner of the provider's changes accounts that have a role there.")
+
+
 def alone(task: str) -> None:
     """Wait until nobody else is in `task`, until the end of the transaction: for rules that span tables."""
     if connection.vendor == "postgresql":

@@ -23,6 +23,7 @@ from panel.tenants.changes import (
     many_lines,
     number,
     one_line,
+    owners_alone,
     taken_means,
     tenant_changed,
     write,
@@ -219,6 +220,7 @@ def set_account_password(
 
     Links that were sent to set one are void as well.
     """
+    owners_alone(actor, account)
     hashed = hash_password(password, account)
     with transaction.atomic():
         accounts = User.objects.filter(pk=account.pk, kind=User.Kind.PANEL)
@@ -247,6 +249,7 @@ def delete_account(account: User, *, actor: User | None, ip: str | None = None) 
     """Delete a panel account and its memberships; the audit log keeps its name."""
     if account.kind != User.Kind.PANEL:
         raise ServiceError("The person of a mailbox can't be deleted: close the mailbox.")
+    owners_alone(actor, account)
     keep_an_owner(without=account)
     audit.record(actor, "account.deleted", account, tenant=None, ip=ip)
     delete(account, f"The account {account} is in use.")
@@ -264,6 +267,7 @@ def _set_active(account: User, active: bool, action: str, reason: str, actor: Us
     reason = one_line(reason, "reason", most=audit.MOST_REASON)
     if account.kind != User.Kind.PANEL:
         raise ServiceError("The person of a mailbox can't be closed: close the mailbox.")
+    owners_alone(actor, account)
     if not active:
         keep_an_owner(without=account)
     before, after = write(account, is_active=active)

@@ -7,12 +7,15 @@ from django.utils import timezone
 
 from panel.mailboxes.models import Mailbox
 from panel.operations import services
-from panel.operations.services import AlreadySuspended, NotSuspended
+from panel.operations.services import AlreadySuspended, NotSuspended, change_account, create_account
 from panel.rules.status import Status, strictest
 from panel.sending.models import Hold, Recipient
 from panel.tenants.changes import ServiceError
-from panel.tenants.models import AuditEntry, DirectoryChange
+from panel.tenants.models import AuditEntry, DirectoryChange, User
+from panel.tenants.services import close_account, delete_account, reopen_account, set_account_password
+from panel.tenants.sign_in import second_factor, sessions
 from tests.support import queue, world
+from tests.support.authenticator import code_of
 
 
 def status(row):
@@ -173,3 +176,27 @@ def test_resuming_a_parent_lets_the_queue_of_those_below_go(tenant):
         assert one.holds == 0
     other.refresh_from_db()
     assert other.holds == Hold.SUSPENDED
+
+
+def test_only_an_owner_touches_accounts_with_a_role_at_the_provider(db):
+    def made(role: str) -> User:
+        return create_account(
+            email=f"{role or 'member'}@provider.example", password=world.PASSWORD, provider_role=role, actor=None
+        )
+
+    owner, operator, support, member = (made(role) for role in ("owner", "operator", "support", ""))
+    second_factor.add(owner, secret := second_factor.new_secret(), code_of(secret))
+    acts = [
+        (change_account, owner, {"email": "x@y.example"}), (change_account, member, {"provider_role": "support"}),
+        (set_account_password, owner, {"password": world.PASSWORD}), (close_account, owner, {}),
+        (reopen_account, owner, {}), (delete_account, owner, {}), (second_factor.remove, owner, {}),
+        (sessions.end_all, owner, {}),
+    ]
+    for actor in (operator, support, member):
+        for act, account, values in (*acts, (change_account, actor, {"provider_role": "owner"})):
+            with pytest.raises(ServiceError, match="Only an owner"):
+                act(account, **values, actor=actor)
+        with pytest.raises(ServiceError, match="Only an owner"):
+            create_account(email="x@y.example", password=world.PASSWORD, provider_role="support", actor=actor)
+    assert change_account(operator, name="Opal", actor=operator).name == "Opal", "the own account is"
+    assert change_account(operator, provider_role="owner", actor=owner).provider_role == "owner"

@@ -22,7 +22,7 @@ from django.utils import timezone
 from django_otp.oath import hotp
 
 from panel.tenants import audit
-from panel.tenants.changes import AlreadySo, ServiceError, one_line
+from panel.tenants.changes import AlreadySo, ServiceError, one_line, owners_alone
 from panel.tenants.models import PanelSession, RecoveryCode, SecondFactor, User
 
 STEP_S = 30
@@ -122,6 +122,7 @@ def renew_recovery_codes(account: User, *, ip: str | None = None) -> list[str]:
 @transaction.atomic
 def remove(account: User, *, actor: User | None, reason: str = "", ip: str | None = None) -> None:
     """Take the second factor away. Who must have one can't do it alone; another account or the command line can."""
+    owners_alone(actor, account)
     reason = one_line(reason, "reason", most=audit.MOST_REASON)
     if actor == account and is_required(account):
         raise ServiceError("This account must have a second factor.")

@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from panel.client_address import client_ip
 from panel.tenants import audit
-from panel.tenants.changes import Gone, one_line
+from panel.tenants.changes import Gone, one_line, owners_alone
 from panel.tenants.models import PanelSession, User
 
 WHERE = "where"  # in the session: from where it began
@@ -111,6 +111,7 @@ def browser(user_agent: str) -> str:
 @transaction.atomic
 def end(account: User, name: str, *, actor: User | None, ip: str | None = None) -> None:
     """End the session of this name. Raises Gone."""
+    owners_alone(actor, account)
     found = next((each for each in of(account) if name_of(each.session_key) == name), None)
     if found is None or not PanelSession.objects.filter(pk=found.pk).delete()[0]:
         raise Gone("This session is over already.")
@@ -123,6 +124,7 @@ def end_all(
     account: User, *, but: str | None = None, reason: str = "", actor: User | None, ip: str | None = None
 ) -> int:
     """End all sessions of the account, except the one of the key `but`. How many that were. Raises ServiceError."""
+    owners_alone(actor, account)
     reason = one_line(reason, "reason", most=500)
     ended, _ = PanelSession.objects.filter(user=account).exclude(pk=but or "").delete()
     after = {"ended": ended}
