@@ -2,12 +2,14 @@
 
 import atexit
 import os
+import random
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
 import time
+from collections import deque
 from pathlib import Path
 
 START_WITHIN_S = 120.0  # recovery after a kill, on a busy machine
@@ -20,11 +22,29 @@ def programs() -> Path | None:
     return max(found, key=lambda folder: [int(part) for part in folder.parent.name.split(".")], default=None)
 
 
+_RANDOM = random.SystemRandom()
+_claims: deque[socket.socket] = deque(maxlen=300)
+
+
 def free_port() -> int:
-    """A port of loopback that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port of loopback that nobody else takes before its program has it.
+
+    It is below those that the kernel gives to connections, and claimed by a name that other processes of
+    the tests can't have meanwhile: of these the latest 300 are kept.
+    """
+    above = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = _RANDOM.randrange(10_000, above)
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0posthouse-test-port-{port}")
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", port))
+        except OSError:
+            claim.close()
+            continue
+        _claims.append(claim)
+        return port
 
 
 class Postgres:

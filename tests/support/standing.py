@@ -42,12 +42,21 @@ def everything() -> dict[str, list[tuple[Any, ...]]]:
     }
 
 
+@dataclass
+class Inside:
+    """What `undone` does at its end."""
+
+    is_kept: bool = False
+
+
 @contextmanager
-def undone() -> Iterator[None]:
-    """What is changed inside is as before afterwards."""
+def undone() -> Iterator[Inside]:
+    """What is changed inside is as before afterwards; unless it is kept, as what should have changed nothing."""
     with transaction.atomic():
-        yield
-        transaction.set_rollback(True)
+        inside = Inside()
+        yield inside
+        if not inside.is_kept:
+            transaction.set_rollback(True)
 
 
 @dataclass(frozen=True)
