@@ -74,6 +74,7 @@ def test_take_overs_under_load_refuse_and_reset_no_connection(server):
     assert all(old.wait(30) == 0 for old in server.finishing)
 
 
+@pytest.mark.once("sqlite")
 def test_sessions_of_the_one_before_go_on_until_their_time_is_over(server):
     server.take_over(finish_s=3)
     idle = smtplib.SMTP("127.0.0.1", server.mx, timeout=30)
@@ -94,6 +95,7 @@ def test_sessions_of_the_one_before_go_on_until_their_time_is_over(server):
     assert set(server.inbox(OFFICE).subjects()) >= {"across", "the session's second"}
 
 
+@pytest.mark.once("sqlite")
 def test_who_logs_in_on_a_session_of_the_one_before_is_answered(server):
     with server.client() as client:
         server.take_over()
@@ -102,6 +104,7 @@ def test_who_logs_in_on_a_session_of_the_one_before_is_answered(server):
     assert "late login" in server.inbox(OFFICE).subjects()
 
 
+@pytest.mark.once("sqlite")
 def test_dovecots_connection_and_a_new_one_are_answered(server):
     path = str(server.data / "run" / "dovecot-auth.sock")
 
@@ -125,6 +128,7 @@ def test_dovecots_connection_and_a_new_one_are_answered(server):
     assert Path(path).is_socket()
 
 
+@pytest.mark.once("sqlite")
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
@@ -154,6 +158,7 @@ def test_one_with_another_database_leaves_the_running_one_untouched(server, tmp_
     assert processes(server) == before
 
 
+@pytest.mark.once("sqlite")
 def test_more_and_fewer_workers_and_other_addresses(server):
     before = server.mx
     other = free_port()
@@ -182,12 +187,14 @@ def test_more_and_fewer_workers_and_other_addresses(server):
             assert client.noop()[0] == 250
 
 
+@pytest.mark.once("sqlite")
 def test_the_socket_for_it_is_its_users_alone(server):
     path = door(server)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_ISSOCK(path.stat().st_mode)
 
 
+@pytest.mark.once("sqlite")
 def test_who_ends_before_it_is_ready_leaves_the_running_one_and_the_next_may_try(server):
     before = processes(server)
     first = Predecessor.find(door(server))
@@ -204,6 +211,7 @@ def test_who_ends_before_it_is_ready_leaves_the_running_one_and_the_next_may_try
     server.take_over()
 
 
+@pytest.mark.once("sqlite")
 def test_what_is_killed_at_any_moment_of_its_start_leaves_the_running_one(server):
     before = processes(server)
     for marks in ("handing over", "handing over", "taking over"):
@@ -216,6 +224,7 @@ def test_what_is_killed_at_any_moment_of_its_start_leaves_the_running_one(server
     assert processes(server) == before
 
 
+@pytest.mark.once("sqlite")
 def test_running_one_that_is_killed_meanwhile_is_followed_by_the_new_one(server):
     seen = server.log.read_text().count("taking over")
     new = server.begin_take_over()
@@ -227,6 +236,7 @@ def test_running_one_that_is_killed_meanwhile_is_followed_by_the_new_one(server)
     server.send(SHOP, OFFICE, subject="from the new one")
 
 
+@pytest.mark.once("sqlite")
 def test_running_one_that_is_told_to_stop_meanwhile_stops_and_the_new_one_says_so(server):
     found = Predecessor.find(door(server))
     assert found
@@ -238,6 +248,7 @@ def test_running_one_that_is_told_to_stop_meanwhile_stops_and_the_new_one_says_s
     server.server = None
 
 
+@pytest.mark.once("sqlite")
 def test_new_one_that_is_told_to_stop_has_the_old_one_stop_too(server):
     client = smtplib.SMTP("127.0.0.1", server.mx, timeout=30)  # the old one would wait for it
     server.take_over()
@@ -253,6 +264,7 @@ def test_new_one_that_is_told_to_stop_has_the_old_one_stop_too(server):
     server.server = None
 
 
+@pytest.mark.once("sqlite")
 def test_old_one_finishes_also_when_the_new_one_is_killed(server):
     with server.client(SHOP) as client:
         server.take_over()
@@ -266,6 +278,7 @@ def test_old_one_finishes_also_when_the_new_one_is_killed(server):
     assert old.wait(30) == 0
 
 
+@pytest.mark.once("sqlite")
 def test_without_a_running_one_it_just_starts(server):
     server.stop()
     server.take_over()
@@ -273,6 +286,7 @@ def test_without_a_running_one_it_just_starts(server):
     server.send(SHOP, OFFICE)
 
 
+@pytest.mark.once("sqlite")
 def test_detached_it_returns_when_it_serves_and_tells_the_service_manager(server, tmp_path):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.settimeout(30)
@@ -293,6 +307,7 @@ def test_detached_it_returns_when_it_serves_and_tells_the_service_manager(server
     until(lambda: not Path(f"/proc/{pid}").exists(), what="the detached one's end")
 
 
+@pytest.mark.once("sqlite")
 def test_sockets_of_the_service_manager_are_served(server):
     server.stop()
     with socket.socket() as port:

@@ -10,6 +10,8 @@ from mailserver import dict_protocol
 from mailserver.dict_protocol import BadLine, PasswordLookup, UsageTold, UsageTransactions, UserLookup
 from tests.support.dovecot_dict import HELLO, QUOTA_HELLO, passdb, told, userdb
 
+pytestmark = pytest.mark.once("sqlite")
+
 KEY = bytes(range(32))
 # What a client can send: UTF-8, and bytes that are none, as lone surrogates.
 bytes_that_are_no_text = st.characters(min_codepoint=0xDC80, max_codepoint=0xDCFF)

@@ -8,6 +8,8 @@ from mailserver import doveadm
 from mailserver.doveadm import KickFailed
 from tests.support.doveadm import DONE, GREETING, doveadm_on
 
+pytestmark = pytest.mark.once("sqlite")
+
 SHOP, OFFICE = "shop@demo.test", "office@demo.test"
 
 

@@ -14,6 +14,8 @@ from mailserver import handover, kernel, systemd
 from mailserver.config import CannotStart
 from mailserver.handover import Handed, Predecessor, Successor
 
+pytestmark = pytest.mark.once("sqlite")
+
 
 @pytest.fixture
 def door(tmp_path) -> Iterator[socket.socket]:

@@ -13,6 +13,8 @@ from panel.environment import Listen
 from tests.support import letters
 from tests.support.postgres import free_port
 
+pytestmark = pytest.mark.once("sqlite")
+
 
 @pytest.fixture
 def make(tmp_path) -> Iterator[Callable[..., Listeners]]:

@@ -16,6 +16,8 @@ from mailserver.transports.wire import Deadlines
 from panel import environment
 from tests.support.lmtp import dovecot_store, lmtp_peer
 
+pytestmark = pytest.mark.once("sqlite")
+
 PREFIX = b"Received: by mx1.here.test\r\n"
 BODY = b"From: a@here.test\r\nSubject: hello\r\n\r\n.dot\r\n..two\r\nend\r\n"
 QUICK = Deadlines(*[0.3] * 8)

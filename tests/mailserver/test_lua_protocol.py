@@ -11,6 +11,8 @@ from mailserver import lua_protocol
 from mailserver.dict_protocol import LINE_BYTES, BadLine, PasswordLookup, UserLookup, escape
 from tests.support.authd_lua import auth_worker
 
+pytestmark = pytest.mark.once("sqlite")
+
 # What a client can send: UTF-8, and bytes that are none, as lone surrogates.
 bytes_that_are_no_text = st.characters(min_codepoint=0xDC80, max_codepoint=0xDCFF)
 anything = st.text(st.characters(exclude_categories=("Cs",)) | bytes_that_are_no_text)

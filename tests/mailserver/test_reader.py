@@ -14,6 +14,8 @@ from mailserver.reader import DataReader
 from panel.rules import reply
 from tests.support.house import OPEN, Spill, StandInContent
 
+pytestmark = pytest.mark.once("sqlite")
+
 CONFIG = dataclasses.replace(OPEN, message_size=40_000_000)
 MESSAGE = b"..From: a@b\r\nX: .\r\n\r\n..\r\nline\r\n...dots\r\n\r\n.x\r\nend\r\n"
 STORED = b".From: a@b\r\nX: .\r\n\r\n.\r\nline\r\n..dots\r\n\r\nx\r\nend\r\n"

@@ -12,6 +12,8 @@ from panel.environment import Listen
 from panel.rules import reply
 from tests.support.dns import dns_server
 
+pytestmark = pytest.mark.once("sqlite")
+
 LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"),)
 
 

@@ -16,6 +16,8 @@ from tests.support import house as houses
 from tests.support.dialogue import Wire
 from tests.support.house import House
 
+pytestmark = pytest.mark.once("sqlite")
+
 MESSAGE = b"From: shop@demo.test\r\nTo: office@demo.test\r\nSubject: hay\r\n\r\ntwo bales\r\n"
 
 

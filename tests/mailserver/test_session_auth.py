@@ -7,6 +7,8 @@ import pytest
 from tests.support import house as houses
 from tests.support.house import PASSWORD, House, plain
 
+pytestmark = pytest.mark.once("sqlite")
+
 GREETED = """
     tls S: 220 *
     tls C: EHLO client.example

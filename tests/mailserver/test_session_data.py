@@ -5,6 +5,8 @@ import pytest
 from tests.support import house as houses
 from tests.support.house import House
 
+pytestmark = pytest.mark.once("sqlite")
+
 OPENING = b"MAIL FROM:<a@b.test>\r\nRCPT TO:<office@demo.test>\r\nDATA\r\n"
 
 

@@ -8,6 +8,8 @@ from tests.support import house as houses
 from tests.support.dialogue import Wire
 from tests.support.house import House
 
+pytestmark = pytest.mark.once("sqlite")
+
 OFFICE, SHOP = 2, 1
 MESSAGE = b"From: bob@elsewhere.test\r\nTo: office@demo.test\r\nSubject: hay\r\n\r\n" + b"hay\r\n" * 100 + b".\r\n"
 

@@ -9,6 +9,8 @@ from panel.rules.addresses import Address
 from panel.rules.facts import Delivery, LocalMailbox, MailRules, Resolution, Step, Vacation, Verdict
 from tests.support.house import House, house
 
+pytestmark = pytest.mark.once("sqlite")
+
 OFFICE, SHOP = Address("office", "demo.test"), Address("shop", "demo.test")
 FAR = Delivery(Address("far", "elsewhere.test"), None)
 TO_OFFICE = (

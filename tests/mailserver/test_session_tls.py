@@ -11,7 +11,7 @@ from tests.support import house as houses
 from tests.support.dialogue import Wire
 from tests.support.house import House
 
-pytestmark = pytest.mark.both_loops
+pytestmark = [pytest.mark.both_loops, pytest.mark.once("sqlite")]
 
 
 @pytest.fixture

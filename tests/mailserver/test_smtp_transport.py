@@ -26,6 +26,8 @@ from panel.rules.facts import Route
 from tests.support.dns import dns_server
 from tests.support.peer import peer
 
+pytestmark = pytest.mark.once("sqlite")
+
 LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"),)
 PREFIX = b"Received: by mx1.here.test\r\n"
 BODY = b"From: a@here.test\r\nSubject: hello\r\n\r\n.dot\r\n..two\r\nend\r\n"

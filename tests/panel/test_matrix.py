@@ -22,7 +22,7 @@ from tests.panel.test_admin_generated import CASES, EVERYTHING_AN_ACTION_ASKS, R
 from tests.support.standing import OUTSIDE, STAFF, Standing, everything, undone
 from tests.support.traces import Traces
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.once("postgresql")]
 
 
 @pytest.fixture
