@@ -73,7 +73,31 @@ class HeldForm(forms.ModelForm):
     )
 
 
-class HeldAdmin(ScopedAdmin):
+class SearchedByAddress(ScopedAdmin):
+    """A list that is searched by a whole domain, by how addresses begin, and by what `also_found` adds."""
+
+    to_domain: ClassVar[str]  # the way from a row to its domain
+    from_address: ClassVar[str]  # and from an address to the row
+    search_fields = ["pk"]  # there is a box; get_search_results decides
+
+    def also_found(self, request: HttpRequest, rows: QuerySet[Any], searched: Searched) -> list[QuerySet[Any]]:
+        """The keys of rows that the text names otherwise, each query by an index."""
+        return []
+
+    def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> Any:
+        searched = Searched.of(search_term)
+        if not searched.text:
+            return queryset, False
+        domain = Domain.objects.filter(name=searched.domain).first() if searched.domain else None
+        if domain is not None:
+            return queryset.filter(**{self.to_domain: domain}), False
+        there = Address.objects.for_user(request.user).filter(**{f"{self.from_address}__isnull": False})
+        named = found.addresses(there, searched)
+        keys = None if named is None else named.values_list(self.from_address, flat=True)
+        return only(request, queryset, *first(keys, *self.also_found(request, queryset, searched)))
+
+
+class HeldAdmin(SearchedByAddress):
     """An admin of such: its tenants are those that the person may see."""
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
@@ -117,8 +141,8 @@ class MailboxAdmin(HeldAdmin, SuspendableAdmin, RulesPage):
     list_filter = [
         "status", ("address__tenant", AutocompleteSelectFilter), ("address__domain", AutocompleteSelectFilter),
     ]
-    search_fields = ["address__local_part"]  # there is a box; get_search_results decides
     search_help_text = "How an address or a person's name begins, or a whole domain"
+    to_domain, from_address = "address__domain", "mailbox"
     list_select_related = ["address__domain", "address__tenant", "usage"]
     ordering = ["address__domain__name", "address__local_part"]
     actions_detail = ["rules", "add_app_password", "set_password", "suspend", "resume", "close", "restore"]
@@ -182,18 +206,9 @@ class MailboxAdmin(HeldAdmin, SuspendableAdmin, RulesPage):
             "sign_ins_url": list_url("mailboxes_loginevent", "mailbox__id__exact", obj.pk),
         }
 
-    def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> Any:
-        searched = Searched.of(search_term)
-        if not searched.text:
-            return queryset, False
-        domain = domain_of(searched)
-        if domain is not None:
-            return queryset.filter(address__domain=domain), False
-        named = queryset.filter(begins_folded("name", searched.name)) if searched.name else None
-        return only(request, queryset, *first(
-            addressed(request, searched, "mailbox"), named.order_by(Folded("name")).values_list("pk", flat=True)
-            if named is not None else None,
-        ))
+    def also_found(self, request: HttpRequest, rows: QuerySet[Any], searched: Searched) -> list[QuerySet[Any]]:
+        named = rows.filter(begins_folded("name", searched.name)).order_by(Folded("name"))
+        return [named.values_list("pk", flat=True)] if searched.name else []
 
     @display(description="Address", ordering="address__local_part")
     def shown_address(self, mailbox: Mailbox) -> str:
@@ -302,7 +317,7 @@ class AliasAdmin(HeldAdmin):
     empty_words = "An alias is an address that leads to others, here or elsewhere."
     list_filter = [("address__tenant", AutocompleteSelectFilter), ("address__domain", AutocompleteSelectFilter)]
     list_display = ["shown_address", "leads_to", "description", "shown_tenant"]
-    search_fields = ["address__local_part"]  # there is a box; get_search_results decides
+    to_domain, from_address = "address__domain", "alias"
     search_help_text = "How an address, a target or a description begins, or a whole domain"
     list_select_related = ["address__domain", "address__tenant"]
     list_prefetch_related = ["targets"]
@@ -325,21 +340,13 @@ class AliasAdmin(HeldAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Alias]:
         return super().get_queryset(request).prefetch_related("targets")
 
-    def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> Any:
-        searched = Searched.of(search_term)
-        if not searched.text:
-            return queryset, False
-        domain = domain_of(searched)
-        if domain is not None:
-            return queryset.filter(address__domain=domain), False
-        leading = AliasTarget.objects.for_user(request.user)
-        described = queryset.filter(begins_folded("description", searched.name)) if searched.name else None
-        return only(request, queryset, *first(
-            addressed(request, searched, "alias"),
-            leading.filter(begins("target", searched.begins)).order_by("target").values_list("alias", flat=True)
-            if searched.begins else None,
-            described.order_by().values_list("pk", flat=True) if described is not None else None,
-        ))
+    def also_found(self, request: HttpRequest, rows: QuerySet[Any], searched: Searched) -> list[QuerySet[Any]]:
+        leading = AliasTarget.objects.for_user(request.user).filter(begins("target", searched.begins))
+        described = rows.filter(begins_folded("description", searched.name)).order_by()
+        return [
+            *([leading.order_by("target").values_list("alias", flat=True)] if searched.begins else []),
+            *([described.values_list("pk", flat=True)] if searched.name else []),
+        ]
 
     @display(description="Address", ordering="address__local_part")
     def shown_address(self, alias: Alias) -> str:
@@ -397,11 +404,11 @@ class CredentialForm(forms.ModelForm):
 
 
 @admin.register(Credential)
-class CredentialAdmin(ScopedAdmin):
+class CredentialAdmin(SearchedByAddress):
     empty_words = "Each mailbox has a main password, and an app password for each program that uses it."
     list_display = ["label_or_kind", "shown_mailbox", "good_for", "state", "last_used"]
     list_filter = ["kind", ("frozen_at", admin.EmptyFieldListFilter)]
-    search_fields = ["label"]  # there is a box; get_search_results decides
+    to_domain, from_address = "mailbox__address__domain", "mailbox__credentials"
     search_help_text = "How a label or the mailbox's address begins, or a whole domain"
     list_select_related = ["mailbox__address__domain"]
     autocomplete_fields = ["mailbox"]
@@ -455,18 +462,9 @@ class CredentialAdmin(ScopedAdmin):
     def offered(self, obj: Credential) -> set[str]:
         return super().offered(obj) - ({"freeze"} if obj.frozen_at else {"unfreeze"})
 
-    def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> Any:
-        searched = Searched.of(search_term)
-        if not searched.text:
-            return queryset, False
-        domain = domain_of(searched)
-        if domain is not None:
-            return queryset.filter(mailbox__address__domain=domain), False
-        labelled = queryset.filter(begins_folded("label", searched.name)) if searched.name else None
-        return only(request, queryset, *first(
-            addressed(request, searched, "mailbox__credentials"),
-            labelled.order_by().values_list("pk", flat=True) if labelled is not None else None,
-        ))
+    def also_found(self, request: HttpRequest, rows: QuerySet[Any], searched: Searched) -> list[QuerySet[Any]]:
+        labelled = rows.filter(begins_folded("label", searched.name)).order_by()
+        return [labelled.values_list("pk", flat=True)] if searched.name else []
 
     @display(description="Password", ordering="label")
     def label_or_kind(self, credential: Credential) -> str:
@@ -634,18 +632,6 @@ def by_what(event: LoginEvent) -> str:
 
 def outcome_badge(event: LoginEvent) -> str:
     return badge(OUTCOME_LOOKS[event.outcome], event.get_outcome_display())
-
-
-def domain_of(searched: Searched) -> Domain | None:
-    """The domain that was typed, whole: a list then has all that is in it."""
-    return Domain.objects.filter(name=searched.domain).first() if searched.domain else None
-
-
-def addressed(request: HttpRequest, searched: Searched, owner: str) -> QuerySet[Any] | None:
-    """The keys of what stands behind the addresses that begin as was typed."""
-    rows = Address.objects.for_user(request.user).filter(**{f"{owner}__isnull": False})
-    named = found.addresses(rows, searched)
-    return None if named is None else named.values_list(owner, flat=True)
 
 
 def _add_url(model: str) -> str:

@@ -506,31 +506,22 @@ def _fast(size: Size) -> Iterator[None]:
         yield
         return
     sqlite = connection.vendor == "sqlite"
-    tables = [model._meta.db_table for model in (Message, Recipient, Attempt, LoginEvent, AuditEntry, AliasTarget)]
-    made: list[str] = []
-    with connection.cursor() as cursor:
-        if sqlite:
+    indexes = [
+        (model, index)
+        for model in (Message, Recipient, Attempt, LoginEvent, AuditEntry, AliasTarget) for index in model._meta.indexes
+    ]
+    with connection.schema_editor() as editor:
+        for model, index in indexes:
+            editor.remove_index(model, index)
+    if sqlite:
+        with connection.cursor() as cursor:
             cursor.execute("PRAGMA synchronous=OFF")
             cursor.execute("PRAGMA cache_size=-400000")
-        for table in tables:
-            if sqlite:
-                cursor.execute(
-                    "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL "
-                    "AND sql NOT LIKE 'CREATE UNIQUE%%' AND tbl_name = %s", [table],
-                )
-            else:
-                cursor.execute(
-                    "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = current_schema() AND "
-                    "indexdef NOT LIKE 'CREATE UNIQUE%%' AND tablename = %s", [table],
-                )
-            for name, sql in cursor.fetchall():
-                cursor.execute(f"DROP INDEX {connection.ops.quote_name(name)}")
-                made.append(sql)
     try:
         yield
     finally:
-        with connection.cursor() as cursor:
-            for sql in made:
-                cursor.execute(sql)
+        with connection.schema_editor() as editor:
+            for model, index in indexes:
+                editor.add_index(model, index)
         if sqlite:
             connection.close()  # the next connection waits for the disk again

@@ -96,7 +96,7 @@ for line in sys.stdin:
         exec(NAMES, names)
         exec(json.loads(line), names)
         told = {"answer": names["answer"]}
-    except BaseException:
+    except (Exception, SystemExit):
         told = {"error": traceback.format_exc()}
     finally:
         connections.close_all()
