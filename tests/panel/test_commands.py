@@ -424,6 +424,16 @@ def test_a_waiting_recipient_is_given_up_with_a_reason(tenant):
     assert gone.value.returncode == 3
 
 
+def test_of_a_message_of_which_one_is_on_the_way_nothing_is_given_up(tenant):
+    message = queue.message(tenant)
+    queue.recipient(message, "a@slow.test", state="waiting")
+    soon = timezone.now() + timedelta(minutes=5)
+    queue.recipient(message, "b@slow.test", state="waiting", lease_until=soon, lease_by="mx worker 1")
+    with pytest.raises(CommandError):
+        run("queue", "discard", message.queue_id, "--reason", "as asked")
+    assert set(Recipient.objects.values_list("state", flat=True)) == {"waiting"}
+
+
 def test_completion_knows_groups_acts_options_and_names(mailbox, tmp_path):
     world.mailbox("shoes@demo.test")
     world.tenant("Second")

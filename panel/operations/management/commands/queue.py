@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from django.db import transaction
 from django.db.models import Count, Max, Min, QuerySet
 from django.utils import timezone
 
@@ -206,8 +207,9 @@ class Command(base.Command):
         if dry_run:
             self.done(f"Would be given up: {', '.join(names)}.", {"queue_id": queue_id.strip(), "discarded": []})
             return
-        for one in found:
-            discard(one, reason=reason, actor=None)
+        with transaction.atomic():  # all of them or none
+            for one in found:
+                discard(one, reason=reason, actor=None)
         self.done(f"Given up: {', '.join(names)}.", {"queue_id": queue_id.strip(), "discarded": names})
 
     def _act(
