@@ -76,3 +76,20 @@ def test_without_its_script_each_step_is_a_press_of_the_button(browser, live_ser
         assert said in page.inner_text("#progress")
         page.click("button:has-text('Go on')")
     assert "7 of 7 looked at" in page.inner_text("#progress")
+
+
+def test_it_says_when_the_panel_no_longer_answers(browser, live_server, session):
+    page = open_queue(browser, live_server.url, session, [])
+    page.clock.install()
+    page.route("**/go-on/", lambda route: route.abort())
+    page.click("a:has-text('Try all now')")
+    page.click("button:has-text('Try 7 now')")
+    told = page.locator("text=The panel doesn't answer")
+    for _ in range(8):
+        page.clock.run_for(3000)
+        page.wait_for_timeout(50)
+    told.wait_for(state="visible")
+    assert "as long as this page is open" not in page.inner_text("#progress")
+    page.unroute("**/go-on/")
+    page.click("button:has-text('Go on')")
+    page.wait_for_selector("text=7 of 7 looked at")

@@ -21,6 +21,7 @@
       // The button stays: whoever is signed out meanwhile, or offline, goes on by hand.
       failures += 1;
       if (failures < MOST_FAILURES) setTimeout(carryOn, HOLD_OFF_MS);
+      else document.querySelectorAll("[data-stopped]").forEach((each) => { each.hidden = !each.hidden; });
     }
   }
 
