@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from django import forms
 from django.contrib import admin
 from django.contrib.admin.widgets import AutocompleteSelect
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils import timezone
@@ -76,7 +76,7 @@ class HeldForm(forms.ModelForm):
 class SearchedByAddress(ScopedAdmin):
     """A list that is searched by a whole domain, by how addresses begin, and by what `also_found` adds."""
 
-    to_domain: ClassVar[str]  # the way from a row to its domain
+    to_domain: ClassVar[str | tuple[str, ...]]  # the way, or ways, from a row to its domain
     from_address: ClassVar[str]  # and from an address to the row
     search_fields = ["pk"]  # there is a box; get_search_results decides
 
@@ -90,7 +90,8 @@ class SearchedByAddress(ScopedAdmin):
             return queryset, False
         domain = Domain.objects.filter(name=searched.domain).first() if searched.domain else None
         if domain is not None:
-            return queryset.filter(**{self.to_domain: domain}), False
+            ways = (self.to_domain,) if isinstance(self.to_domain, str) else self.to_domain
+            return queryset.filter(Q(*((way, domain) for way in ways), _connector=Q.OR)), False
         there = Address.objects.for_user(request.user).filter(**{f"{self.from_address}__isnull": False})
         named = found.addresses(there, searched)
         keys = None if named is None else named.values_list(self.from_address, flat=True)

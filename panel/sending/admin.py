@@ -5,6 +5,7 @@ from typing import Any
 from django import forms
 from django.contrib import admin
 from django.contrib.admin.utils import unquote
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 from django.urls import reverse
@@ -16,6 +17,7 @@ from unfold.decorators import action, display
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from panel.database import ids
+from panel.mailboxes.admin import SearchedByAddress
 from panel.rules.searched import Searched
 from panel.sending import found, message_page, services
 from panel.sending.models import Message, OutboundRoute, Recipient, SendingLimit
@@ -31,6 +33,7 @@ from panel.sending.queue_admin import (
 )
 from panel.tenants.changes import ServiceError
 from panel.tenants.listed import MOST_LISTED, only
+from panel.tenants.models import Tenant
 from panel.tenants.scoped_admin import ScopedAdmin, by, mono
 from panel.tenants.shown import about, moment
 
@@ -43,11 +46,12 @@ class DiscardForm(forms.Form):
 
 
 @admin.register(SendingLimit)
-class LimitAdmin(ScopedAdmin):
+class LimitAdmin(SearchedByAddress):
     empty_words = "Without a limit of its own, a tenant and a mailbox have their plan's."
     list_display = ["subject", "window", "number"]
     list_filter = ["window"]
-    search_fields = ["tenant__name", "domain__name", "mailbox__address__local_part", "mailbox__address__domain__name"]
+    search_help_text = "How an address begins, a whole domain, or a tenant's name"
+    to_domain, from_address = ("domain", "mailbox__address__domain"), "mailbox__limits"
     list_select_related = [
         "tenant", "domain", "mailbox__address__domain", "credential__mailbox__address__domain",
     ]
@@ -78,6 +82,10 @@ class LimitAdmin(ScopedAdmin):
 
     def audited(self, obj: SendingLimit) -> Any:
         return services.limit_subject(obj)
+
+    def also_found(self, request: HttpRequest, rows: QuerySet[Any], searched: Searched) -> list[QuerySet[Any]]:
+        named = Tenant.objects.for_user(request.user).filter(name__icontains=searched.name)
+        return [rows.filter(tenant__in=named).order_by().values_list("pk", flat=True)] if searched.name else []
 
     @display(description="Whose")
     def subject(self, limit: SendingLimit) -> str:

@@ -14,6 +14,7 @@ from panel.mailboxes.models import Alias, Credential, LoginEvent, Mailbox
 from panel.operations import search as searching
 from panel.operations import services as operations
 from panel.sending.models import Message, Recipient
+from panel.sending.services import set_limit
 from panel.tenants.models import Membership, User
 from tests.support import queue, world
 
@@ -242,6 +243,17 @@ def test_every_long_table_is_asked_by_an_index(demo, panel, owner, text):
 def test_a_list_is_searched_by_how_things_begin(demo, panel, view, text, names):
     listed = panel.get(reverse(f"admin:{view}_changelist"), {"q": text})
     assert sorted(map(str, listed.context["cl"].result_list)) == names
+
+
+@pytest.mark.parametrize(("text", "subjects"), [
+    ("shop@demo", ["shop@demo.test"]), ("demo.test", ["demo.test", "shop@demo.test"]), ("DEM", ["Demo"]), ("zzz", []),
+])
+def test_a_limit_is_found_by_whose_it_is(demo, panel, text, subjects):
+    for subject in (demo, demo.address.domain, demo.address.tenant):
+        set_limit(subject, window="hour", recipients=1, actor=None)
+    listed = panel.get(reverse("admin:sending_sendinglimit_changelist"), {"q": text})
+    found = [str(each).partition(": ")[0] for each in listed.context["cl"].result_list]
+    assert sorted(found, key=str.lower) == sorted(subjects, key=str.lower)
 
 
 @pytest.mark.parametrize("text", ["friend@elsewhere.test", "info@demo.test", "<2.x@client.example>", "2001:db8::7"])
