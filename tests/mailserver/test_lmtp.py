@@ -178,6 +178,7 @@ async def test_a_session_waits_for_a_silent_store_only_so_long(house, store, mon
     store.script.hangs_at = "DOT"
     store.script.stored = {ANN: "550 5.7.1 no"}
     assert (await house.take(ANN)).code == 250
+    await until(lambda: store.hanging == 1, 10)
     store.script.hangs_at = ""
     house.runner._lmtp.hurry()
     await house.settled()

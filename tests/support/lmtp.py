@@ -42,6 +42,7 @@ class LmtpPeer:
         self.stored: list[tuple[str, bytes]] = []  # a recipient and the content, for each 250 after a dot
         self.commands: list[str] = []
         self.connections = 0
+        self.hanging = 0  # sessions that were given no reply
         self.where: Listen | Path = path or Listen("127.0.0.1", 0)
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
@@ -124,6 +125,7 @@ class LmtpPeer:
 
     async def _say(self, writer: asyncio.StreamWriter, verb: str, answer: str) -> None:
         if verb == self.script.hangs_at:
+            self.hanging += 1
             await asyncio.Event().wait()
         writer.write(self.script.answers.get(verb, answer).encode() + b"\r\n")
         await writer.drain()
