@@ -8,6 +8,8 @@ from panel.console import password_reset
 from panel.operations import search_page
 from panel.tenants.sign_in.views import SignIn, SignInCode
 
+admin.autodiscover()
+
 urlpatterns = [
     # Before the admin's own, whose names lead here as well.
     path("admin/login/", SignIn.as_view()),

@@ -5,6 +5,7 @@ settings before this file, and the suite would run on the checkout's own var/.
 """
 
 import atexit
+import importlib
 import json
 import os
 import shutil
@@ -73,6 +74,7 @@ if DATABASE == "postgresql":
     os.environ["DATABASE_URL"] = CLUSTER.url("posthouse")
 
 django.setup()
+importlib.import_module("panel.urls")  # which finds the admin's pages: some tests have a case for each
 # Each test client else looks for all static files anew, which takes as long as a page.
 django.conf.settings.WHITENOISE_AUTOREFRESH = True
 
