@@ -65,6 +65,7 @@ def send(client: smtplib.SMTP, subject: str) -> None:
     client.sendmail(SHOP, [OFFICE], message(SHOP, OFFICE, subject))
 
 
+@pytest.mark.once("postgresql")
 def test_take_overs_under_load_refuse_and_reset_no_connection(server):
     result = take_over.run(server, times=TIMES, senders=SENDERS)
     print(f"\n{result}")

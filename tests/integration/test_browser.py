@@ -15,7 +15,7 @@ from playwright.sync_api import Page, sync_playwright
 from tests.support.authenticator import code_of
 from tests.support.installation import ROOT, Installation, until
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.once("postgresql")]
 
 ADMIN, ADMIN_PASSWORD = "admin@localhost", "an unusual password"
 NEW_PASSWORD = "another unusual one"

@@ -3,15 +3,18 @@
 import http.client
 import os
 import pwd
+import shutil
 import signal
 import smtplib
 import socket
 import ssl
 import stat
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -54,14 +57,13 @@ class Run:
         return self.process.wait(timeout=60)
 
 
-@pytest.fixture
-def settings(open_folder: Path) -> dict[str, str]:
+def settings_for(data: Path) -> dict[str, str]:
     inherited = {
         name: value for name, value in os.environ.items()
         if not name.startswith(("POSTHOUSE_", "DATABASE_URL", "DJANGO_SETTINGS_MODULE"))
     }
     return inherited | {
-        "POSTHOUSE_DATA": str(open_folder / "data"),
+        "POSTHOUSE_DATA": str(data),
         "POSTHOUSE_HTTP": f"127.0.0.1:{free_port()}",
         "POSTHOUSE_MX": f"127.0.0.1:{free_port()}",
         "POSTHOUSE_SUBMISSION": f"127.0.0.1:{free_port()}",
@@ -70,6 +72,52 @@ def settings(open_folder: Path) -> dict[str, str]:
         "POSTHOUSE_POP3S": f"127.0.0.1:{free_port()}",
         "POSTHOUSE_SIEVE": f"127.0.0.1:{free_port()}",
     }
+
+
+@dataclass(frozen=True)
+class First:
+    """What the first start left and said; the others begin with a copy of it, since it takes the longest."""
+
+    data: Path
+    settings: dict[str, str]
+    lines: list[str]
+    exit_code: int
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Iterator[First]:
+    # A folder that every user can enter, with a short path.
+    folder = Path(tempfile.mkdtemp(prefix="ph-"))
+    folder.chmod(0o755)
+    settings = settings_for(folder / "data")
+    run = Run(settings, tmp_path_factory.mktemp("first") / "output")
+    try:
+        lines = run.wait_until_ready()
+        logins = logins_of(folder / "data")
+        with smtplib.SMTP("127.0.0.1", port_of(settings, "POSTHOUSE_SUBMISSION")) as client:
+            client.starttls(context=ssl._create_unverified_context())
+            client.login("shop@demo.test", logins["shop@demo.test"])
+            client.sendmail("shop@demo.test", ["postmaster@demo.test"], message("shop@demo.test", "office@demo.test"))
+        yield First(folder / "data", settings, lines, run.interrupt())
+    finally:
+        if run.process.poll() is None:
+            run.interrupt()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def logins_of(data: Path) -> dict[str, str]:
+    return dict(line.split(" ") for line in (data / "demo.txt").read_text().splitlines())
+
+
+@pytest.fixture
+def settings(open_folder: Path) -> dict[str, str]:
+    return settings_for(open_folder / "data")
+
+
+@pytest.fixture
+def begun(first: First, settings: dict[str, str]) -> None:
+    """The settings' data folder is there, as the first start left it."""
+    subprocess.run(["cp", "-a", first.data, settings["POSTHOUSE_DATA"]], check=True)
 
 
 @pytest.fixture
@@ -90,49 +138,47 @@ def port_of(settings: dict[str, str], name: str) -> int:
     return int(settings[name].rpartition(":")[2])
 
 
-def test_first_start_reaches_ready_and_the_second_keeps_the_data(start, settings):
-    data = Path(settings["POSTHOUSE_DATA"])
-    run = start()
-    lines = run.wait_until_ready()
-    demo = data / "demo.txt"
+def test_first_start_reaches_ready_and_ends_without_a_trace(first):
+    demo = first.data / "demo.txt"
     assert stat.S_IMODE(demo.stat().st_mode) == 0o600
-    logins = dict(line.split(" ") for line in demo.read_text().splitlines())
+    logins = logins_of(first.data)
     assert list(logins) == ["admin@localhost", "shop@demo.test", "office@demo.test"]
-    printed = "\n".join(lines)
+    printed = "\n".join(first.lines)
     for login, password in logins.items():
         assert login in printed
         assert password in printed
-    (landed,) = [line for line in lines if "first message" in line]
+    (landed,) = [line for line in first.lines if "first message" in line]
     assert Path(landed.rpartition(" ")[2]).is_file()
     if Path("/usr/sbin/dovecot").exists():
         assert "was read back over IMAP" in landed
-        assert any("IMAP" in line and str(port_of(settings, "POSTHOUSE_IMAPS")) in line for line in lines)
+        assert any("IMAP" in line and str(port_of(first.settings, "POSTHOUSE_IMAPS")) in line for line in first.lines)
     else:
-        assert any("without reading" in line and "apt-get install" in line for line in lines)
-    assert any(line.strip().startswith("swaks ") for line in lines)
-    assert any("curl --url smtps://" in line for line in lines)
-    with smtplib.SMTP("127.0.0.1", port_of(settings, "POSTHOUSE_SUBMISSION")) as client:
-        client.starttls(context=ssl._create_unverified_context())
-        client.login("shop@demo.test", logins["shop@demo.test"])
-        client.sendmail("shop@demo.test", ["postmaster@demo.test"], message("shop@demo.test", "office@demo.test"))
-    assert run.interrupt() == 0
-    for name in settings:
+        assert any("without reading" in line and "apt-get install" in line for line in first.lines)
+    assert any(line.strip().startswith("swaks ") for line in first.lines)
+    assert any("curl --url smtps://" in line for line in first.lines)
+    assert first.exit_code == 0
+    for name in first.settings:
         if not name.startswith("POSTHOUSE_") or name == "POSTHOUSE_DATA":
             continue
         with socket.socket() as probe:
-            assert probe.connect_ex(("127.0.0.1", port_of(settings, name))) != 0, f"{name} is still open"
+            assert probe.connect_ex(("127.0.0.1", port_of(first.settings, name))) != 0, f"{name} is still open"
 
+
+@pytest.mark.usefixtures("begun")
+def test_second_start_keeps_the_data(start, settings, first):
+    data = Path(settings["POSTHOUSE_DATA"])
     again = start()
     began = time.monotonic()
     lines = again.wait_until_ready()
     print(f"second start: {time.monotonic() - began:.1f} s")
-    assert dict(line.split(" ") for line in demo.read_text().splitlines()) == logins
+    assert logins_of(data) == logins_of(first.data)
     assert not any("passwords" in line for line in lines), "printed once"
     assert len(list(data.glob("mail/*/*/Maildir/new/*"))) == 2
     assert "already running" in refusal(settings)
     assert again.interrupt() == 0
 
 
+@pytest.mark.usefixtures("begun")
 def test_a_script_that_starts_it_in_the_background_can_interrupt_it(settings, tmp_path):
     # A shell without job control makes what it starts with "&" ignore SIGINT.
     run = Run(settings, tmp_path / "output", command=("bash", "-c", "trap '' INT; exec deploy/run"))
@@ -141,6 +187,7 @@ def test_a_script_that_starts_it_in_the_background_can_interrupt_it(settings, tm
     assert run.lines()[-1] == "posthouse: stopped"
 
 
+@pytest.mark.usefixtures("begun")
 def test_closing_the_terminal_leaves_nothing_behind(start, settings):
     run = start()
     run.wait_until_ready()
@@ -188,6 +235,7 @@ class Visitor(threading.Thread):
                 connection = None
 
 
+@pytest.mark.usefixtures("begun")
 def test_restart_loses_no_request_and_no_session(start, settings):
     run = start()
     run.wait_until_ready()
