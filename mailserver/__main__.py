@@ -11,6 +11,7 @@ begin when all are ready; then the other one finishes what it has.
 
 import argparse
 import fcntl
+import importlib
 import json
 import os
 import pwd
@@ -99,6 +100,9 @@ def main() -> int:
         if options.drop and os.geteuid() == 0:
             users = work_as_posthouse(config)
         django.setup()
+        # What the processes run, before the forks: they begin at once and share it. It needs Django to be ready.
+        importlib.import_module("mailserver.authd")
+        importlib.import_module("mailserver.worker")
         Parent(config, users, take_over=options.take_over, end_with=options.end_with, tell=tell).run()
     except (BadSetting, CannotStart, UsersMissing) as error:
         print(f"posthouse: {error}", file=sys.stderr)

@@ -26,6 +26,8 @@ from tests.support.postgres import free_port
 
 TIMES, SENDERS = 6, 20
 SHOP, OFFICE = "shop@demo.test", "office@demo.test"
+# What the two log when it begins; a later line says that somebody "was taking over".
+HANDING_OVER, TAKING_OVER = 'what="handing over"', 'what="taking over"'
 
 
 @pytest.fixture(scope="module")
@@ -215,7 +217,7 @@ def test_who_ends_before_it_is_ready_leaves_the_running_one_and_the_next_may_try
 @pytest.mark.once("sqlite")
 def test_what_is_killed_at_any_moment_of_its_start_leaves_the_running_one(server):
     before = processes(server)
-    for marks in ("handing over", "handing over", "taking over"):
+    for marks in (HANDING_OVER, HANDING_OVER, TAKING_OVER):
         seen = server.log.read_text().count(marks)
         new = server.begin_take_over()
         until(lambda marks=marks, seen=seen: server.log.read_text().count(marks) > seen, what=marks)
@@ -227,9 +229,9 @@ def test_what_is_killed_at_any_moment_of_its_start_leaves_the_running_one(server
 
 @pytest.mark.once("sqlite")
 def test_running_one_that_is_killed_meanwhile_is_followed_by_the_new_one(server):
-    seen = server.log.read_text().count("taking over")
+    seen = server.log.read_text().count(TAKING_OVER)
     new = server.begin_take_over()
-    until(lambda: server.log.read_text().count("taking over") > seen, what="the new one's start")
+    until(lambda: server.log.read_text().count(TAKING_OVER) > seen, what="the new one's start")
     os.kill(server.server.pid, signal.SIGKILL)
     server.server.wait(10)
     server.server = new
@@ -258,7 +260,7 @@ def test_new_one_that_is_told_to_stop_has_the_old_one_stop_too(server):
     assert client.getreply()[0] == 421
     client.close()
     assert server.server.wait(60) == 0
-    assert old.poll() == 0
+    assert old.wait(10) == 0
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", server.mx)) != 0
     assert not door(server).exists()

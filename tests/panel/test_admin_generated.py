@@ -31,6 +31,7 @@ from panel.tenants.models import AuditEntry, Membership, Plan, Tenant, User
 from panel.tenants.sign_in import second_factor
 from tests.support import queue, world
 from tests.support.authenticator import code_of
+from tests.support.standing import everything
 from tests.support.traces import Traces
 
 pytestmark = pytest.mark.django_db
@@ -415,13 +416,7 @@ def test_an_action_asks_first_and_writes_one_entry(model, name, house, owner):
 # --- support reads ------------------------------------------------------------------------
 
 
-def everything() -> dict[str, list[tuple[Any, ...]]]:
-    return {
-        named(model): sorted(model.objects.values_list(*(f.attname for f in model._meta.concrete_fields)), key=str)
-        for model in CASES if model is not AuditEntry
-    }
-
-
+@pytest.mark.once("sqlite")
 @pytest.mark.parametrize("model", MODELS, ids=named)
 def test_support_reads_and_changes_nothing(model, house, support):
     case = CASES[model]
@@ -455,6 +450,7 @@ def is_harmless(content: str) -> bool:
     return not any(text in content for text in ("<script>alert(1)", "<img src=x", 'href="javascript:'))
 
 
+@pytest.mark.once("postgresql")  # the stricter about texts
 @pytest.mark.parametrize("model", MODELS, ids=named)
 def test_a_hostile_search_is_answered(model, house, owner):
     CASES[model].row(house, True)

@@ -79,7 +79,7 @@ def try_all(standing: Standing, model: type[models.Model], where: str, data: dic
                     inside.is_kept = True
                     continue
                 assert answer.status_code in (200, 302), (name, kind)
-                if kind not in ("html", "lines", "direction", "escape"):
+                if kind not in ("html", "direction", "escape"):
                     continue
                 made = model._default_manager.exclude(pk__in=known).values_list("pk", flat=True).first()
                 for page in pages_of(model, made or standing.rows[model].mine.pk):

@@ -21,7 +21,7 @@ from panel.tenants.models import User
 from tests.panel.test_admin_generated import CASES, actions_of, filled, named, url
 from tests.support.standing import Standing, everything, undone
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.once("postgresql")]  # which rows are whose, test_scoping asks of both
 MODELS = list(CASES)
 SCOPED = [model for model in MODELS if not CASES[model].unscoped]
 FOREIGN_KEYS = [

@@ -11,7 +11,7 @@ from typing import Any
 
 from django.apps import apps
 from django.conf import settings
-from django.db import models, transaction
+from django.db import connection, models, transaction
 from django.test import Client
 
 from panel.operations import services as operations
@@ -34,12 +34,16 @@ ROLES = (*OUTSIDE, "without factor", *STAFF)
 
 
 def everything() -> dict[str, list[tuple[Any, ...]]]:
-    """Every row of every model of ours."""
+    """Every row of every model of ours, as the database has it: asked thousands of times, so not by the ORM."""
     ours = {app.label for app in apps.get_app_configs() if app.name.startswith("panel.")}
-    return {
-        model.__name__: sorted(model.objects.values_list(*(f.attname for f in model._meta.concrete_fields)), key=str)
-        for model in apps.get_models() if model._meta.app_label in ours and model not in UNWATCHED
-    }
+    found = {}
+    with connection.cursor() as cursor:
+        for model in apps.get_models():
+            if model._meta.app_label in ours and model not in UNWATCHED:
+                table, key = map(connection.ops.quote_name, (model._meta.db_table, model._meta.pk.column))
+                cursor.execute(f"SELECT * FROM {table} ORDER BY {key}")
+                found[model.__name__] = cursor.fetchall()
+    return found
 
 
 @dataclass
