@@ -40,6 +40,7 @@ HANDSHAKE_TIMEOUT_S = 30.0
 HOUSEKEEPING_S = 5.0
 SWEEP_S = 60.0
 GRACE_S = 60.0  # between two steps for what was closed
+RECHECK_S = 60.0  # between two rounds of looks at domains' DNS
 SUSPENDED_S = 900.0  # after which it is asked again whether what is held may go
 RECOVER_S = 1.0  # between two tries to go on with what dead workers left
 CLOCK_JUMP_S = 30.0
@@ -124,6 +125,7 @@ class Worker:
             if self.number == 0:
                 recovering.append(group.create_task(self.every(SWEEP_S, self.sweep)))
                 background.append(group.create_task(self.every(GRACE_S, self.end_grace)))
+                background.append(group.create_task(self.every(RECHECK_S, self.recheck_domains)))
             servers = [await self.listen(kind, each) for kind, each in sockets]
             # Before they are closed, or uvloop's doesn't wait. Unlike `sessions` it knows of a TLS handshake under way.
             connections = [group.create_task(server.wait_closed()) for server in servers]
@@ -240,6 +242,10 @@ class Worker:
         """Apart from the sweep: removing a large mailbox takes its time."""
         if spool.end_grace(self.clock.now(), self.config.data / "mail"):
             self.runner.wake()
+
+    def recheck_domains(self) -> None:
+        """Apart from all else: it waits for other people's name servers."""
+        spool.recheck_domains(self.clock.now())
 
     def reload_certificate(self) -> None:
         with suppress(OSError, ssl.SSLError):
