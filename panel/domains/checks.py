@@ -18,7 +18,7 @@ from django.utils import timezone
 from django.utils.crypto import salted_hmac
 
 from panel.domains import lookup
-from panel.domains.models import Domain, DomainCheck, Proof
+from panel.domains.models import Domain, DomainAlias, DomainCheck, Proof
 from panel.domains.services import BY_RECORD, CHECKED_BY_US, refuse_neighbours
 from panel.environment import STANDARD_PORTS, Environment
 from panel.rules import domain_life, facts, records, verdicts
@@ -33,6 +33,7 @@ from panel.tenants.models import Tenant, User
 BETWEEN = timedelta(seconds=10)  # two looks at a domain that somebody asks for
 LEASE = timedelta(minutes=10)  # for which a look by itself keeps others off
 MOST_DUE = 20  # looked at in one round
+MOST_ALIASES = 20  # pending ones of a domain, proved with its look
 MOST_NEW = 200  # domains without a row that get one in one round
 BY = "DNS check"
 
@@ -67,6 +68,20 @@ def expected(domain: Domain) -> tuple[Record, ...]:
         domain.name, installation(settings.ENVIRONMENT), proof_required=domain.proof != Proof.PROVED,
         token="" if checked_by_us else token(domain.name, domain.tenant),
     )
+
+
+def expected_of_alias(alias: DomainAlias) -> tuple[Record, ...]:
+    """The records for a domain alias: its proof is looked for with its domain's; the others nobody looks up."""
+    return records.expected(
+        alias.name, installation(settings.ENVIRONMENT), token=token(alias.name, alias.domain.tenant),
+        proof_required=alias.proof != Proof.PROVED,
+    )
+
+
+def _waiting_aliases(domain: Domain) -> list[tuple[DomainAlias, Record]]:
+    """The aliases that wait for their proof, each with the record that is it."""
+    pending = domain.aliases.filter(proof=Proof.PENDING).order_by("pk")[:MOST_ALIASES]
+    return [(alias, records.proof_record(alias.name, token(alias.name, domain.tenant))) for alias in pending]
 
 
 # What is known
@@ -211,7 +226,8 @@ def _wanted(domain: Domain) -> lookup.Wanted:
     ours = installation(settings.ENVIRONMENT)
     named = (term.partition(":")[2] for term in ours.spf if term.startswith("a:"))
     hosts = tuple(dict.fromkeys((ours.host, *ours.mx, *named)))
-    return lookup.Wanted(domain.name, verdicts.questions(expected(domain)), hosts)
+    asked = (*expected(domain), *(record for _, record in _waiting_aliases(domain)))
+    return lookup.Wanted(domain.name, verdicts.questions(asked), hosts)
 
 
 # What follows
@@ -239,6 +255,7 @@ def _settle(
     now_is = {row.record.key: row.verdict.value for row in rows}
     known = {**latest.known, **{key: verdict for key, verdict in now_is.items() if verdict != Verdict.UNREACHABLE}}
     known = {key: verdict for key, verdict in known.items() if key in now_is}
+    _prove_aliases(stored, looked.found, actor, ip)
     if before.proof is not facts.Proof.PENDING:
         _tell_records(stored, rows, latest.known, known)
     answered = not any(row.verdict is Verdict.UNREACHABLE for row in rows if row.record.is_required)
@@ -283,6 +300,23 @@ def _become(stored: Domain, before: Life, after: Life, actor: User | None, ip: s
     return after
 
 
+def _prove_aliases(stored: Domain, found: Found, actor: User | None, ip: str | None) -> None:
+    """Those whose record is there, unless a neighbour of somebody else's is in the way."""
+    for alias, record in _waiting_aliases(stored):
+        answer = found.answer(record)
+        if answer is None or record.values[0] not in answer.values:
+            continue
+        try:
+            refuse_neighbours(alias.name, stored.tenant, only_proved=True)
+        except Taken:
+            continue
+        was, is_now = write(alias, proof=Proof.PROVED.value, proved_by=BY_RECORD)
+        audit.record(
+            actor, "domainalias.proved", alias, tenant=stored.tenant, before=was, after=is_now, ip=ip, by=BY
+        )
+        changed(alias.name, stored.name)
+
+
 def _tell_records(stored: Domain, rows: Sequence[Row], before: Mapping[str, str], after: Mapping[str, str]) -> None:
     """An entry for the required records that became right or wrong since the look before."""
     required = {row.record.key for row in rows if row.record.is_required and row.record.key != "proof"}
@@ -305,6 +339,7 @@ def _to_store(looked: lookup.Looked) -> dict[str, Any]:
         ],
         "addresses": {host: list(addresses) for host, addresses in looked.found.addresses.items()},
         "nested": looked.found.nested,
+        "included": list(looked.found.included),
         "nameservers": list(looked.nameservers),
     }
 
@@ -316,4 +351,4 @@ def _stored(found: Mapping[str, Any]) -> tuple[Found, tuple[str, ...]]:
         (each["name"], each["type"]): Answer(tuple(each["values"]), each["error"]) for each in found["answers"]
     }
     addresses = {host: tuple(each) for host, each in found["addresses"].items()}
-    return Found(answers, addresses, found["nested"]), tuple(found["nameservers"])
+    return Found(answers, addresses, found["nested"], tuple(found["included"])), tuple(found["nameservers"])

@@ -80,6 +80,7 @@ class _Look:
         self._turn = asyncio.Semaphore(AT_ONCE)
         self._addresses: dict[str, tuple[str, ...]] = {}
         self._nested = 0
+        self._included: list[str] = []
 
     async def take(self) -> Looked:
         order = sorted(self._wanted.questions)
@@ -93,7 +94,7 @@ class _Look:
                 await asyncio.gather(
                     self._find_addresses(self._elsewhere(found)), self._follow(self._spf(found))
                 )
-        return Looked(Found(found, self._addresses, self._nested), servers.values[:4])
+        return Looked(Found(found, self._addresses, self._nested, tuple(self._included)), servers.values[:4])
 
     def _elsewhere(self, found: dict[Question, Answer]) -> Iterable[str]:
         mx = found.get((self._wanted.domain, "MX"), Answer())
@@ -112,7 +113,7 @@ class _Look:
         await asyncio.gather(*map(of, hosts))
 
     async def _follow(self, names: Iterable[str]) -> None:
-        """Count what the records that are included ask, level by level."""
+        """The records that are included, level by level, and how often they ask."""
         seen: set[str] = set()
         level = list(names)
         while level and len(seen) < MOST_INCLUDES:
@@ -123,6 +124,7 @@ class _Look:
                 for text in [text for text in answer.values if spf.is_spf(text)][:1]:
                     record = spf.parse(text)
                     self._nested += record.lookups
+                    self._included.append(text)
                     further += spf.names_to_follow(record)
             level = further
 

@@ -112,5 +112,12 @@ class DomainCheck(models.Model):
 
     objects = ScopedQuerySet.as_manager()
 
+    class Meta:
+        indexes = [
+            models.Index(
+                fields=["missing_since"], condition=Q(missing_since__isnull=False), name="domain_check_missing"
+            ),
+        ]
+
     def __str__(self):
         return f"check of {self.domain}"

@@ -55,11 +55,15 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """All that was asked of a domain. `nested`: how often its SPF record's includes ask the DNS."""
+    """All that was asked of a domain.
+
+    `nested`: how often what its SPF record includes asks the DNS; `included`: those records.
+    """
 
     answers: Mapping[Question, Answer] = field(default_factory=dict)
     addresses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of our hosts and of its MX
     nested: int = 0
+    included: tuple[str, ...] = ()
 
     def answer(self, record: Record) -> Answer | None:
         return self.answers.get((record.name, record.type))
@@ -111,7 +115,7 @@ def judge(records: Iterable[Record], found: Found, installation: Installation) -
 def _row(record: Record, found: Found, installation: Installation, mx_is_ours: bool) -> Row:
     answer = found.answer(record)
     if answer is None:
-        return Row(record, Verdict.UNKNOWN, (), Sentence("It wasn't looked up yet."))
+        return Row(record, Verdict.UNKNOWN, (), NO_SENTENCE)
     if answer.error:
         return Row(record, Verdict.UNREACHABLE, (), Sentence(
             "The DNS didn't answer ({error}). Nothing changes because of it; we look again.", {"error": answer.error},
@@ -220,7 +224,10 @@ def _spf(record: Record, answer: Answer, found: Found, installation: Installatio
         ))
     one = spf.parse(there[0])
     lookups = one.lookups + found.nested
-    if not spf.lets_send(one, installation.spf, addresses=found.addresses, mx_is_ours=mx_is_ours):
+    by_itself = spf.lets_send(one, installation.spf, addresses=found.addresses, mx_is_ours=mx_is_ours)
+    if not by_itself and not any(
+        spf.lets_send(spf.parse(text), installation.spf, addresses=found.addresses) for text in found.included
+    ):
         return Row(record, Verdict.DIFFERENT, there, Sentence(
             "Our servers aren't in it. Change this record to the one on the left, which keeps what you have; a second "
             "SPF record would break both."

@@ -5,7 +5,7 @@ one fails until it stands in the table.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -17,7 +17,6 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from panel.domains import checks
 from panel.domains.models import Domain, DomainAlias
 from panel.domains.services import create_domain_alias
 from panel.mailboxes.models import Alias, Credential, LoginEvent, Mailbox
@@ -32,7 +31,6 @@ from panel.tenants.models import AuditEntry, Membership, Plan, Tenant, User
 from panel.tenants.sign_in import second_factor
 from tests.support import queue, world
 from tests.support.authenticator import code_of
-from tests.support.dns import dns_server
 from tests.support.traces import Traces
 
 pytestmark = pytest.mark.django_db
@@ -388,16 +386,6 @@ def test_deleting_several_of_which_one_is_refused_deletes_none_and_says_why(hous
     assert "Nothing was done: used.test still has 1 domain alias" in page.content.decode()
     assert Domain.objects.filter(pk__in=[empty.pk, used.pk]).count() == 2
     assert seen.nothing
-
-
-@pytest.fixture
-def its_proof(settings):
-    """Called with a domain: the DNS has the record that proves it. Nothing is asked of any other DNS."""
-    with dns_server() as dns:
-        settings.ENVIRONMENT = replace(settings.ENVIRONMENT, dns=dns.listen)
-        yield lambda domain: dns.zone(
-            domain.name, f'_posthouse TXT "posthouse-proof={checks.token(domain.name, domain.tenant)}"\n'
-        )
 
 
 @pytest.mark.parametrize(("model", "name"), ACTIONS, ids=named)

@@ -11,9 +11,10 @@ from django.utils import timezone
 from panel.domains import checks, claims, services
 from panel.domains.models import Domain, DomainCheck
 from panel.environment import Listen
+from panel.operations import needs
 from panel.rules.domain_life import GRACE
 from panel.tenants.changes import ServiceError, Taken
-from panel.tenants.models import AuditEntry
+from panel.tenants.models import AuditEntry, User
 from tests.support import world
 from tests.support.dns import dns_server
 
@@ -104,12 +105,15 @@ def test_proof_lapses_after_its_grace_and_comes_back(tenant, dns, traces):
     shown = look(domain)
     assert shown.life == "warning" and shown.sending_ends_at > timezone.now() + GRACE - timedelta(minutes=1)
     assert "domain.proof_missing" in seen.actions and not seen.domains
+    staff = User(kind=User.Kind.PANEL, provider_role="support")
+    assert [(need.word, need.name) for need in needs.of_domains(staff)] == [("warning", "demo.test")]
 
     def long_ago():
         DomainCheck.objects.update(missing_since=timezone.now() - GRACE)
 
     long_ago()
-    dns.fail("demo.test"), dns.fail("_posthouse.demo.test")
+    dns.fail("demo.test")
+    dns.fail("_posthouse.demo.test")
     assert look(domain).life == "warning", "what the DNS doesn't say is not missing"
     dns.recover()
     seen = traces()
@@ -128,7 +132,7 @@ def test_proof_lapses_after_its_grace_and_comes_back(tenant, dns, traces):
     assert look(domain).life == "active", "what we checked stays proved"
 
 
-def test_no_answer_whatever_it_is_breaks_a_look(tenant, dns):
+def test_no_answer_whatever_it_is_breaks_a_look(tenant, dns, settings):
     domain = world.domain("demo.test", tenant, proved_by=services.CHECKED_BY_US)
     huge = " ".join(f'"{"x" * 250}"' for _ in range(40))
     dns.zone("demo.test", "\n".join([
@@ -140,17 +144,20 @@ def test_no_answer_whatever_it_is_breaks_a_look(tenant, dns):
     assert verdicts(shown)["spf"] == "conflicts" and verdicts(shown)["mx"] == "different"
     for row in shown.rows:
         assert len(row.found) <= 10 and all(len(value) <= 2000 and value.isprintable() for value in row.found)
+    # We stand in what it takes in.
+    dns.zone("demo.test", f'@ TXT "v=spf1 include:a.demo.test ~all"\na TXT "v=spf1 a:{HOST} -all"\n')
+    assert verdicts(look(domain))["spf"] == "same"
     # A record that takes in itself, and one that takes in many.
     dns.zone("demo.test", '@ TXT "v=spf1 include:demo.test include:a.demo.test"\na TXT "v=spf1 include:a.demo.test"\n')
     assert verdicts(look(domain))["spf"] == "different"
-    dns.fail("demo.test"), dns.fail("_dmarc.demo.test")
+    dns.fail("demo.test")
+    dns.fail("_dmarc.demo.test")
     shown = look(domain)
     assert verdicts(shown) == {"mx": "unreachable", "spf": "unreachable", "dmarc": "unreachable"}
     assert str(shown.overall.words) == "Its DNS doesn't answer"
     assert "its name servers fail" in str(shown.rows[0].sentence)
     # Nobody listens there.
-    dataclass = dataclasses.replace(checks.settings.ENVIRONMENT, dns=Listen("127.0.0.1", 1))
-    checks.settings.ENVIRONMENT = dataclass
+    settings.ENVIRONMENT = dataclasses.replace(settings.ENVIRONMENT, dns=Listen("127.0.0.1", 1))
     assert set(verdicts(look(domain)).values()) == {"unreachable"}
 
 
@@ -171,6 +178,23 @@ def test_what_lies_over_a_neighbour_of_somebody_elses_is_not_proved(tenant, othe
     shown = look(domain)
     assert (domain.proof, str(shown.overall.words)) == ("pending", "Can't be proved")
     assert seen.nothing
+
+
+def test_a_domain_alias_is_proved_with_a_look_at_its_domain(tenant, other_tenant, dns, traces):
+    domain = world.domain("demo.test", tenant, proved_by=services.BY_RECORD)
+    for name in ("alias.test", "other-alias.test", "mail.theirs.test"):
+        alias = services.create_domain_alias(name=name, domain=domain, actor=None)
+        proof = checks.expected_of_alias(alias)[0]
+        text = "posthouse-proof=of another" if name == "other-alias.test" else proof.values[0]
+        dns.zone(name, f'_posthouse TXT "{text}"\n')
+    world.domain("theirs.test", other_tenant)
+    dns.zone("demo.test", right(domain))
+    seen = traces()
+    look(domain)
+    assert (seen.actions, seen.domains) == (["domainalias.proved"], {"alias.test", "demo.test"})
+    assert list(domain.aliases.filter(proof="proved").values_list("name", "proved_by")) == [
+        ("alias.test", "its TXT record")
+    ]
 
 
 def test_another_tenants_record_proves_nothing(tenant, other_tenant, dns):

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-from django.conf import settings
 from django.db.models import Count
 
 from panel.domains import checks
@@ -146,9 +145,8 @@ class Command(stops.Command):
                     self.say(f"      {row.sentence}")
 
     def dns(self, *, name: str) -> None:
-        alias = DomainAlias.objects.filter(name=canonical_name(name)).first()
-        ours = checks.installation(settings.ENVIRONMENT)
-        wanted = records.expected(alias.name, ours) if alias else checks.expected(base.find_domain(name))
+        alias = DomainAlias.objects.select_related("domain__tenant").filter(name=canonical_name(name)).first()
+        wanted = checks.expected_of_alias(alias) if alias else checks.expected(base.find_domain(name))
         if self.as_json:
             self.json([
                 {
