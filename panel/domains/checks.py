@@ -110,6 +110,11 @@ class Shown:
         return tuple(row for row in self.rows if not row.record.is_required)
 
     @property
+    def chips(self) -> tuple[Row, ...]:
+        """The required records, for a list of domains: each row's record.label, look and verdict."""
+        return tuple(row for row in self.required if row.record.key != "proof")
+
+    @property
     def counts(self) -> dict[str, int]:
         """Of the required: how many are right, to change (different, conflicts), to add, and not known."""
         words = {

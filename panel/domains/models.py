@@ -36,7 +36,7 @@ class Domain(models.Model):
     kind = models.CharField(max_length=10, choices=Kind, default=Kind.OWN)
     tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, null=True, blank=True, related_name="domains")
     proof = models.CharField(max_length=10, choices=Proof, default=Proof.PENDING)
-    proved_by = models.CharField(max_length=100, blank=True)  # "checked by us" or "its TXT record"
+    proved_by = models.CharField(max_length=100, blank=True)  # "checked by us" or "by TXT record"
     plans = models.ManyToManyField(
         Plan, blank=True, related_name="shared_domains",
         help_text="For a shared domain: tenants on these plans may place addresses in it themselves.",

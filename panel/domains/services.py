@@ -31,7 +31,7 @@ from panel.tenants.changes import (
 from panel.tenants.models import Plan, Tenant, User
 
 CHECKED_BY_US = "checked by us"
-BY_RECORD = "its TXT record"
+BY_RECORD = "by TXT record"
 
 
 @transaction.atomic

@@ -148,7 +148,7 @@ def _mx(record: Record, answer: Answer, found: Found, installation: Installation
     if "" in hosts:
         verdict = Verdict.CONFLICTS if len(hosts) > 1 else Verdict.DIFFERENT
         return Row(record, verdict, values, Sentence(
-            "It says that the domain takes no mail at all (“0 .”). Replace it by what stands on the left."
+            "It says that the domain takes no mail at all (“0 .”). Replace it by what it should be."
         ))
     if not foreign:
         missing = [name for name in installation.mx if name not in hosts]
@@ -161,11 +161,11 @@ def _mx(record: Record, answer: Answer, found: Found, installation: Installation
     others = ", ".join(sorted(foreign)[:3])
     if len(foreign) < len(hosts):
         return Row(record, Verdict.CONFLICTS, values, Sentence(
-            "Some mail goes to {others}, where it isn't seen here. Remove all MX records but those on the left.",
+            "Some mail goes to {others}, where it isn't seen here. Remove all MX records but ours.",
             {"others": others},
         ))
     return Row(record, Verdict.DIFFERENT, values, Sentence(
-        "Mail goes to {others}. Once the mailboxes are ready here, replace it by what stands on the left.",
+        "Mail goes to {others}. Once the mailboxes are ready here, replace it by what it should be.",
         {"others": others},
     ))
 
@@ -219,7 +219,7 @@ def _spf(record: Record, answer: Answer, found: Found, installation: Installatio
         ))
     if len(there) > 1:
         return Row(record, Verdict.CONFLICTS, there, Sentence(
-            "There are {count} SPF records, which makes all of them void. Replace them by the one on the left, which "
+            "There are {count} SPF records, which makes all of them void. Replace them by what it should be, one that "
             "holds what they say.", {"count": len(there)},
         ))
     one = spf.parse(there[0])
@@ -229,8 +229,8 @@ def _spf(record: Record, answer: Answer, found: Found, installation: Installatio
         spf.lets_send(spf.parse(text), installation.spf, addresses=found.addresses) for text in found.included
     ):
         return Row(record, Verdict.DIFFERENT, there, Sentence(
-            "Our servers aren't in it. Change this record to the one on the left, which keeps what you have; a second "
-            "SPF record would break both."
+            "Our servers aren't in it. Change this record to what it should be, which keeps what you have; a "
+            "second SPF record would break both."
         ))
     if lookups > spf.MOST_LOOKUPS:
         return Row(record, Verdict.CONFLICTS, there, Sentence(
@@ -259,8 +259,8 @@ def _dmarc(record: Record, answer: Answer) -> Row:
     policy = {name.strip(): value.strip() for name, value in tags.items()}.get("p", "none")  # RFC 9989 §4.7
     if policy not in ("none", "quarantine", "reject"):
         return Row(record, Verdict.DIFFERENT, there, Sentence(
-            "Its p={policy} is none of none, quarantine and reject, so it doesn't count. Change it to the one on the "
-            "left.", {"policy": policy[:40]},
+            "Its p={policy} is none of none, quarantine and reject, so it doesn't count. Change it to what it "
+            "should be.", {"policy": policy[:40]},
         ))
     kept = with_values(record, there[0])
     return Row(kept, Verdict.SAME, there, Sentence("Stricter than ours. Keep it.") if policy != "none" else NO_SENTENCE)
@@ -272,7 +272,7 @@ def _proof(record: Record, answer: Answer) -> Row:
         return Row(record, Verdict.SAME, record.values, NO_SENTENCE)
     if there:
         return Row(record, Verdict.DIFFERENT, there, Sentence(
-            "What is there belongs to another claim. Add the one on the left beside it."
+            "What is there belongs to another claim. Add yours beside it."
         ))
     return Row(record, Verdict.NOTHING, (), Sentence("It isn't there yet. Add it at your DNS provider."))
 
@@ -298,7 +298,7 @@ def _plain(record: Record, answer: Answer) -> Row:
     if any(value == target or (record.type == "SRV" and value.endswith(f" {target}")) for value in there):
         return Row(record, Verdict.SAME, there, NO_SENTENCE)
     return Row(record, Verdict.DIFFERENT, there, Sentence(
-        "It leads elsewhere: to {there}. Change it to what stands on the left.", {"there": ", ".join(there[:3])[:200]},
+        "It leads elsewhere: to {there}. Change it to what it should be.", {"there": ", ".join(there[:3])[:200]},
     ))
 
 
@@ -352,16 +352,15 @@ def overall(life: str, rows: Sequence[Row], receiving: bool | None) -> Overall:
         return Overall("warn", Sentence("Its DNS doesn't answer"), Sentence(
             "Nobody knows what it says just now; we look again."
         ))
-    wrong = [row for row in required if row.verdict is not Verdict.SAME and row.record.key != "mx"]
-    names = {"records": ", ".join(dict.fromkeys(row.record.label for row in wrong))}
+    wrong = [row for row in required if row.verdict is not Verdict.SAME]
     if not receiving:
         return Overall("bad", Sentence("Doesn't receive"), Sentence("Its mail goes elsewhere: look at MX.") if any(
             row.record.key == "mx" and row.found for row in rows
         ) else Sentence("Add the MX record, and its mail comes here."))
-    if wrong:
+    if any(row.record.key != "mx" for row in wrong):
         return Overall("warn", Sentence("Receives; others may refuse what it sends"), Sentence(
-            "Look at {records}.", names,
+            "Look at {records}.", {"records": ", ".join(dict.fromkeys(row.record.label for row in wrong))},
         ))
-    if any(row.verdict is Verdict.CONFLICTS for row in required):
+    if any(row.verdict is Verdict.CONFLICTS for row in wrong):
         return Overall("warn", Sentence("Sends; receives only part"), Sentence("Some mail goes elsewhere: look at MX."))
     return Overall("good", Sentence("Sends and receives"))
