@@ -40,7 +40,8 @@ HANDSHAKE_TIMEOUT_S = 30.0
 HOUSEKEEPING_S = 5.0
 SWEEP_S = 60.0
 GRACE_S = 60.0  # between two steps for what was closed
-RECHECK_S = 60.0  # between two rounds of looks at domains' DNS
+RECHECK_S = 60.0  # between two looks at which domains' DNS is due
+ROUNDS = 10  # of ten domains then, so 144,000 a day
 SUSPENDED_S = 900.0  # after which it is asked again whether what is held may go
 RECOVER_S = 1.0  # between two tries to go on with what dead workers left
 CLOCK_JUMP_S = 30.0
@@ -130,6 +131,7 @@ class Worker:
             # Before they are closed, or uvloop's doesn't wait. Unlike `sessions` it knows of a TLS handshake under way.
             connections = [group.create_task(server.wait_closed()) for server in servers]
             await _either(stopping, handed_over)
+            self._leaving = True
             for server in servers:
                 server.close()
             # At the same time as the sessions: each may take its whole time.
@@ -229,6 +231,7 @@ class Worker:
             spool.seen(self.node, self.clock.now())
 
     _warned_of_jump = False
+    _leaving = False
 
     def sweep(self) -> None:
         self.take_back()
@@ -244,8 +247,10 @@ class Worker:
             self.runner.wake()
 
     def recheck_domains(self) -> None:
-        """Apart from all else: it waits for other people's name servers."""
-        spool.recheck_domains(self.clock.now())
+        """Apart from all else: it waits for other people's name servers. A stop waits for one round at most."""
+        for _ in range(ROUNDS):
+            if self._leaving or not spool.recheck_domains(self.clock.now()):
+                return
 
     def reload_certificate(self) -> None:
         with suppress(OSError, ssl.SSLError):

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db import transaction
+from django.db import DataError, IntegrityError, transaction
 from django.db.models import Q
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
@@ -32,7 +32,7 @@ from panel.tenants.models import Tenant, User
 
 BETWEEN = timedelta(seconds=10)  # two looks at a domain that somebody asks for
 LEASE = timedelta(minutes=10)  # for which a look by itself keeps others off
-MOST_DUE = 20  # looked at in one round
+MOST_DUE = lookup.DOMAINS_AT_ONCE  # looked at in one round
 MOST_ALIASES = 20  # pending ones of a domain, proved with its look
 MOST_NEW = 200  # domains without a row that get one in one round
 BY = "DNS check"
@@ -174,9 +174,10 @@ def check(domain: Domain, *, actor: User | None, ip: str | None = None) -> Shown
 
 @dataclass
 class Round:
-    """What a round of looks did: what was looked at, and of which the proof changed, and to what."""
+    """What a round of looks did. `changes`: domains and what their life became; `failed`: domains and why."""
 
     looked: int = 0
+    failed: list[tuple[str, str]] = field(default_factory=list)
     changes: list[tuple[str, str]] = field(default_factory=list)
     is_full: bool = False  # more may be due
 
@@ -184,7 +185,7 @@ class Round:
 def recheck_due(now: datetime, *, most: int = MOST_DUE) -> Round:
     """One bounded round of what is due. Any number of nodes may do it at once: each domain is one's.
 
-    Takes up to fifteen seconds. Raises Django's database errors when the database is gone.
+    Takes up to seven seconds. Raises Django's database errors when the database is gone.
     """
     hosted = Domain.objects.filter(status__lt=Status.CLOSED)
     _make_rows(hosted.filter(latest_check=None).order_by("pk")[:MOST_NEW], now)
@@ -206,6 +207,9 @@ def recheck_due(now: datetime, *, most: int = MOST_DUE) -> Round:
             became = _settle(domain, looked, now=now)
         except Gone:
             continue  # deleted meanwhile
+        except (DataError, IntegrityError) as error:
+            done.failed.append((domain.name, str(error).strip()))  # the others go on; it is tried after LEASE
+            continue
         done.looked += 1
         if became:
             done.changes.append((domain.name, became))

@@ -5,7 +5,7 @@ Each verdict has a sentence that says what to do. Sentences are kept apart from 
 they can be said in another language.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -90,8 +90,17 @@ class Row:
         return "warn" if self.verdict is Verdict.DIFFERENT else "bad"
 
 
-def questions(records: Iterable[Record]) -> frozenset[Question]:
-    return frozenset((record.name, record.type) for record in records)
+def questions(records: Collection[Record]) -> frozenset[Question]:
+    """One a record; for DMARC those of the domains above as well, whose record holds where there is none."""
+    asked = {(record.name, record.type) for record in records}
+    above = {(name, "TXT") for record in records if record.key == "dmarc" for name in _dmarc_above(record.name)}
+    return frozenset(asked | above)
+
+
+def _dmarc_above(name: str) -> tuple[str, ...]:
+    """_dmarc.acme.example for _dmarc.shop.acme.example, the nearest first: the walk of RFC 9989 §4.10, bounded."""
+    labels = name.split(".")[1:]
+    return tuple(f"_dmarc.{'.'.join(labels[at:])}" for at in range(max(1, len(labels) - 4), len(labels) - 1))
 
 
 def keeps(question: Question, value: str) -> bool:
@@ -126,7 +135,7 @@ def _row(record: Record, found: Found, installation: Installation, mx_is_ours: b
         case "spf":
             return _spf(record, answer, found, installation, mx_is_ours)
         case "dmarc":
-            return _dmarc(record, answer)
+            return _dmarc(record, answer, found)
         case "proof":
             return _proof(record, answer)
         case "tls-rpt":
@@ -245,9 +254,16 @@ def _spf(record: Record, answer: Answer, found: Found, installation: Installatio
     return Row(kept, Verdict.SAME, there, NO_SENTENCE)
 
 
-def _dmarc(record: Record, answer: Answer) -> Row:
-    there = tuple(value for value in answer.values if value.lower().replace(" ", "").startswith("v=dmarc1"))
+def _dmarc(record: Record, answer: Answer, found: Found) -> Row:
+    there = _dmarc_records(answer)
     if not there:
+        for name in _dmarc_above(record.name):
+            above = _dmarc_records(found.answers.get((name, "TXT"), Answer()))
+            if len(above) == 1 and _tags(above[0]).get("psd") != "y":
+                return Row(record, Verdict.SAME, (), Sentence(
+                    "It has none of its own: the record of {domain} holds for it.",
+                    {"domain": name.removeprefix("_dmarc.")},
+                ))
         return Row(record, Verdict.NOTHING, (), Sentence(
             "It isn't there yet; large receivers ask for it. Add it at your DNS provider."
         ))
@@ -255,8 +271,7 @@ def _dmarc(record: Record, answer: Answer) -> Row:
         return Row(record, Verdict.CONFLICTS, there, Sentence(
             "There are {count} DMARC records, and then none counts. Keep one.", {"count": len(there)},
         ))
-    tags = dict(part.strip().lower().partition("=")[::2] for part in there[0].split(";") if "=" in part)
-    policy = {name.strip(): value.strip() for name, value in tags.items()}.get("p", "none")  # RFC 9989 §4.7
+    policy = _tags(there[0]).get("p", "none")  # RFC 9989 §4.7
     if policy not in ("none", "quarantine", "reject"):
         return Row(record, Verdict.DIFFERENT, there, Sentence(
             "Its p={policy} is none of none, quarantine and reject, so it doesn't count. Change it to what it "
@@ -264,6 +279,15 @@ def _dmarc(record: Record, answer: Answer) -> Row:
         ))
     kept = with_values(record, there[0])
     return Row(kept, Verdict.SAME, there, Sentence("Stricter than ours. Keep it.") if policy != "none" else NO_SENTENCE)
+
+
+def _dmarc_records(answer: Answer) -> tuple[str, ...]:
+    return tuple(value for value in answer.values if value.lower().replace(" ", "").startswith("v=dmarc1"))
+
+
+def _tags(record: str) -> dict[str, str]:
+    pairs = (part.lower().partition("=") for part in record.split(";") if "=" in part)
+    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def _proof(record: Record, answer: Answer) -> Row:

@@ -119,6 +119,19 @@ def test_verdict_and_what_to_do(key, values, verdict, words):
     assert words in str(row.sentence) and (words or not str(row.sentence))
 
 
+def test_a_domain_below_another_has_that_ones_dmarc():
+    wanted = records.expected("a.shop.acme.example", OURS)
+    names = {name for name, _ in verdicts.questions(wanted) if name.startswith("_dmarc")}
+    assert names == {f"_dmarc.{each}" for each in ("a.shop.acme.example", "shop.acme.example", "acme.example")}
+    assert len(verdicts.questions(records.expected("a." * 100 + "example", OURS))) <= len(wanted) + 3
+    answers = {("_dmarc.a.shop.acme.example", "TXT"): Answer()}
+    above = {("_dmarc.acme.example", "TXT"): Answer(("v=DMARC1; p=reject",))}
+    for extra, verdict in ((above, "same"), ({}, "nothing")):
+        rows = verdicts.judge(wanted, Found(answers | extra), OURS)
+        row = next(row for row in rows if row.record.key == "dmarc")
+        assert row.verdict == verdict and ("acme.example holds" in str(row.sentence)) is (verdict == "same")
+
+
 def test_a_sentence_is_translated_before_its_facts_are_filled_in():
     row, _ = judged("mx", "10 {x}.example")
     japanese = {row.sentence.text: "メールは{others}に届きます。"}
