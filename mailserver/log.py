@@ -107,6 +107,11 @@ def removed(what: str) -> None:
     _log.info(_line("removed", None, {"what": what}))
 
 
+def domain_became(domain: str, life: str) -> None:
+    """What a look at its DNS made of a domain: active, warning or suspended."""
+    _log.info(_line("domain", None, {"name": domain, "life": life}))
+
+
 def mailbox_filling(mailbox: str, **facts: object) -> None:
     """A mailbox has reached a threshold of its quota; its owner is told by mail."""
     _log.info(_line("mailbox-filling", None, {"mailbox": mailbox, **facts}))

@@ -40,6 +40,8 @@ HANDSHAKE_TIMEOUT_S = 30.0
 HOUSEKEEPING_S = 5.0
 SWEEP_S = 60.0
 GRACE_S = 60.0  # between two steps for what was closed
+RECHECK_S = 60.0  # between two looks at which domains' DNS is due
+ROUNDS = 10  # of ten domains then, so 144,000 a day
 SUSPENDED_S = 900.0  # after which it is asked again whether what is held may go
 RECOVER_S = 1.0  # between two tries to go on with what dead workers left
 CLOCK_JUMP_S = 30.0
@@ -124,10 +126,12 @@ class Worker:
             if self.number == 0:
                 recovering.append(group.create_task(self.every(SWEEP_S, self.sweep)))
                 background.append(group.create_task(self.every(GRACE_S, self.end_grace)))
+                background.append(group.create_task(self.every(RECHECK_S, self.recheck_domains)))
             servers = [await self.listen(kind, each) for kind, each in sockets]
             # Before they are closed, or uvloop's doesn't wait. Unlike `sessions` it knows of a TLS handshake under way.
             connections = [group.create_task(server.wait_closed()) for server in servers]
             await _either(stopping, handed_over)
+            self._leaving = True
             for server in servers:
                 server.close()
             # At the same time as the sessions: each may take its whole time.
@@ -227,6 +231,7 @@ class Worker:
             spool.seen(self.node, self.clock.now())
 
     _warned_of_jump = False
+    _leaving = False
 
     def sweep(self) -> None:
         self.take_back()
@@ -240,6 +245,12 @@ class Worker:
         """Apart from the sweep: removing a large mailbox takes its time."""
         if spool.end_grace(self.clock.now(), self.config.data / "mail"):
             self.runner.wake()
+
+    def recheck_domains(self) -> None:
+        """Apart from all else: it waits for other people's name servers. A stop waits for one round at most."""
+        for _ in range(ROUNDS):
+            if self._leaving or not spool.recheck_domains(self.clock.now()):
+                return
 
     def reload_certificate(self) -> None:
         with suppress(OSError, ssl.SSLError):

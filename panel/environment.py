@@ -170,6 +170,19 @@ def _is_ldh(label: str) -> bool:
     )
 
 
+def _hostnames(text: str) -> tuple[str, ...]:
+    return tuple(_hostname(part) for part in text.split(",") if part.strip())
+
+
+def _spf_terms(text: str) -> tuple[str, ...]:
+    terms = tuple(text.split())
+    for term in terms:
+        name, colon, value = term.partition(":")
+        if name.lower() not in ("include", "a", "mx", "ip4", "ip6", "exists") or not colon or not value.isascii():
+            raise ValueError(f"{term!r} is no SPF mechanism; write such as include:_spf.example.com or ip4:192.0.2.7")
+    return terms
+
+
 def _separator(text: str) -> str:
     if len(text) > 1 or (text and text not in "+-_=."):
         raise ValueError("write one of + - _ = . or nothing")
@@ -237,6 +250,18 @@ SETTINGS: Mapping[str, Setting] = {
         "POSTHOUSE_HOSTNAME", "", lambda text: _hostname(text or _machine_name()),
         "This server's full name: in its greeting, Received lines and links. Empty: the machine's own name.",
         example="mx1.example.com",
+    ),
+    "mx_names": Setting(
+        "POSTHOUSE_MX_NAMES", "", _hostnames,
+        "The names to which the domains' MX records lead, the preferred first, separated by commas. Empty: the host "
+        "name.",
+        example="mx1.example.com,mx2.example.com",
+    ),
+    "spf": Setting(
+        "POSTHOUSE_SPF", "", _spf_terms,
+        "What domains add to their SPF record so that this installation may send for them: mechanisms, separated by "
+        "spaces. Empty: a: and the host name.",
+        example="include:_spf.example.com",
     ),
     "postmaster": Setting(
         "POSTHOUSE_POSTMASTER", "", _text,
@@ -378,6 +403,8 @@ class Environment:
     secret_key: str
     secret_key_file: Path | None
     hostname: str
+    mx_names: tuple[str, ...]
+    spf: tuple[str, ...]
     postmaster: str
     http: Listen
     https_proxy: bool
@@ -434,6 +461,8 @@ def read(variables: Mapping[str, str] | None = None) -> Environment:
         except ValueError as error:
             raise BadSetting(f"{setting.variable}={text!r} can't be used: {error}.") from None
     values["node"] = values["node"] or values["hostname"]
+    values["mx_names"] = values["mx_names"] or (values["hostname"],)
+    values["spf"] = values["spf"] or (f"a:{values['hostname']}",)
     values["url"] = values["url"] or (
         f"https://{values['hostname']}" if values["https_proxy"] else f"http://{values['http']}"
     )

@@ -20,6 +20,7 @@ from mailserver.spool.claim import (
     which_exist,
 )
 from mailserver.spool.closed import end_grace
+from mailserver.spool.domains import recheck_domains
 from mailserver.spool.nodes import NoFreeNumber, has_pending_migrations, register_node, seen
 from mailserver.spool.settle import Settled, settle
 from mailserver.spool.sql import SpoolUnavailable, close_connection
@@ -44,6 +45,7 @@ __all__ = [
     "mark_staged",
     "next_due",
     "read_content",
+    "recheck_domains",
     "recipients_of",
     "register_node",
     "release",

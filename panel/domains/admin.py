@@ -14,7 +14,7 @@ from unfold.contrib.filters.admin import AutocompleteSelectFilter
 from unfold.decorators import action, display
 from unfold.widgets import UnfoldBooleanSwitchWidget
 
-from panel.domains import services
+from panel.domains import checks, services
 from panel.domains.models import Domain, DomainAlias, Proof
 from panel.mailboxes.models import Address
 from panel.rules.addresses import display_domain
@@ -23,6 +23,7 @@ from panel.sending.used import levels_of, used
 from panel.tenants import standing
 from panel.tenants.admin import SuspendableAdmin
 from panel.tenants.scoped_admin import ScopedAdmin, badge, by, list_url, mono, state_of
+from panel.tenants.shown import moment
 
 MOST_ALIASES = 10  # on a domain's page
 IN_DOMAIN = "address__domain__id__exact"  # the filter of mailboxes and aliases
@@ -104,10 +105,10 @@ class DomainAdmin(VerifiableAdmin, SuspendableAdmin):
     list_select_related = ["tenant"]
     autocomplete_fields = ["tenant"]
     removable = True
-    actions_detail = ["verify", "suspend", "resume", "close", "restore"]
+    actions_detail = ["check_now", "verify", "suspend", "resume", "close", "restore"]
     readonly_fields = ["created_at"]
     above_template = "admin/posthouse/domain_above.html"
-    page_select_related = ("tenant__plan", "tenant__parent__parent")
+    page_select_related = ("tenant__plan", "tenant__parent__parent", "latest_check")
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         if obj is None:
@@ -124,6 +125,7 @@ class DomainAdmin(VerifiableAdmin, SuspendableAdmin):
             mailboxes=Count("mailbox"), aliases=Count("alias"), tenants=Count("tenant", distinct=True)
         )
         aliases = list(obj.aliases.order_by("name")[: MOST_ALIASES + 1])
+        records = checks.shown(obj)
         return {
             "name": domain_name(obj.name),
             "standing": standing.standing(
@@ -134,6 +136,9 @@ class DomainAdmin(VerifiableAdmin, SuspendableAdmin):
                 reverse("admin:tenants_tenant_change", args=(obj.tenant_id,)), obj.tenant,
             ) if obj.tenant else "A shared domain of the provider's: each address in it is some tenant's.",
             "proof": proof_badge(obj),
+            "records": records,
+            "looked_at": moment(records.checked_at) if records.checked_at else "",
+            "sending_ends": moment(records.sending_ends_at) if records.sending_ends_at else "",
             "levels": used(levels_of(obj)),
             "limit_url": self.add_url(request, SendingLimit, domain=obj.pk) if obj.tenant else "",
             "numbers": [
@@ -147,6 +152,16 @@ class DomainAdmin(VerifiableAdmin, SuspendableAdmin):
             ),
             "add_alias_url": self.add_url(request, DomainAlias, domain=obj.pk),
         }
+
+    @action(description="Check now…", url_path="check-now", permissions=["act"], icon="dns")
+    def check_now(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        def act(obj: Domain, data: dict[str, Any]) -> str:
+            return f"{obj} was looked up: {checks.check(obj, **by(request)).overall.words}."
+
+        return self.confirm(
+            request, object_id, title="DNS records of {}", button="Check now", act=act,
+            sentence="Ask the DNS for the records of {}. If its TXT record is there, that proves who owns it.",
+        )
 
     def offered(self, obj: Domain) -> set[str]:
         return super().offered(obj) - ({"verify"} if obj.proof == Proof.PROVED else set())

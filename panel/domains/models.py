@@ -1,4 +1,4 @@
-"""Domains hosted here: a tenant's own, or the provider's shared ones, and their aliases."""
+"""Domains hosted here, a tenant's own or the provider's shared ones; their aliases; what the DNS says of them."""
 
 from django.db import models
 from django.db.models import Q
@@ -36,7 +36,7 @@ class Domain(models.Model):
     kind = models.CharField(max_length=10, choices=Kind, default=Kind.OWN)
     tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, null=True, blank=True, related_name="domains")
     proof = models.CharField(max_length=10, choices=Proof, default=Proof.PENDING)
-    proved_by = models.CharField(max_length=100, blank=True)  # "checked by us" or, later, the TXT record
+    proved_by = models.CharField(max_length=100, blank=True)  # "checked by us" or "by TXT record"
     plans = models.ManyToManyField(
         Plan, blank=True, related_name="shared_domains",
         help_text="For a shared domain: tenants on these plans may place addresses in it themselves.",
@@ -89,3 +89,35 @@ class DomainAlias(models.Model):
 
     def __str__(self):
         return f"{self.name} → {self.domain}"
+
+
+class DomainCheck(models.Model):
+    """What the DNS says of a domain: the latest look only, and when it last became another.
+
+    `found` are the answers (checks.py writes and reads them); `verdicts` what came of them, by the
+    records' keys; `known` the same without what the DNS didn't say, from the look before.
+    """
+
+    to_tenant = "domain__tenant"
+
+    domain = models.OneToOneField(Domain, on_delete=models.CASCADE, related_name="latest_check")
+    asked_at = models.DateTimeField(null=True)  # when the latest look was begun, by anybody
+    due_at = models.DateTimeField(default=timezone.now, db_index=True)  # when the next one is, by itself
+    checked_at = models.DateTimeField(null=True)
+    changed_at = models.DateTimeField(null=True)
+    missing_since = models.DateTimeField(null=True)  # neither the proof nor an MX to us: rules/domain_life
+    found = models.JSONField(default=dict)
+    verdicts = models.JSONField(default=dict)
+    known = models.JSONField(default=dict)
+
+    objects = ScopedQuerySet.as_manager()
+
+    class Meta:
+        indexes = [
+            models.Index(
+                fields=["missing_since"], condition=Q(missing_since__isnull=False), name="domain_check_missing"
+            ),
+        ]
+
+    def __str__(self):
+        return f"check of {self.domain}"

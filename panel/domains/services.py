@@ -11,7 +11,7 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import Q, QuerySet
 
-from panel.domains.models import Domain, DomainAlias, Proof
+from panel.domains.models import Domain, DomainAlias, DomainCheck, Proof
 from panel.rules.addresses import BadAddress, canonical_domain
 from panel.rules.status import Status
 from panel.tenants import audit
@@ -31,6 +31,7 @@ from panel.tenants.changes import (
 from panel.tenants.models import Plan, Tenant, User
 
 CHECKED_BY_US = "checked by us"
+BY_RECORD = "by TXT record"
 
 
 @transaction.atomic
@@ -39,6 +40,7 @@ def create_domain(
     name: str,
     tenant: Tenant | None,
     verified: bool = False,
+    proved_by: str = CHECKED_BY_US,
     plans: Sequence[Plan] = (),
     actor: User | None,
     ip: str | None = None,
@@ -46,7 +48,7 @@ def create_domain(
     """A new domain of a tenant; without one a shared domain of the provider's.
 
     It is pending, and doesn't exist for the wire, until its ownership is proved;
-    `verified` says that we checked it. `plans` (of a shared domain): whose tenants may
+    `verified` says that it was, and `proved_by` how. `plans` (of a shared domain): whose tenants may
     place addresses there themselves.
     """
     name = canonical_name(name)
@@ -59,7 +61,7 @@ def create_domain(
     values = {
         "kind": Domain.Kind.OWN if tenant else Domain.Kind.SHARED,
         "proof": Proof.PROVED if verified else Proof.PENDING,
-        "proved_by": CHECKED_BY_US if verified else "",
+        "proved_by": proved_by if verified else "",
     }
     with taken_means(f"The name {name} is taken already: it is a domain.", "name"):
         domain = Domain.objects.create(name=name, tenant=tenant, **values)
@@ -111,6 +113,7 @@ def change_domain(
 def verify_domain(domain: Domain, *, actor: User | None, ip: str | None = None) -> None:
     """Say that we checked who owns the domain: it is proved from now on."""
     _verify(domain, domain.tenant, "domain.verified", actor, ip, domain.name)
+    DomainCheck.objects.filter(domain=domain).update(missing_since=None)
 
 
 @transaction.atomic
@@ -181,7 +184,7 @@ def _verify(
     row: Domain | DomainAlias, tenant: Tenant | None, action: str, actor: User | None, ip: str | None, main: str
 ) -> None:
     alone("domain names")
-    _refuse_neighbours(row.name, tenant, only_proved=True)
+    refuse_neighbours(row.name, tenant, only_proved=True)
     before, after = write(row, proof=Proof.PROVED.value, proved_by=CHECKED_BY_US)
     if "proof" not in after:
         raise AlreadySo(f"The ownership of {row.name} is proved already.", "proof")
@@ -196,10 +199,10 @@ def _refuse_foreign_name(name: str, tenant: Tenant | None, verified: bool) -> No
         raise ServiceError(
             f"{name} is this server's own name: a tenant has it only when its ownership was checked by us.", "name"
         )
-    _refuse_neighbours(name, tenant, only_proved=verified)
+    refuse_neighbours(name, tenant, only_proved=verified)
 
 
-def _refuse_neighbours(name: str, tenant: Tenant | None, *, only_proved: bool) -> None:
+def refuse_neighbours(name: str, tenant: Tenant | None, *, only_proved: bool) -> None:
     """Refuse a name under or over one that isn't this tenant's.
 
     Once we checked the ownership ourselves, only proved names stand in the way: whoever

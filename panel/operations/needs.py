@@ -82,19 +82,27 @@ def of_domains(user: User) -> Iterable[Need]:
     columns = ("name", "pk", "proof", "kind_")
     rows = Domain.objects.for_user(user).exclude(proof=Proof.PROVED).exclude(status=Status.CLOSED).order_by()
     aliases = DomainAlias.objects.for_user(user).exclude(proof=Proof.PROVED).order_by()
+    warned = Domain.objects.for_user(user).filter(proof=Proof.PROVED, latest_check__missing_since__isnull=False)
+    warned = warned.exclude(status=Status.CLOSED).order_by().annotate(proof_=Value("warning", CharField()))
     found = list(
         rows.annotate(kind_=Value("domain", CharField())).values_list(*columns)
-        .union(aliases.annotate(kind_=Value("domainalias", CharField())).values_list(*columns), all=True)
+        .union(
+            aliases.annotate(kind_=Value("domainalias", CharField())).values_list(*columns),
+            warned.annotate(kind_=Value("domain", CharField())).values_list("name", "pk", "proof_", "kind_"), all=True,
+        )
         .order_by("proof", "name")[:LOOKED_AT]
     )
-    for proof, look, sentence in (
-        (Proof.LAPSED, "bad", "lost its proof of ownership: nobody sends as it"),
-        (Proof.PENDING, "warn", "is not proved to be its tenant's: its mail is not taken"),
+    for word, look, sentence, the_rest in (
+        ("lapsed", "bad", "lost its proof of ownership: nobody sends as it", "more are lapsed"),
+        ("warning", "warn", "has neither its proof nor its MX in the DNS any more: sending stops after 7 days",
+         "more are in warning"),
+        ("pending", "warn", "is not proved to be its tenant's: its mail is not taken", "more are pending"),
     ):
-        ours = [row for row in found if row[2] == proof]
+        ours = [row for row in found if row[2] == word]
         for name, pk, _, kind in ours[:NAMED]:
-            yield Need(look, proof.value, name, sentence, page(f"domains_{kind}", pk))
-        yield from rest(len(ours), f"more are {proof.value}", listed(Domain, proof__exact=proof), LOOKED_AT, look)
+            yield Need(look, word, name, sentence, page(f"domains_{kind}", pk))
+        narrowed = listed(Domain, proof__exact="proved" if word == "warning" else word)
+        yield from rest(len(ours), the_rest, narrowed, LOOKED_AT, look)
 
 
 def of_passwords(user: User, now: datetime) -> Iterable[Need]:

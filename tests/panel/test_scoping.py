@@ -5,7 +5,7 @@ from django.apps import apps
 from django.contrib.auth.models import AnonymousUser
 from django.utils import timezone
 
-from panel.domains.models import Domain
+from panel.domains.models import Domain, DomainCheck
 from panel.domains.services import create_domain_alias
 from panel.mailboxes.models import Credential, MailboxUsage, VacationAnswer
 from panel.operations import services as operations
@@ -24,6 +24,7 @@ def of_everything(owner: Tenant, name: str) -> None:
     """A row of each scoped model that belongs to the tenant."""
     domain = world.domain(f"{name}.test", owner)
     create_domain_alias(name=f"{name}-alias.test", domain=domain, actor=None)
+    DomainCheck.objects.create(domain=domain)
     mailbox = world.mailbox(f"a@{name}.test")
     world.alias(f"b@{name}.test", f"a@{name}.test")
     world.login_event(mailbox)

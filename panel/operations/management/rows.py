@@ -3,6 +3,7 @@
 A table shows some of the keys. Sizes are in bytes, times in UTC, None is "no bound" or "never".
 """
 
+from panel.domains.checks import Shown
 from panel.domains.models import Domain, DomainAlias
 from panel.mailboxes.models import Alias, Credential, Mailbox
 from panel.mailboxes.services import SCOPES
@@ -47,6 +48,23 @@ def of_domain(domain: Domain) -> Row:
         "addresses": domain.count if hasattr(domain, "count") else domain.addresses.count(),
         "store": domain.store or "installation", "plans": sorted(str(plan) for plan in domain.plans.all()),
         **_state(domain),
+    }
+
+
+def of_check(domain: Domain, known: Shown) -> Row:
+    """`verdict` of a record is same, different, nothing, unreachable, conflicts or unknown (not looked up yet)."""
+    return {
+        "name": domain.name, "proof": domain.proof, "life": known.life, "state": str(known.overall.words),
+        "sentence": str(known.overall.sentence), "looked_up_at": known.checked_at, "next_at": known.due_at,
+        "sending_stops_at": known.sending_ends_at, "nameservers": list(known.nameservers),
+        "records": [
+            {
+                "key": row.record.key, "record": row.record.label, "name": row.record.name, "type": row.record.type,
+                "values": list(row.record.values), "required": row.record.is_required, "verdict": row.verdict.value,
+                "found": list(row.found), "sentence": str(row.sentence), "purpose": row.record.purpose,
+            }
+            for row in known.rows
+        ],
     }
 
 

@@ -3,26 +3,28 @@
 from collections.abc import Sequence
 from typing import Any
 
-from django.conf import settings
 from django.db.models import Count
 
-from panel.domains.dns import dns_advice, zone_text
+from panel.domains import checks
 from panel.domains.models import Domain, DomainAlias
 from panel.domains.services import canonical_name, change_domain, create_domain, delete_domain, verify_domain
 from panel.operations.management import base, rows, stops
 from panel.operations.management.commands.plan import find_plan
+from panel.rules import records
 
 
 class Command(stops.Command):
     noun = "domain"
     help = (
         "Domains: a tenant's own, or shared ones of the provider's in which many tenants hold addresses. "
-        "A domain is pending until its ownership is proved; --verified and `verify` say that we checked it."
+        "A domain is pending until its ownership is proved: by a TXT record, which `records` shows and which is "
+        "looked for every five minutes and by `check`; or --verified and `verify` say that we checked it."
     )
     examples = """
         domain create acme.example --tenant Acme --verified
         domain create isp.example --shared --verified
-        domain dns acme.example
+        domain records acme.example
+        domain check acme.example
         domain set acme.example --store lmtp
         domain suspend acme.example --reason "its site was taken over"
     """
@@ -43,10 +45,19 @@ class Command(stops.Command):
             ("show", self.show, "Show a domain."),
             ("verify", self.verify, "Say that we checked who owns a pending or lapsed domain."),
             ("delete", self.delete, "Delete a domain that holds no address and has no alias."),
+            ("check", self.look_up, "Ask the DNS now for a domain's records, and say what is right, what is missing "
+             "and what to do. A pending domain whose TXT record is there is proved by it. At most once in 10 seconds."),
             ("dns", self.dns, "Print the DNS records to set for a domain or domain alias, as a zone file has them."),
         ):
             act = acts.add(name, do, help=text, examples=f"domain {name} acme.example")
             act.add_argument("name", metavar="NAME")
+        listed = acts.add(
+            "records", self.records, help="Show the DNS records that a domain should have, and what the latest look "
+            "found of them; nothing is asked. SPF is completed: what it says to copy keeps what is there.",
+            examples="domain records acme.example\n domain records acme.example --zone > acme.zone",
+        )
+        listed.add_argument("name", metavar="NAME")
+        listed.add_argument("--zone", action="store_true", help="as lines of a zone file, to be pasted")
         change = acts.add(
             "set", self.set, help="Change who puts mail into a domain's mailboxes, or who may use a shared domain.",
             examples="domain set acme.example --store lmtp\n domain set isp.example --plan Standard --plan Large",
@@ -98,16 +109,54 @@ class Command(stops.Command):
         delete_domain(domain, actor=None)
         self.done(f"The domain {row['name']} is deleted.", row)
 
+    def look_up(self, *, name: str) -> None:
+        domain = base.find_domain(name)
+        self._show(domain, checks.check(domain, actor=None))
+
+    def records(self, *, name: str, zone: bool) -> None:
+        domain = base.find_domain(name)
+        known = checks.shown(domain)
+        if zone and not self.as_json:
+            self.stdout.write(known.zone)
+        else:
+            self._show(domain, known)
+
+    def _show(self, domain: Domain, known: checks.Shown) -> None:
+        if self.as_json:
+            self.json(rows.of_check(domain, known))
+            return
+        sentence = f" {known.overall.sentence}" if str(known.overall.sentence) else ""
+        self.say(f"{domain}: {known.overall.words}.{sentence}")
+        self.say(f"Looked up {known.checked_at:%Y-%m-%d %H:%M:%S} UTC." if known.checked_at else "Not looked up yet: "
+                 f"`manage.py domain check {domain}` does it now.")
+        if known.sending_ends_at:
+            self.say(f"Sending stops {known.sending_ends_at:%Y-%m-%d %H:%M} UTC unless the proof is there again.")
+        for heading, found in (("Required", known.required), ("Optional: mail works without them", known.optional)):
+            self.say("")
+            self.say(f"{heading}:")
+            for row in found:
+                self.say(f"  {row.verdict.value:<11}  {row.record.label}: {row.record.name} {row.record.type}")
+                for value in row.record.values:
+                    self.say(f"      should be  {value}")
+                if row.found != row.record.values:
+                    for value in row.found:
+                        self.say(f"      found      {value}")
+                if str(row.sentence):
+                    self.say(f"      {row.sentence}")
+
     def dns(self, *, name: str) -> None:
-        alias = DomainAlias.objects.filter(name=canonical_name(name)).first()
-        known = alias.name if alias else base.find_domain(name).name
-        records = dns_advice(known, settings.ENVIRONMENT)
+        alias = DomainAlias.objects.select_related("domain__tenant").filter(name=canonical_name(name)).first()
+        wanted = checks.expected_of_alias(alias) if alias else checks.expected(base.find_domain(name))
         if self.as_json:
             self.json([
-                {"name": one.name, "type": one.type, "value": one.value, "purpose": one.purpose} for one in records
+                {
+                    "name": one.name, "type": one.type, "value": records.in_zone(one.type, value),
+                    "purpose": one.purpose,
+                }
+                for one in wanted for value in one.values
             ])
         else:
-            self.stdout.write(zone_text(known, records))
+            self.stdout.write(records.zone_text(alias.name if alias else canonical_name(name), wanted))
 
     def set(self, *, name: str, store: str | None, plans: Sequence[str] | None) -> None:
         if store is None and plans is None:

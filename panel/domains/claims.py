@@ -1,0 +1,83 @@
+"""A domain that is added by whoever can prove it, though somebody else has typed its name before.
+
+Who merely typed a name has no right to it: the TXT record of the other's claim decides. A proved
+domain is never taken from anybody here.
+"""
+
+from django.conf import settings
+from django.db import transaction
+
+from panel.domains import lookup
+from panel.domains.checks import token
+from panel.domains.models import Domain, DomainAlias, Proof
+from panel.domains.services import BY_RECORD, canonical_name, create_domain
+from panel.rules.records import Record, proof_record
+from panel.tenants import audit
+from panel.tenants.changes import ServiceError, Taken, changed, delete, lock
+from panel.tenants.models import Tenant, User
+
+OTHERS_CLAIM = "another proved that the domain is theirs"
+
+
+class NeedsProof(Taken):
+    """The name is free only to who proves it: `record` is to be set first, then it is to be added again."""
+
+    def __init__(self, record: Record, name: str) -> None:
+        super().__init__(
+            f"{name} can't be added before it is proved: somebody here has it, or began to add it. If it is yours, "
+            f"set the TXT record {record.name} to {record.values[0]} and add the domain again.", "name",
+        )
+        self.record = record
+
+
+def claim_domain(*, name: str, tenant: Tenant, actor: User | None, ip: str | None = None) -> Domain:
+    """A new domain of a tenant: pending, or proved at once where a pending claim of others is in its way.
+
+    Theirs is removed then. Raises NeedsProof while the record isn't there, in the same words whether
+    those others proved it or not; Taken where it is and they did; ServiceError. Asks the DNS, so
+    never inside a transaction.
+    """
+    name = canonical_name(name)
+    try:
+        return create_domain(name=name, tenant=tenant, actor=actor, ip=ip)
+    except Taken:
+        if Domain.objects.filter(name=name, tenant=tenant).exists() or (
+            DomainAlias.objects.filter(name=name, domain__tenant=tenant).exists()
+        ):
+            raise
+    record = proof_record(name, token(name, tenant))
+    wanted = lookup.Wanted(name, frozenset({(record.name, record.type)}))
+    answer = lookup.look_up([wanted], settings.ENVIRONMENT.dns)[0].found.answer(record)
+    if answer is None or record.values[0] not in answer.values:
+        raise NeedsProof(record, name)
+    with transaction.atomic():
+        _give_up_pending(name)
+        return create_domain(name=name, tenant=tenant, verified=True, proved_by=BY_RECORD, actor=actor, ip=ip)
+
+
+def _give_up_pending(name: str) -> None:
+    """Remove the claims to a name that nobody proved. Raises ServiceError for one that holds addresses."""
+    for domain in Domain.objects.filter(name=name, proof=Proof.PENDING):
+        stored = lock(domain, to_delete=True)
+        if stored.proof != Proof.PENDING:
+            continue
+        if stored.addresses.exists():
+            raise ServiceError(
+                f"{name} is yours by its TXT record, but somebody has made addresses in it: ask the provider to hand "
+                "it over.", "name",
+            )
+        names = list(stored.aliases.values_list("name", flat=True))
+        audit.record(
+            None, "domain.deleted", stored, tenant=stored.tenant, before={"proof": stored.proof, "aliases": names},
+            reason=OTHERS_CLAIM, by="DNS check",
+        )
+        DomainAlias.objects.filter(domain=stored).delete()
+        delete(stored, f"{stored} is still in use.")
+        changed(name, *names)
+    for alias in DomainAlias.objects.filter(name=name, proof=Proof.PENDING).select_related("domain__tenant"):
+        audit.record(
+            None, "domainalias.deleted", alias, tenant=alias.domain.tenant, before={"domain": alias.domain},
+            reason=OTHERS_CLAIM, by="DNS check",
+        )
+        delete(alias, f"{alias} is still in use.")
+        changed(name, alias.domain.name)

@@ -1,0 +1,298 @@
+"""Domains looked up in a real DNS: verdicts, proof and its loss, claims, the background's rounds, the command line."""
+
+import dataclasses
+import json
+from datetime import timedelta
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.utils import timezone
+
+from panel.domains import checks, claims, lookup, services
+from panel.domains.models import Domain, DomainCheck
+from panel.environment import Listen
+from panel.operations import needs
+from panel.rules.domain_life import GRACE
+from panel.tenants.changes import ServiceError, Taken
+from panel.tenants.models import AuditEntry, User
+from tests.support import world
+from tests.support.dns import dns_server
+
+HOST = "mx1.host.test"
+
+
+@pytest.fixture(scope="module")
+def server():
+    with dns_server(host_test="mx1 A 203.0.113.7\nmx1 AAAA 2001:db8::7\n") as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def dns(server, settings):
+    settings.ENVIRONMENT = dataclasses.replace(
+        settings.ENVIRONMENT, dns=server.listen, hostname=HOST, mx_names=(HOST,), spf=(f"a:{HOST}",),
+        postmaster="postmaster@host.test",
+    )
+    for origin in [name for name in server.zones if str(name) != "host.test."]:
+        del server.zones[origin]
+    server.recover()
+    return server
+
+
+def look(domain: Domain) -> checks.Shown:
+    """Now, however often."""
+    DomainCheck.objects.filter(domain=domain).update(asked_at=None)
+    shown = checks.check(domain, actor=None)
+    domain.refresh_from_db()
+    return shown
+
+
+def verdicts(shown: checks.Shown) -> dict[str, str]:
+    return {row.record.key: row.verdict.value for row in shown.required}
+
+
+def right(domain: Domain, *, proof: bool = True, mx: bool = True) -> str:
+    token = checks.token(domain.name, domain.tenant)
+    return "\n".join([
+        f'_posthouse TXT "posthouse-proof={token}"' if proof else "", f"@ MX 10 {HOST}." if mx else "",
+        f'@ TXT "v=spf1 a:{HOST} ~all"', '_dmarc TXT "v=DMARC1; p=none"', "",
+    ])
+
+
+def test_pending_domain_is_proved_by_its_record_and_works(tenant, dns, traces):
+    domain = services.create_domain(name="demo.test", tenant=tenant, actor=None)
+    before = checks.shown(domain)
+    assert (before.life, str(before.overall.words), before.checked_at) == ("pending", "Waiting for proof", None)
+    seen = traces()
+    dns.zone("demo.test", '@ TXT "v=spf1 include:_spf.letters.test -all"\n@ TXT "another=thing"\n')
+    dns.zone("letters.test", '_spf TXT "v=spf1 include:_spf2.letters.test ~all"\n_spf2 TXT "v=spf1 mx ~all"\n')
+    shown = look(domain)
+    assert seen.nothing, "what was never known did not change"
+    assert verdicts(shown) == {"proof": "nothing", "mx": "nothing", "spf": "different", "dmarc": "nothing"}
+    assert [row.record.label for row in shown.chips] == ["MX", "SPF", "DMARC"]
+    assert shown.counts == {"right": 0, "to change": 1, "to add": 3, "unknown": 0}
+    spf = next(row for row in shown.rows if row.record.key == "spf")
+    assert spf.record.values == (f"v=spf1 a:{HOST} include:_spf.letters.test -all",)
+    assert domain.latest_check.found["nested"] == 2
+    assert shown.nameservers == ("ns.demo.test",)
+
+    dns.zone("demo.test", right(domain))
+    shown = look(domain)
+    assert (domain.proof, domain.proved_by) == ("proved", "by TXT record")
+    assert (shown.life, str(shown.overall.words)) == ("active", "Sends and receives")
+    assert (seen.actions, seen.domains) == (["domain.proved"], {"demo.test"})
+    assert (seen.entry.tenant, seen.entry.actor_name) == (tenant, "DNS check")
+    changed_at = shown.changed_at
+    seen = traces()
+    assert look(domain).changed_at == changed_at
+    assert seen.nothing
+
+    dns.zone("demo.test", right(domain).replace(f"a:{HOST} ", ""))
+    shown = look(domain)
+    assert str(shown.overall.words) == "Receives; others may refuse what it sends"
+    assert (seen.entry.action, seen.entry.before, seen.entry.after) == (
+        "domain.records_changed", {"spf": "same"}, {"spf": "different"}
+    )
+    assert not seen.domains, "the wire doesn't depend on it"
+
+
+def test_proof_lapses_after_its_grace_and_comes_back(tenant, dns, traces):
+    domain = world.domain("demo.test", tenant, proved_by=services.BY_RECORD)
+    world.domain_alias("alias.test", domain)
+    dns.zone("demo.test", right(domain, proof=False))
+    assert look(domain).life == "active", "the MX leads here still"
+    dns.zone("demo.test", right(domain, proof=False, mx=False))
+    seen = traces()
+    shown = look(domain)
+    assert shown.life == "warning" and shown.sending_ends_at > timezone.now() + GRACE - timedelta(minutes=1)
+    assert "domain.proof_missing" in seen.actions and not seen.domains
+    staff = User(kind=User.Kind.PANEL, provider_role="support")
+    assert [(need.word, need.name) for need in needs.of_domains(staff)] == [("warning", "demo.test")]
+
+    def long_ago():
+        DomainCheck.objects.update(missing_since=timezone.now() - GRACE)
+
+    long_ago()
+    dns.fail("demo.test")
+    dns.fail("_posthouse.demo.test")
+    assert look(domain).life == "warning", "what the DNS doesn't say is not missing"
+    dns.recover()
+    seen = traces()
+    shown = look(domain)
+    assert (shown.life, domain.proof) == ("suspended", "lapsed")
+    assert (seen.actions, seen.domains) == (["domain.lapsed"], {"demo.test", "alias.test"})
+    dns.zone("demo.test", right(domain))
+    assert look(domain).life == "active" and domain.proof == "proved"
+
+    dns.zone("demo.test", right(domain, proof=False, mx=False))
+    look(domain)
+    long_ago()
+    services.delete_domain_alias(domain.aliases.get(), actor=None)
+    Domain.objects.filter(pk=domain.pk).update(proof="lapsed")
+    services.verify_domain(domain, actor=None)
+    assert look(domain).life == "active", "what we checked stays proved"
+
+
+def test_no_answer_whatever_it_is_breaks_a_look(tenant, dns, settings, monkeypatch):
+    domain = world.domain("demo.test", tenant, proved_by=services.CHECKED_BY_US)
+    huge = " ".join(f'"{"x" * 250}"' for _ in range(40))
+    dns.zone("demo.test", "\n".join([
+        f'@ TXT "v=spf1 " {huge}', *(f'@ TXT "v=spf1 ip4:192.0.2.{n} ~all"' for n in range(30)), "@ MX 0 .",
+        '_dmarc TXT "v=DMARC1; p=\\000\\255\\027[31m\\"<script>"', "autoconfig CNAME autodiscover",
+        "autodiscover CNAME autoconfig", "_imaps._tcp SRV 0 0 0 \\000\\200x.test.", "",
+    ]))
+    shown = look(domain)
+    assert verdicts(shown)["spf"] == "conflicts" and verdicts(shown)["mx"] == "different"
+    for row in shown.rows:
+        assert len(row.found) <= 10 and all(len(value) <= 2000 and value.isprintable() for value in row.found)
+    # We stand in what it takes in.
+    dns.zone("demo.test", f'@ TXT "v=spf1 include:a.demo.test ~all"\na TXT "v=spf1 a:{HOST} -all"\n')
+    assert verdicts(look(domain))["spf"] == "same"
+    # A record that takes in itself, and one that takes in many.
+    dns.zone("demo.test", '@ TXT "v=spf1 include:demo.test include:a.demo.test"\na TXT "v=spf1 include:a.demo.test"\n')
+    assert verdicts(look(domain))["spf"] == "different"
+    dns.fail("demo.test")
+    dns.fail("_dmarc.demo.test")
+    shown = look(domain)
+    assert verdicts(shown) == {"mx": "unreachable", "spf": "unreachable", "dmarc": "unreachable"}
+    assert str(shown.overall.words) == "Its DNS doesn't answer"
+    assert "its name servers fail" in str(shown.rows[0].sentence)
+    # Nobody listens there.
+    monkeypatch.setattr(lookup, "QUESTION_S", 0.3)
+    settings.ENVIRONMENT = dataclasses.replace(settings.ENVIRONMENT, dns=Listen("127.0.0.1", 1))
+    assert set(verdicts(look(domain)).values()) == {"unreachable"}
+
+
+def test_a_domain_is_looked_up_once_in_ten_seconds(domain, dns):
+    dns.zone("demo.test", "")
+    checks.check(domain, actor=None)
+    asked = dns.asked.total()
+    with pytest.raises(checks.TooSoon, match="within the last 10 seconds"):
+        checks.check(domain, actor=None)
+    assert dns.asked.total() == asked
+
+
+def test_what_lies_over_a_neighbour_of_somebody_elses_is_not_proved(tenant, other_tenant, dns, traces):
+    domain = services.create_domain(name="demo.test", tenant=tenant, actor=None)
+    world.domain("mail.demo.test", other_tenant)
+    dns.zone("demo.test", right(domain))
+    seen = traces()
+    shown = look(domain)
+    assert (domain.proof, str(shown.overall.words)) == ("pending", "Can't be proved")
+    assert seen.nothing
+
+
+def test_a_domain_alias_is_proved_with_a_look_at_its_domain(tenant, other_tenant, dns, traces):
+    domain = world.domain("demo.test", tenant, proved_by=services.BY_RECORD)
+    for name in ("alias.test", "other-alias.test", "mail.theirs.test"):
+        alias = services.create_domain_alias(name=name, domain=domain, actor=None)
+        proof = checks.expected_of_alias(alias)[0]
+        text = "posthouse-proof=of another" if name == "other-alias.test" else proof.values[0]
+        dns.zone(name, f'_posthouse TXT "{text}"\n')
+    world.domain("theirs.test", other_tenant)
+    dns.zone("demo.test", right(domain))
+    seen = traces()
+    look(domain)
+    assert (seen.actions, seen.domains) == (["domainalias.proved"], {"alias.test", "demo.test"})
+    assert list(domain.aliases.filter(proof="proved").values_list("name", "proved_by")) == [
+        ("alias.test", "by TXT record")
+    ]
+
+
+def test_another_tenants_record_proves_nothing(tenant, other_tenant, dns):
+    domain = services.create_domain(name="demo.test", tenant=tenant, actor=None)
+    assert checks.token("demo.test", tenant) != checks.token("demo.test", other_tenant)
+    assert checks.token("demo.test", tenant) != checks.token("demo.tes", tenant)
+    token = checks.token("demo.test", other_tenant)
+    dns.zone("demo.test", f'_posthouse TXT "posthouse-proof={token}"\n')
+    assert verdicts(look(domain))["proof"] == "different" and domain.proof == "pending"
+
+
+def test_who_proves_a_name_has_it_though_others_typed_it(tenant, other_tenant, dns, traces):
+    def claim(name="demo.test"):
+        return claims.claim_domain(name=name, tenant=tenant, actor=None)
+
+    squatted = services.create_domain(name="demo.test", tenant=other_tenant, actor=None)
+    services.create_domain_alias(name="alias.test", domain=squatted, actor=None)
+    dns.zone("demo.test", "")
+    with pytest.raises(claims.NeedsProof) as refused:
+        claim()
+    assert (refused.value.record.name, refused.value.field) == ("_posthouse.demo.test", "name")
+    dns.zone("demo.test", f'_posthouse TXT "{refused.value.record.values[0]}"\n')
+    held = world.address("a@demo.test")
+    with pytest.raises(ServiceError, match="ask the provider"):
+        claim()
+    held.delete()
+    seen = traces()
+    made = claim()
+    assert (made.tenant, made.proof, made.proved_by) == (tenant, "proved", "by TXT record")
+    assert seen.actions == ["domain.deleted", "domain.created"]
+    gone = AuditEntry.objects.get(action="domain.deleted")
+    assert (gone.tenant, gone.reason) == (other_tenant, claims.OTHERS_CLAIM)
+    assert {"demo.test", "alias.test"} == seen.domains
+    with pytest.raises(Taken, match="it is a domain"):
+        claim()  # one's own: said so
+
+    # A name like it is nobody's; one that others proved stays theirs, in the same words until the record is there.
+    assert claim("notdemo.test").proof == "pending"
+    for name in ("proved.test", "sub.proved.test"):
+        if name == "proved.test":
+            world.domain(name, other_tenant)
+        with pytest.raises(claims.NeedsProof, match="before it is proved: somebody here has it, or began to add it"):
+            claim(name)
+        dns.zone("test", f'_posthouse.{name}. TXT "posthouse-proof={checks.token(name, tenant)}"\n')
+        with pytest.raises(Taken) as refused:
+            claim(name)
+        assert not isinstance(refused.value, claims.NeedsProof)
+    assert Domain.objects.get(name="proved.test").tenant == other_tenant
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_round_looks_once_at_what_is_due(standard_plan, dns, in_threads):
+    tenant = world.tenant("Demo")
+    pending = [world.domain(f"p{n}.test", tenant, proof="pending") for n in range(3)]
+    active = world.domain("active.test", tenant, proved_by=services.BY_RECORD)
+    world.domain("closed.test", tenant, proof="pending", status=3)
+    for domain in (*pending, active):
+        dns.zone(domain.name, right(domain))
+    before = dns.asked["p0.test", "MX"]
+    now = timezone.now()
+    rounds = in_threads(checks.recheck_due, now, now)
+    assert sum(each.looked for each in rounds) == 3, rounds
+    assert sorted(change for each in rounds for change in each.changes) == [(f"p{n}.test", "active") for n in range(3)]
+    assert dns.asked["p0.test", "MX"] == before + 1
+    assert set(Domain.objects.filter(proof="proved").values_list("name", flat=True)) == {
+        "p0.test", "p1.test", "p2.test", "active.test",
+    }
+    later = DomainCheck.objects.get(domain=active)
+    assert later.checked_at is None and now <= later.due_at <= now + timedelta(days=1), "spread over the day"
+    assert checks.recheck_due(timezone.now()).looked == 0
+    tomorrow = timezone.now() + timedelta(days=2)
+    assert checks.recheck_due(tomorrow, most=3).is_full
+    rest = checks.recheck_due(tomorrow)
+    assert (rest.looked, rest.is_full) == (1, False)
+
+
+# --- the command line ---------------------------------------------------------------------
+
+
+def test_records_and_check_on_the_command_line(tenant, dns, capsys):
+    domain = services.create_domain(name="bücher.test", tenant=tenant, actor=None)
+    call_command("domain", "records", "bücher.test")
+    said = capsys.readouterr().out
+    assert "Waiting for proof" in said and "`manage.py domain check xn--bcher-kva.test` does it now" in said
+    token = checks.token(domain.name, tenant)
+    assert f"should be  posthouse-proof={token}" in said
+    call_command("domain", "records", "bücher.test", "--zone")
+    assert f'_posthouse.xn--bcher-kva.test. 3600 IN TXT "posthouse-proof={token}"' in capsys.readouterr().out
+    dns.zone(domain.name, right(domain, mx=False) + "@ MX 5 old.test.\n")
+    call_command("domain", "check", "bücher.test")
+    said = capsys.readouterr().out
+    assert "Doesn't receive. Its mail goes elsewhere: look at MX." in said and "found      5 old.test" in said
+    with pytest.raises(CommandError, match="within the last 10 seconds"):
+        call_command("domain", "check", "bücher.test")
+    call_command("domain", "records", "bücher.test", "--json")
+    told = json.loads(capsys.readouterr().out)
+    assert (told["life"], told["proof"], told["state"]) == ("active", "proved", "Doesn't receive")
+    mx = next(each for each in told["records"] if each["key"] == "mx")
+    assert (mx["verdict"], mx["found"], mx["values"]) == ("different", ["5 old.test"], [f"10 {HOST}"])
