@@ -11,7 +11,10 @@ from panel.tenants.models import User
 from panel.tenants.sign_in import second_factor
 from panel.tenants.sign_in.views import VERIFIED
 
-OPEN = {"account:second-factor", "admin:logout", "admin:login", "sign-in-code", "admin:jsi18n"}
+OPEN = {
+    "account:second-factor", "admin:logout", "admin:login", "sign-in-code", "admin:jsi18n",
+    "console:sign-in", "console:sign-in-code", "console:sign-out", "console:second-factor",
+}
 
 
 class SecondFactorGate:
