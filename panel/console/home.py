@@ -1,10 +1,10 @@
 """Where everybody begins: the start, the choice of tenants, a tenant's home, a person's page."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q, Subquery
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils.translation import gettext as _
@@ -95,7 +95,8 @@ def tenants(request: HttpRequest, place: AccountPlace) -> HttpResponse:
     if searched:
         rows = rows.filter(name__icontains=searched)
     listed = list(with_day(with_counts(rows.select_related("plan", "parent")))[: MOST_TENANTS + 1])
-    shown = [{"tenant": each, "day": day_of(each), "status": Status(each.status)} for each in listed[:MOST_TENANTS]]
+    shown = [{"tenant": each, "day": day_of(each), "status": each.status, "word": _word(each)}
+             for each in listed[:MOST_TENANTS]]
     return page(
         request, place, "console/tenants.html", _("Your organisations"), shown=shown, searched=searched,
         has_more=len(listed) > MOST_TENANTS,
@@ -110,18 +111,15 @@ def home(request: HttpRequest, place: TenantPlace) -> HttpResponse:
     numbers = {each.name: each for each in held}
     if not numbers["domains"].used or not numbers["mailboxes"].used:
         return _first_steps(request, place, numbers)
-    levels = used([tenant])
-    needs = sorted(_needs(place), key=lambda each: each.look != "bad")
+    day, domains = day_of(tenant), _domains(place)
+    needs = sorted(_needs(place, domains), key=lambda each: each.look != "bad")
     latest = [_line(each) for each in recipients_seen_by([tenant.pk], limit=LATEST)]
-    near = [
-        *((each.title, each) for each in (*held, storage) if each.look in NEAR),
-        *((_sent(each), each) for each in levels.bars if each.look in NEAR),
-    ]
+    bars = [*((each.title, each) for each in (*held, storage)), (_sent(day), day)]
     title = ngettext("One thing needs you", "{count} things need you", len(needs)).format(count=len(needs))
     return page(
         request, place, "console/home.html", title if needs else _("Nothing needs you"), needs=needs, latest=latest,
-        numbers=numbers, storage=storage, bars=[(_sent(each), each) for each in levels.bars], near=near,
-        domains=_domains(place),
+        numbers=numbers, storage=storage, sent=(_sent(day), day), near=[each for each in bars if each[1].look in NEAR],
+        domains=[(each, *_standing(each)) for each in domains],
     )
 
 
@@ -139,40 +137,36 @@ def _sent(bar: Bar) -> str:
     return _("Sent in {window}").format(window=bar.window.words)
 
 
-def _needs(place: TenantPlace) -> Iterator[Need]:
-    """What is the matter, the worst first: three queries."""
+def _needs(place: TenantPlace, domains: Sequence[Domain]) -> Iterator[Need]:
+    """What is the matter: one query."""
     tenant = place.tenant
     for each in with_parents(tenant):
         if each.status != Status.ACTIVE:
             yield Need("bad", _("{name} is {word}.").format(name=tenant, word=Status(each.status).words), (
-                _("Reason: {reason}").format(reason=each.status_reason) if each.status_reason and each == tenant
-                else _("Ask your provider.")
+                _reason(each.status_reason) if each == tenant and each.status_reason else _("Ask your provider.")
             ))
             break
-    troubled = ~Q(status=Status.ACTIVE) | ~Q(proof=Proof.PROVED)
-    for domain in Domain.objects.filter(troubled, tenant=tenant).order_by("-status", "name")[:NAMED]:
+    for domain in [each for each in domains if _is_troubled(each)][:NAMED]:
         yield _of_domain(domain, address("domain", tenant=tenant.pk, domain=domain.pk))
-    frozen = Credential.objects.filter(mailbox__address__tenant=tenant, frozen_at__isnull=False)
-    for password in frozen.select_related("mailbox__address__domain").order_by("-frozen_at")[:NAMED]:
-        yield Need(
-            "bad", _("The {password} of {mailbox} is frozen.").format(password=password, mailbox=password.mailbox),
-            password.frozen_reason or _("Nothing can log in with it until somebody unfreezes it."),
-            address("mailbox", tenant=tenant.pk, mailbox=password.mailbox_id),
-        )
-    stopped = Mailbox.objects.filter(~Q(status=Status.ACTIVE), address__tenant=tenant)
-    for mailbox in stopped.select_related("address__domain").order_by("pk")[:NAMED]:
-        yield Need(
-            "warn", _("{mailbox} is {word}.").format(mailbox=mailbox, word=Status(mailbox.status).words),
-            _("Reason: {reason}").format(reason=mailbox.status_reason) if mailbox.status_reason else "",
-            address("mailbox", tenant=tenant.pk, mailbox=mailbox.pk),
-        )
+    frozen = Credential.objects.filter(mailbox=OuterRef("pk"), frozen_at__isnull=False).order_by("-frozen_at")
+    mailboxes: Any = Mailbox.objects.filter(address__tenant=tenant).annotate(
+        has_frozen=Exists(frozen), frozen_reason=Subquery(frozen.values("frozen_reason")[:1])
+    )
+    stopped = mailboxes.filter(~Q(status=Status.ACTIVE) | Q(has_frozen=True)).select_related("address__domain")
+    for mailbox in stopped.order_by("pk")[: 2 * NAMED]:
+        url = address("mailbox", tenant=tenant.pk, mailbox=mailbox.pk)
+        if mailbox.status != Status.ACTIVE:
+            yield Need("warn", _("{name} is {word}.").format(name=mailbox, word=Status(mailbox.status).words),
+                       _reason(mailbox.status_reason), url)
+        if mailbox.has_frozen:
+            yield Need("bad", _("A password of {mailbox} is frozen.").format(mailbox=mailbox),
+                       _reason(mailbox.frozen_reason), url)
 
 
 def _of_domain(domain: Domain, url: str) -> Need:
     if domain.status != Status.ACTIVE:
         word = Status(domain.status).words
-        reason = _("Reason: {reason}").format(reason=domain.status_reason) if domain.status_reason else ""
-        return Need("bad", _("{name} is {word}.").format(name=domain, word=word), reason, url)
+        return Need("bad", _("{name} is {word}.").format(name=domain, word=word), _reason(domain.status_reason), url)
     if domain.proof == Proof.LAPSED:
         return Need(
             "bad", _("{name}: its proof lapsed, so nothing is sent for it.").format(name=domain),
@@ -184,20 +178,31 @@ def _of_domain(domain: Domain, url: str) -> Need:
     )
 
 
-def _domains(place: TenantPlace) -> list[tuple[Domain, str, Any]]:
-    """The first few by name, those in trouble before the others: (domain, look, word)."""
-    rows = list(Domain.objects.filter(tenant=place.tenant).order_by("-status", "proof", "name")[: 2 * NAMED])
-    rows.sort(key=lambda row: (row.status == Status.ACTIVE and row.proof == Proof.PROVED, row.name))
-    return [(row, *_standing(row)) for row in rows]
+def _reason(text: str) -> str:
+    return _("Reason: {reason}").format(reason=text) if text else ""
+
+
+def _domains(place: TenantPlace) -> list[Domain]:
+    """The first few, those in trouble before the others: one query."""
+    # By the alphabet a lapsed proof comes before a pending one, and both before proved.
+    return list(Domain.objects.filter(tenant=place.tenant).order_by("-status", "proof", "name")[: 2 * NAMED])
+
+
+def _is_troubled(domain: Domain) -> bool:
+    return domain.status != Status.ACTIVE or domain.proof != Proof.PROVED
 
 
 def _standing(domain: Domain) -> tuple[str, Any]:
     if domain.status != Status.ACTIVE:
-        return "bad", Status(domain.status).words.capitalize()
+        return "bad", _word(domain)
     return {
         Proof.PENDING: ("", _("Waiting for proof")), Proof.LAPSED: ("bad", _("Proof lapsed")),
         Proof.PROVED: ("good", _("Active")),
     }[Proof(domain.proof)]
+
+
+def _word(row: Tenant | Domain) -> str:
+    return Status(row.status).words.capitalize()
 
 
 def _line(seen: SeenRecipient) -> Line:

@@ -72,7 +72,7 @@ def failed(request: HttpRequest) -> HttpResponse:
 
 def _refused(request: HttpRequest, place: TenantPlace, heading: str, sentence: str) -> HttpResponse:
     return page(
-        request, place, "console/refused.html", heading, status=403, heading=heading, sentence=sentence
+        request, place, "console/refused.html", heading, status=403, sentence=sentence
     )
 
 

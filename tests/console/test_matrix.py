@@ -3,19 +3,25 @@
 The addresses are the URL resolver's, the expectations tests/console/expected.py's.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pytest
+from django.db import connection
 from django.http import HttpResponse
+from django.test.utils import CaptureQueriesContext
 from django.urls import URLPattern, URLResolver, reverse
 
 from panel.console import urls as console
 from panel.console.access import Declared
-from tests.console.expected import AWAY, EXPECTED, NOT_SO, NOTHING, PAGE, SIGN_IN, OfAPerson, OfATenant
+from panel.console.middleware import STRICT
+from tests.console.expected import AWAY, EXPECTED, NOT_SO, NOTHING, PAGE, SIGN_IN, OfAnybody, OfAPerson, OfATenant
 from tests.support.console import ROLES, House
 from tests.support.standing import everything, undone
 from tests.support.traces import Traces
+
+MOST_QUERIES = 15
 
 pytestmark = [pytest.mark.django_db, pytest.mark.once("postgresql")]
 
@@ -97,6 +103,31 @@ def test_another_tenants_row_is_not_there(one, house):
     for role in ("owner", "reseller"):
         assert answered(house.client(role).get(path)) in (NOTHING, NOT_SO), role
         assert answered(house.client(role).post(path, {})) in (NOTHING, NOT_SO), role
+
+
+def test_a_page_asks_few_questions_and_says_where_one_is(house):
+    """Also with more rows; at most one thing stands out, and the policy is the strict one."""
+    house.grow()
+    wrong = {}
+    for one in ALL:
+        expected = EXPECTED[one.name]
+        role = {OfAPerson: "person", OfAnybody: "anonymous"}.get(type(expected), "owner")
+        with CaptureQueriesContext(connection) as asked:
+            answer = house.client(role).get(one.path(house))
+        if answered(answer) != PAGE or not answer["Content-Type"].startswith("text/html"):
+            continue
+        text = answer.content.decode()
+        title = re.search(r"<title>(.*?)</title>", text, re.S)
+        seen = {
+            "questions": len(asked) <= MOST_QUERIES, "heading": text.count("<h1") == 1,
+            "title": title is not None and title[1].endswith("Posthouse"), "main act": text.count("btn-primary") <= 1,
+            "language": '<html lang="en"' in text, "policy": answer["Content-Security-Policy"] == STRICT,
+            "kept by nobody": "no-store" in answer["Cache-Control"],
+            "words": not re.search(r"\{[%{]|None\b|\bFalse\b", re.sub(r"<script.*?</script>", "", text, flags=re.S)),
+        }
+        if not all(seen.values()):
+            wrong[one.name] = [what for what, holds in seen.items() if not holds], len(asked)
+    assert not wrong
 
 
 def test_every_change_needs_the_forms_token(house):

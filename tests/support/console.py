@@ -7,13 +7,15 @@ from typing import Any
 
 from django.conf import settings
 from django.test import Client
+from django.utils import timezone
 
 from panel.console.persons import OPENED_BY
+from panel.domains import services as domains
 from panel.mailboxes import passwords
 from panel.operations import services as operations
 from panel.tenants import services as tenants
 from panel.tenants.models import Tenant, User
-from tests.support import world
+from tests.support import queue, world
 
 ROLES = (
     "anonymous", "viewer", "admin", "owner", "reseller", "other tenant", "person", "no tenant", "closed", "support",
@@ -56,6 +58,19 @@ class House:
             "tenant": self.acme.pk,
             "member": (other if theirs else viewer).pk,
         }
+
+    def grow(self) -> None:
+        """More of everything in Acme, some of it in trouble."""
+        other = world.domain("acme-shop.test", self.acme, proof="pending")
+        world.domain("old.acme.test", self.acme, proof="lapsed")
+        world.alias("info@acme.test", "ann@acme.test")
+        operations.suspend(world.mailbox("carl@acme.test"), reason="spam", actor=None)
+        world.app_password(self.mailbox, frozen_at=timezone.now(), frozen_reason="stolen")
+        for number in range(8):
+            world.mailbox(f"m{number}@acme.test")
+            self._member(f"more{number}", self.acme, "admin")
+            queue.attempt(queue.waiting(self.acme, f"x{number}@elsewhere.test"))
+            domains.change_domain(other, store="maildir" if number % 2 else "", actor=None)
 
     @staticmethod
     def account(name: str, **fields: Any) -> User:
