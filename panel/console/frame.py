@@ -98,7 +98,7 @@ class Frame:
     @cached_property
     def sign_ins(self) -> str:
         """The address of the account's password and sign-ins."""
-        return address("me-sign-ins") if self.mailbox_place else address("account")
+        return address("me-sign-ins") if self.mailbox_place else address("account-own")
 
     @cached_property
     def day(self) -> Bar | None:

@@ -3,7 +3,7 @@
 from django.urls import include, path
 from django.views.i18n import set_language
 
-from panel.console import audit_log, home, people, sign_in
+from panel.console import account, audit_log, home, people, sign_in
 from panel.console.access import anybody
 
 app_name = "console"
@@ -16,6 +16,15 @@ OF_A_TENANT = [
     path("people/<int:member>/remove/", people.remove, name="remove-member"),
     path("audit/", audit_log.log, name="audit"),
 ]
+OF_AN_ACCOUNT = [
+    path("", account.own, name="account-own"),
+    path("password/", account.password, name="account-password"),
+    path("sessions/end/", account.end_all_sessions, name="account-end-all-sessions"),
+    path("sessions/<slug:name>/end/", account.end_session, name="account-end-session"),
+    path("second-factor/", account.second_factor, name="account-second-factor"),
+    path("second-factor/remove/", account.remove_second_factor, name="account-remove-second-factor"),
+    path("recovery-codes/", account.recovery_codes, name="account-recovery-codes"),
+]
 OF_A_PERSON = [
     path("", home.me, name="me"),
 ]
@@ -27,6 +36,7 @@ urlpatterns = [
     path("sign-out/", anybody(sign_in.sign_out), name="sign-out"),
     path("language/", anybody(set_language), name="language"),
     path("tenants/", home.tenants, name="tenants"),
+    path("account/", include(OF_AN_ACCOUNT)),
     path("t/<int:tenant>/", include(OF_A_TENANT)),
     path("me/", include(OF_A_PERSON)),
 ]

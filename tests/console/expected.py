@@ -83,6 +83,14 @@ EXPECTED: dict[str, OfATenant | OfAPerson | OfAnAccount | OfAnybody] = {
     "sign-out": OfAnybody((NOT_SO, SIGN_IN)),
     "language": OfAnybody((AWAY, AWAY)),
     "tenants": OfAnAccount(),
+    # A panel account's own
+    "account-own": OfAnAccount(),
+    "account-password": OfAnAccount(post=PAGE),
+    "account-end-all-sessions": OfAnAccount(get=NOT_SO, post=SIGN_IN),
+    "account-end-session": OfAnAccount(get=NOT_SO, post=AWAY),
+    "account-second-factor": OfAnAccount(post=PAGE),
+    "account-remove-second-factor": OfAnAccount(get=AWAY, post=AWAY),
+    "account-recovery-codes": OfAnAccount(get=AWAY, post=AWAY),
     # A tenant's
     "home": OfATenant(),
     "people": OfATenant(),

@@ -161,3 +161,28 @@ def test_a_second_factor_is_asked_for_on_a_page_of_the_console(ann, tenant):
     later = code_of(secret, steps=1)
     assert leads_to(client.post(there, {"code": later})) == f"/t/{tenant.pk}/people/"
     assert client.get(f"/t/{tenant.pk}/people/").status_code == 200
+
+
+def test_who_must_have_a_second_factor_sees_only_its_set_up(ann, tenant):
+    operations.change_account(ann, second_factor_required=True, actor=None)
+    client = Client()
+    leads_to(sign_in(ANN, PASSWORD, client))
+    assert client.get(f"/t/{tenant.pk}/")["Location"] == "/account/second-factor/"
+    secret = client.get("/account/second-factor/").context["secret"].replace(" ", "")
+    done = client.post("/account/second-factor/", {"code": code_of(secret), "password": PASSWORD})
+    assert len(done.context["codes"]) == 10 and done.templates[0].name == "console/account_codes.html"
+    assert client.get(f"/t/{tenant.pk}/").status_code == 200
+    assert client.get("/account/").status_code == client.get("/account/recovery-codes/").status_code == 200
+    elsewhere = Client()
+    elsewhere.force_login(ann)
+    assert elsewhere.get(f"/t/{tenant.pk}/")["Location"] == "/sign-in/", "without the code it is signed out"
+
+
+def test_the_own_password_is_changed_and_other_sessions_end(ann):
+    here, there = Client(), Client()
+    for each in (here, there):
+        leads_to(sign_in(ANN, PASSWORD, each))
+    new = {"password": PASSWORD, "new": "another unusual one", "again": "another unusual one"}
+    assert here.post("/account/password/", new)["Location"] == "/account/"
+    assert here.get("/account/").status_code == 200 and there.get("/account/").status_code == 302
+    assert here.post("/account/sessions/end/")["Location"] == "/sign-in/"

@@ -56,6 +56,7 @@ class House:
         viewer, other = (self.accounts[role].memberships.get() for role in ("viewer", "other tenant"))
         return {
             "tenant": self.acme.pk,
+            "name": "x",  # of a session
             "member": (other if theirs else viewer).pk,
         }
 

@@ -13,7 +13,7 @@ from panel.tenants.sign_in.views import VERIFIED
 
 OPEN = {
     "account:second-factor", "admin:logout", "admin:login", "sign-in-code", "admin:jsi18n",
-    "console:sign-in", "console:sign-in-code", "console:sign-out", "console:second-factor",
+    "console:sign-in", "console:sign-in-code", "console:sign-out", "console:account-second-factor",
 }
 
 
@@ -34,5 +34,7 @@ class SecondFactorGate:
             return None
         if second_factor.of(account):
             logout(request)  # it came to have one, or to need one, since this session began
-            return HttpResponseRedirect(reverse("admin:login"))
-        return HttpResponseRedirect(reverse("account:second-factor"))
+            return HttpResponseRedirect(reverse("admin:login" if account.is_staff else "console:sign-in"))
+        return HttpResponseRedirect(
+            reverse("account:second-factor" if account.is_staff else "console:account-second-factor")
+        )
