@@ -17,7 +17,7 @@ from panel.domains.models import Domain, Proof
 from panel.mailboxes.models import Credential, Mailbox, MailboxUsage
 from panel.operations.holdings import Holding, holdings, with_counts
 from panel.rules.status import Status
-from panel.sending.log import SeenRecipient, recipients_seen_by
+from panel.sending.log import SeenLine, latest_seen_by
 from panel.sending.models import Recipient
 from panel.sending.used import Bar, day_of, used, with_day
 from panel.tenants.gauge import Gauge
@@ -45,7 +45,7 @@ class Need:
 class Line:
     """A recipient among the latest, as the home page says it."""
 
-    seen: SeenRecipient
+    seen: SeenLine
     look: str
     words: str
     icon: str
@@ -113,7 +113,7 @@ def home(request: HttpRequest, place: TenantPlace) -> HttpResponse:
         return _first_steps(request, place, numbers)
     day, domains = day_of(tenant), _domains(place)
     needs = sorted(_needs(place, domains), key=lambda each: each.look != "bad")
-    latest = [_line(each) for each in recipients_seen_by([tenant.pk], limit=LATEST)]
+    latest = [_line(each) for each in latest_seen_by([tenant.pk], LATEST)]
     bars = [*((each.title, each) for each in (*held, storage)), (_sent(day), day)]
     title = ngettext("One thing needs you", "{count} things need you", len(needs)).format(count=len(needs))
     return page(
@@ -205,7 +205,7 @@ def _word(row: Tenant | Domain) -> str:
     return Status(row.status).words.capitalize()
 
 
-def _line(seen: SeenRecipient) -> Line:
+def _line(seen: SeenLine) -> Line:
     look, words, icon = _STATES[seen.state]
     return Line(seen, look, words, icon, inbound=not seen.submitted)
 

@@ -13,6 +13,7 @@ from panel.console.persons import OPENED_BY
 from panel.domains import services as domains
 from panel.mailboxes import passwords
 from panel.operations import services as operations
+from panel.sending.models import Recipient
 from panel.tenants import services as tenants
 from panel.tenants.models import Tenant, User
 from tests.support import queue, world
@@ -71,6 +72,9 @@ class House:
             world.mailbox(f"m{number}@acme.test")
             self._member(f"more{number}", self.acme, "admin")
             queue.attempt(queue.waiting(self.acme, f"x{number}@elsewhere.test"))
+            Recipient.objects.filter(pk=queue.waiting(self.acme, "info@acme.test").pk).update(
+                resolved="ann@acme.test", recipient_tenant=self.acme
+            )
             domains.change_domain(other, store="maildir" if number % 2 else "", actor=None)
 
     @staticmethod
