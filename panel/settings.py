@@ -46,6 +46,7 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
@@ -69,6 +70,7 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
+                "panel.console.frame.look",
             ],
         },
     },
@@ -140,6 +142,9 @@ LOGIN_URL = "admin:login"
 LOGIN_REDIRECT_URL = "admin:index"
 
 LANGUAGE_CODE = "en"
+# With a second one the console offers the choice.
+LANGUAGES = [("en", "English")]
+LOCALE_PATHS = [BASE_DIR / "panel" / "locale"]
 TIME_ZONE = "UTC"
 USE_I18N = True
 USE_TZ = True
@@ -149,12 +154,15 @@ STATIC_URL = "static/"
 # Served from where the packages have them: nothing to collect, nothing to forget.
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = False
+# What others made stands in folders that name its version: browsers keep it for good.
+WHITENOISE_IMMUTABLE_FILE_TEST = r"^/static/console/vendor/[a-z-]+-[0-9.]+/"
 STATICFILES_DIRS = [BASE_DIR / "panel" / "static"]
 
 SESSION_ENGINE = "panel.tenants.sign_in.sessions"
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
 X_FRAME_OPTIONS = "DENY"
+CSRF_FAILURE_VIEW = "panel.console.refusal.csrf_failure"
 if ENVIRONMENT.https_proxy:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
     SESSION_COOKIE_SECURE = True

@@ -21,5 +21,9 @@ urlpatterns = [
     # In place of unfold's, which has this name.
     path("admin/search/", search_page.page, name="search"),
     path("admin/", admin.site.urls),
-    path("", RedirectView.as_view(pattern_name="admin:index")),
+    path("", include("panel.console.urls")),
 ]
+handler400 = "panel.console.refusal.bad_request"
+handler403 = "panel.console.refusal.forbidden"
+handler404 = "panel.console.refusal.not_found"
+handler500 = "panel.console.refusal.failed"

@@ -73,12 +73,12 @@ def reset(request: HttpRequest, token: str) -> HttpResponse:
     form = ResetForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
         try:
-            password_reset.set_password(token, form.cleaned_data["new"], ip=client_ip(request))
+            account = password_reset.set_password(token, form.cleaned_data["new"], ip=client_ip(request))
         except ServiceError as error:
             form.add_error("new" if error.field else None, str(error))
         else:
             messages.success(request, "Your new password holds. Sign in with it.")
-            return HttpResponseRedirect(reverse("admin:login"))
+            return HttpResponseRedirect(reverse("admin:login" if account.is_staff else "console:sign-in"))
     return _page(request, "sign_in/reset.html", "Choose a new password", form=form, account=account)
 
 

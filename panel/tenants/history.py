@@ -55,6 +55,12 @@ def latest(subject: models.Model, reader: User) -> list[Change]:
     ]
 
 
+def told(entry: AuditEntry) -> Change:
+    """An entry by itself, in words that name what it was done to."""
+    noun, _, done = entry.action.partition(".")
+    return Change(entry, f"{noun} {done}".replace("_", " ").strip(), tuple(_differences(entry)))
+
+
 def _words(action: str, subject: models.Model) -> str:
     noun, _, done = action.partition(".")
     about_itself = noun in (subject._meta.model_name, str(subject._meta.verbose_name))

@@ -150,7 +150,9 @@ class User(AbstractBaseUser):
         ]
 
     def __str__(self):
-        return self.email or self.name or f"person {self.pk}"
+        # A person who is signed in comes with the mailbox, and is called by its address.
+        mailbox = self._state.fields_cache.get("mailbox")
+        return self.email or (str(mailbox) if mailbox else self.name) or f"person {self.pk}"
 
     @property
     def has_provider_role(self):

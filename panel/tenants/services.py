@@ -29,6 +29,7 @@ from panel.tenants.changes import (
     write,
 )
 from panel.tenants.models import Membership, PanelSession, PasswordReset, Plan, ProviderRole, Tenant, User
+from panel.tenants.standing import with_parents
 
 STANDARD_PLAN = "Standard"
 MOST_STORAGE_BYTES = 2**63 - 1
@@ -190,7 +191,9 @@ def create_membership(
 
 @transaction.atomic
 def change_membership(membership: Membership, *, role: str, actor: User | None, ip: str | None = None) -> Membership:
-    """Give a member another role."""
+    """Give a member another role; a tenant's people can't leave it without an owner."""
+    if role != Membership.Role.OWNER:
+        _keep_a_tenants_owner(membership, actor)
     before, after = write(membership, role=choice(role, Membership.Role, "role"))
     if after:
         audit.record(
@@ -201,12 +204,26 @@ def change_membership(membership: Membership, *, role: str, actor: User | None, 
 
 @transaction.atomic
 def delete_membership(membership: Membership, *, actor: User | None, ip: str | None = None) -> None:
-    """Take an account out of a tenant."""
+    """Take an account out of a tenant, whose people can't leave it without an owner."""
+    _keep_a_tenants_owner(membership, actor)
     audit.record(
         actor, "membership.deleted", membership, tenant=membership.tenant,
         before={"user": membership.user, "role": membership.role}, ip=ip,
     )
     delete(membership, "The membership is in use.")
+
+
+def _keep_a_tenants_owner(membership: Membership, actor: User | None) -> None:
+    """Refuse what would leave the tenant without an owner, its own or one above it; the provider may."""
+    if actor is None or actor.has_provider_role:
+        return
+    tenant = membership.tenant
+    alone(f"owners of tenant {tenant.pk}")
+    above = [each.pk for each in with_parents(tenant)]
+    owners = Membership.objects.filter(tenant__in=above, role=Membership.Role.OWNER, user__is_active=True)
+    now_owner = Membership.objects.filter(pk=membership.pk, role=Membership.Role.OWNER).exists()
+    if now_owner and not owners.exclude(pk=membership.pk).exists():
+        raise ServiceError(f"{membership.user} is the last owner of {tenant}: make somebody else an owner first.")
 
 
 # Panel accounts

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.django_db
 PASSWORD = "an unusual password"
 ROLES = ["support", "operator", "owner"]
 OPEN = {
-    "": "leads to the admin", "password_change/": "leads to the account's own page",
+    "password_change/": "leads to the account's own page",
     "login/": "the door", "login/code/": "its second step",
     "login/forgot/": "asks for a link", "login/reset/<str:token>/": "the link's",
 }

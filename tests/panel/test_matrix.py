@@ -65,7 +65,6 @@ def everybody(path: str, get: str, post: str) -> Expected:
 
 # By route. An address of your own goes here, unless it is an action of a registered admin.
 ADDRESSES: dict[str, Expected] = {
-    "": Expected("/", (ELSEWHERE, ELSEWHERE), (ELSEWHERE, ELSEWHERE)),
     # The sign-in
     "admin/login/": Expected("/admin/login/", (ELSEWHERE, PAGE), (PAGE, PAGE)),
     "admin/login/code/": Expected("/admin/login/code/", (SIGN_IN, SIGN_IN), without_factor=(SIGN_IN, SIGN_IN)),
@@ -154,7 +153,12 @@ def of_a_model(route: str, name: str) -> Of | None:
     return None
 
 
-ALL = [*routes(get_resolver("panel.urls")), *routes(get_resolver("panel.autoconfig.urls"))]
+# The console's are tests/console/test_matrix.py's.
+ALL = [
+    (route, name)
+    for route, name in (*routes(get_resolver("panel.urls")), *routes(get_resolver("panel.autoconfig.urls")))
+    if not name.startswith("console:")
+]
 OF_MODELS = list(filter(None, (of_a_model(*one) for one in ALL)))
 OTHERS = sorted({route for route, name in ALL if of_a_model(route, name) is None})
 

@@ -23,12 +23,27 @@ from panel.tenants.sign_in.views import VERIFIED
 OFFERED = "offered_second_factor"  # in the session, sealed: offered, and not yet proved
 
 
-def own(request: HttpRequest) -> HttpResponse:
+class Door:
+    """Where these pages stand: here in the admin; the console has its own addresses and look."""
+
+    sign_in = "admin:login"
+
+    def url(self, name: str) -> str:
+        return reverse(f"account:{name}")
+
+    def page(self, request: HttpRequest, template: str, title: str, **context: Any) -> HttpResponse:
+        return TemplateResponse(request, template, {**admin.site.each_context(request), "title": title, **context})
+
+
+ADMIN = Door()
+
+
+def own(request: HttpRequest, door: Door = ADMIN) -> HttpResponse:
     """The account's page."""
     account = _account(request)
     factor = SecondFactor.objects.filter(user=account).first()
     left = factor.recovery_codes.filter(used_at=None).count() if factor else 0
-    return _page(
+    return door.page(
         request, "account/own.html", "Your account", account=account, factor=factor, left=left,
         required=second_factor.is_required(account),
         sessions=[_shown(each, request) for each in sessions.of(account)],
@@ -43,7 +58,7 @@ def _shown(session: PanelSession, request: HttpRequest) -> dict[str, Any]:
     }
 
 
-def change_password(request: HttpRequest) -> HttpResponse:
+def change_password(request: HttpRequest, door: Door = ADMIN) -> HttpResponse:
     """Another password, for the one that holds; the account's other sessions end."""
     account = _account(request)
     form = OwnPasswordForm(request, request.POST or None)
@@ -58,15 +73,15 @@ def change_password(request: HttpRequest) -> HttpResponse:
         else:
             update_session_auth_hash(request, account)
             messages.success(request, "Your password is changed; wherever else you were signed in, you no longer are.")
-            return HttpResponseRedirect(reverse("account:own"))
+            return HttpResponseRedirect(door.url("own"))
     return _confirm(
-        request, form, "Change your password", "Change password",
+        request, door, form, "Change your password", "Change password",
         "Wherever else you are signed in, you are signed out.",
     )
 
 
 @require_POST
-def end_session(request: HttpRequest, name: str) -> HttpResponse:
+def end_session(request: HttpRequest, name: str, door: Door = ADMIN) -> HttpResponse:
     """Sign one of the account's own sessions out."""
     account = _account(request)
     try:
@@ -75,11 +90,11 @@ def end_session(request: HttpRequest, name: str) -> HttpResponse:
         messages.warning(request, str(error))
     else:
         messages.success(request, "Signed out there.")
-    return HttpResponseRedirect(reverse("account:own"))
+    return HttpResponseRedirect(door.url("own"))
 
 
 @require_POST
-def end_all_sessions(request: HttpRequest) -> HttpResponse:
+def end_all_sessions(request: HttpRequest, door: Door = ADMIN) -> HttpResponse:
     """Sign out everywhere: here too, unless "others" is asked for."""
     account = _account(request)
     but = request.session.session_key if "others" in request.POST else None
@@ -87,16 +102,16 @@ def end_all_sessions(request: HttpRequest) -> HttpResponse:
     if but is None:
         request.session.flush()
         messages.success(request, "You are signed out everywhere.")
-        return HttpResponseRedirect(reverse("admin:login"))
+        return HttpResponseRedirect(reverse(door.sign_in))
     messages.success(request, f"Signed out {ended} other session{'' if ended == 1 else 's'}.")
-    return HttpResponseRedirect(reverse("account:own"))
+    return HttpResponseRedirect(door.url("own"))
 
 
-def enrol(request: HttpRequest) -> HttpResponse:
+def enrol(request: HttpRequest, door: Door = ADMIN) -> HttpResponse:
     """Set up an authenticator app; shows the recovery codes when it is done."""
     account = _account(request)
     if second_factor.of(account):
-        return HttpResponseRedirect(reverse("account:own"))
+        return HttpResponseRedirect(door.url("own"))
     secret = second_factor.unseal(request.session.get(OFFERED, "")) or second_factor.new_secret()
     form = EnrolForm(request, request.POST or None)
     if request.method == "POST" and form.is_valid():
@@ -109,9 +124,9 @@ def enrol(request: HttpRequest) -> HttpResponse:
         else:
             request.session.pop(OFFERED, None)
             request.session[VERIFIED] = True
-            return _show_codes(request, codes, "Your second factor is set up")
+            return _show_codes(request, door, codes, "Your second factor is set up")
     request.session[OFFERED] = second_factor.seal(secret)
-    return _page(
+    return door.page(
         request, "account/enrol.html", "Set up a second factor", form=form,
         required=second_factor.is_required(account), secret=" ".join(secret[at:at + 4] for at in range(0, 32, 4)),
         # Made here of the account's address and our host name, with only black and white paths in it.
@@ -119,33 +134,33 @@ def enrol(request: HttpRequest) -> HttpResponse:
     )
 
 
-def renew_recovery_codes(request: HttpRequest) -> HttpResponse:
+def renew_recovery_codes(request: HttpRequest, door: Door = ADMIN) -> HttpResponse:
     """Ten new recovery codes, for password and code."""
     account = _account(request)
     form = _own_code_form(request, account)
     if form is None:
-        return HttpResponseRedirect(reverse("account:own"))
+        return HttpResponseRedirect(door.url("own"))
     if request.method == "POST" and form.is_valid():
         codes = second_factor.renew_recovery_codes(account, ip=client_ip(request))
-        return _show_codes(request, codes, "Your new recovery codes")
+        return _show_codes(request, door, codes, "Your new recovery codes")
     return _confirm(
-        request, form, "New recovery codes", "Make new ones", "The ones that you have now no longer work then.",
+        request, door, form, "New recovery codes", "Make new ones", "The ones that you have now no longer work then.",
     )
 
 
-def remove(request: HttpRequest) -> HttpResponse:
+def remove(request: HttpRequest, door: Door = ADMIN) -> HttpResponse:
     """Remove the own second factor, for password and code."""
     account = _account(request)
     form = _own_code_form(request, account)
     if form is None or second_factor.is_required(account):
-        return HttpResponseRedirect(reverse("account:own"))
+        return HttpResponseRedirect(door.url("own"))
     if request.method == "POST" and form.is_valid():
         second_factor.remove(account, actor=account, ip=client_ip(request))
         request.session[VERIFIED] = False
         messages.success(request, "Your second factor is removed; your password alone opens the account.")
-        return HttpResponseRedirect(reverse("account:own"))
+        return HttpResponseRedirect(door.url("own"))
     return _confirm(
-        request, form, "Remove your second factor", "Remove",
+        request, door, form, "Remove your second factor", "Remove",
         "Whoever learns your password can then sign in as you. To change to another phone, remove it here and set "
         "it up again there.", harmful=True,
     )
@@ -161,18 +176,15 @@ def _account(request: HttpRequest) -> User:
     return request.user
 
 
-def _show_codes(request: HttpRequest, codes: list[str], title: str) -> HttpResponse:
-    return _page(request, "account/codes.html", title, codes=codes)
+def _show_codes(request: HttpRequest, door: Door, codes: list[str], title: str) -> HttpResponse:
+    return door.page(request, "account/codes.html", title, codes=codes)
 
 
 def _confirm(
-    request: HttpRequest, form: forms.Form, title: str, button: str, sentence: str, *, harmful: bool = False
+    request: HttpRequest, door: Door, form: forms.Form, title: str, button: str, sentence: str, *,
+    harmful: bool = False,
 ) -> HttpResponse:
-    return _page(
+    return door.page(
         request, "admin/posthouse/confirm.html", title, form=form, button=button, sentence=sentence, harmful=harmful,
-        back=reverse("account:own"),
+        back=door.url("own"),
     )
-
-
-def _page(request: HttpRequest, template: str, title: str, **context: Any) -> HttpResponse:
-    return TemplateResponse(request, template, {**admin.site.each_context(request), "title": title, **context})

@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 from django import forms
+from django.contrib.auth.forms import AuthenticationForm as AnyAuthenticationForm
 from django.contrib.auth.hashers import check_password
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest
@@ -31,10 +32,11 @@ def locked_sentence(wait_s: float) -> str:
     )
 
 
-class SignInForm(AuthenticationForm):
-    """Email address and password of a panel account that the admin lets in."""
+class Guarded(AnyAuthenticationForm):
+    """Email address and password, under the lockout: what is locked isn't looked at, what is wrong counts."""
 
-    error_messages = {**AuthenticationForm.error_messages, "invalid_login": WRONG}
+    error_messages = {**AnyAuthenticationForm.error_messages, "invalid_login": WRONG}
+    request: HttpRequest
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -50,11 +52,22 @@ class SignInForm(AuthenticationForm):
         if self.wait_s:
             raise ValidationError(locked_sentence(self.wait_s), code="locked")
         try:
-            return super().clean()
+            self.look(login, password)
         except ValidationError:
             # Also an account that is closed or isn't the provider's: what reads like a wrong one counts like one.
             lockout.wrong(login, ip, password)
             raise
+        return self.cleaned_data
+
+    def look(self, login: str, password: str) -> None:
+        """Find whose these are (`user_cache`). Raises ValidationError."""
+        super().clean()
+
+
+class SignInForm(Guarded, AuthenticationForm):
+    """Of a panel account that the admin lets in."""
+
+    error_messages = {**AuthenticationForm.error_messages, "invalid_login": WRONG}
 
 
 def _code_field(label: str, help_text: str, *, digits: bool) -> forms.CharField:

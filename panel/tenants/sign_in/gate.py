@@ -11,7 +11,10 @@ from panel.tenants.models import User
 from panel.tenants.sign_in import second_factor
 from panel.tenants.sign_in.views import VERIFIED
 
-OPEN = {"account:second-factor", "admin:logout", "admin:login", "sign-in-code", "admin:jsi18n"}
+OPEN = {
+    "account:second-factor", "admin:logout", "admin:login", "sign-in-code", "admin:jsi18n",
+    "console:sign-in", "console:sign-in-code", "console:sign-out", "console:account-second-factor",
+}
 
 
 class SecondFactorGate:
@@ -31,5 +34,7 @@ class SecondFactorGate:
             return None
         if second_factor.of(account):
             logout(request)  # it came to have one, or to need one, since this session began
-            return HttpResponseRedirect(reverse("admin:login"))
-        return HttpResponseRedirect(reverse("account:second-factor"))
+            return HttpResponseRedirect(reverse("admin:login" if account.is_staff else "console:sign-in"))
+        return HttpResponseRedirect(
+            reverse("account:second-factor" if account.is_staff else "console:account-second-factor")
+        )

@@ -13,6 +13,7 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.decorators import method_decorator
 from django.utils.http import urlencode
+from django.utils.translation import gettext as _
 from django.views import View
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_protect
@@ -21,7 +22,7 @@ from panel.client_address import client_ip
 from panel.tenants import audit
 from panel.tenants.models import User
 from panel.tenants.sign_in import lockout, second_factor, sessions
-from panel.tenants.sign_in.forms import CodeForm, SignInForm
+from panel.tenants.sign_in.forms import CodeForm, Guarded, SignInForm
 
 PENDING = "pending_sign_in"  # in the session: whose password was right, and when
 PENDING_S = 10 * 60
@@ -32,15 +33,24 @@ class SignIn(LoginView):
     """Asks for email address and password; answers 429 while it is locked."""
 
     template_name = "sign_in/password.html"
-    authentication_form = SignInForm
+    authentication_form: type[Guarded] = SignInForm
+    code_page = "sign-in-code"  # where the second step is
 
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        if admin.site.has_permission(request):
+        if self.is_in():
             return HttpResponseRedirect(self.get_success_url())
         return super().get(request, *args, **kwargs)
 
+    def is_in(self) -> bool:
+        """Whether there is nobody to ask any more."""
+        return admin.site.has_permission(self.request)
+
+    def frame(self) -> dict[str, Any]:
+        """What the page around the form needs."""
+        return admin.site.each_context(self.request)
+
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
-        return super().get_context_data(**admin.site.each_context(self.request), title="Sign in", **kwargs)
+        return super().get_context_data(**self.frame(), title=_("Sign in"), **kwargs)
 
     def form_valid(self, form: Any) -> HttpResponse:
         account = form.get_user()
@@ -49,7 +59,7 @@ class SignIn(LoginView):
             return HttpResponseRedirect(self.get_success_url())
         _remember(self.request, account)
         query = urlencode({"next": self.get_redirect_url()})
-        return HttpResponseRedirect(f"{reverse('sign-in-code')}?{query}")
+        return HttpResponseRedirect(f"{reverse(self.code_page)}?{query}")
 
     def form_invalid(self, form: Any) -> HttpResponse:
         return _locked(super().form_invalid(form), form.wait_s)
@@ -60,13 +70,16 @@ class SignInCode(RedirectURLMixin, View):
     """Asks for the second factor's code, of who gave the right password within the last ten minutes."""
 
     next_page = "admin:index"
+    template_name = "sign_in/code.html"
+    start = "admin:login"  # where the first step is
+    staff_alone = True
 
     def get(self, request: HttpRequest) -> HttpResponse:
-        account = _pending(request)
+        account = self._pending(request)
         return self._page(account) if account else self._again()
 
     def post(self, request: HttpRequest) -> HttpResponse:
-        account = _pending(request)
+        account = self._pending(request)
         if account is None:
             return self._again()
         form = CodeForm(request, account, request.POST, recovery=self._by_recovery_code)
@@ -84,19 +97,27 @@ class SignInCode(RedirectURLMixin, View):
     def _by_recovery_code(self) -> bool:
         return "recovery" in self.request.GET
 
+    def frame(self) -> dict[str, Any]:
+        """What the page around the form needs."""
+        return admin.site.each_context(self.request)
+
+    def _pending(self, request: HttpRequest) -> User | None:
+        account = _pending(request)
+        return account if account and (account.is_staff or not self.staff_alone) else None
+
     def _page(self, account: User, form: CodeForm | None = None) -> HttpResponse:
         other = {"next": self.get_redirect_url()} | ({} if self._by_recovery_code else {"recovery": "1"})
         context = {
-            **admin.site.each_context(self.request), "title": "Second step", "account": account,
+            **self.frame(), "title": _("Second step"), "account": account,
             "form": form or CodeForm(self.request, account, recovery=self._by_recovery_code),
             "by_recovery_code": self._by_recovery_code, "other": f"?{urlencode(other)}",
         }
-        return TemplateResponse(self.request, "sign_in/code.html", context)
+        return TemplateResponse(self.request, self.template_name, context)
 
     def _again(self) -> HttpResponse:
         messages.info(self.request, "That took longer than ten minutes. Start again with your password.")
         query = urlencode({"next": self.get_redirect_url()})
-        return HttpResponseRedirect(f"{reverse('admin:login')}?{query}")
+        return HttpResponseRedirect(f"{reverse(self.start)}?{query}")
 
 
 def complete(request: HttpRequest, account: User, *, verified: bool = False) -> None:
@@ -124,7 +145,7 @@ def _pending(request: HttpRequest) -> User | None:
     if not pending or not 0 <= time.time() - pending["at"] < PENDING_S:
         return None
     account = get_user_model().objects.filter(pk=pending["account"]).first()
-    if account is None or not account.is_staff or account.get_session_auth_hash() != pending["hash"]:
+    if account is None or not account.is_active or account.get_session_auth_hash() != pending["hash"]:
         return None
     return account
 

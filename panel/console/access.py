@@ -1,0 +1,160 @@
+"""Who may open a page of the console, and change something on it. What isn't declared isn't served.
+
+Every view is declared by one of these; a test walks the addresses and finds what is not:
+
+    @tenant_page()                                   members see it; nothing is changed on it
+    @tenant_page(change=Role.ADMIN)                  a POST takes an admin
+    @tenant_page(role=Role.OWNER, change=Role.OWNER)
+    @mailbox_page(change=True)                       the person of a mailbox
+    @account_page()                                  whoever is signed in with a panel account
+    @anybody                                         the sign-in, and what it leads to
+
+A tenant's page is called with the request and a TenantPlace, a person's with a MailboxPlace, and both
+with what else the address holds. Whoever is no member gets 404: nothing tells that the tenant exists.
+Rows of the tenant are found by `place.find(queryset, pk=…)`, which answers 404 for another's.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any
+
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
+from django.http.response import HttpResponseBase
+from django.urls import reverse
+from django.utils.http import urlencode
+from django.views.decorators.cache import never_cache
+
+from panel.client_address import client_ip
+from panel.console import persons, refusal
+from panel.console.places import AccountPlace, MailboxPlace, Role, TenantPlace
+from panel.sending.used import with_day
+from panel.tenants.models import Membership, Tenant, User
+from panel.tenants.standing import with_parents
+
+READING = ("GET", "HEAD")
+CHANGING = ("POST",)
+
+View = Callable[..., HttpResponse]
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What a view says of itself; the tests read it."""
+
+    kind: str  # tenant, mailbox, account or anybody
+    role: Role | None = None
+    change: Role | bool | None = None
+
+
+def tenant_page(
+    role: Role = Role.VIEWER, change: Role | None = None, *, while_stopped: bool = False
+) -> Callable[[View], View]:
+    """A page of a tenant, for members of at least `role`; a POST takes `change`, and without it is 405.
+
+    A tenant that is suspended or closed can be read; `while_stopped` lets it be changed all the same.
+    """
+
+    def declare(view: View) -> View:
+        @wraps(view)
+        def page(request: HttpRequest, tenant: int, **named: Any) -> HttpResponse:
+            account = _account(request)
+            if account is None:
+                return to_sign_in(request)
+            place = _member(account, tenant, client_ip(request))
+            if request.method not in READING + (CHANGING if change else ()):
+                return HttpResponseNotAllowed(READING + (CHANGING if change else ()))
+            needs = role if request.method in READING or change is None else max(role, change)
+            if place.role < needs:
+                return refusal.role_too_small(request, place, needs)
+            if request.method not in READING and not (while_stopped or place.status.may_log_in):
+                return refusal.stopped(request, place)
+            return view(request, place, **named)
+
+        return _declared(page, Declared("tenant", role, change))
+
+    return declare
+
+
+def mailbox_page(*, change: bool = False) -> Callable[[View], View]:
+    """A page of the person whose mailbox it is; a POST only with `change`."""
+
+    def declare(view: View) -> View:
+        @wraps(view)
+        def page(request: HttpRequest, **named: Any) -> HttpResponse:
+            account = _account(request)
+            if account is None:
+                return to_sign_in(request)
+            mailbox = persons.mailbox_of(request, account)
+            if mailbox is None:
+                if account.kind == User.Kind.PERSON:
+                    # The mailbox is suspended, or has another password than the one that it was opened with.
+                    request.session.flush()
+                    return to_sign_in(request)
+                raise Http404
+            if request.method not in READING + (CHANGING if change else ()):
+                return HttpResponseNotAllowed(READING + (CHANGING if change else ()))
+            return view(request, MailboxPlace(account, client_ip(request), mailbox), **named)
+
+        return _declared(page, Declared("mailbox", None, change))
+
+    return declare
+
+
+def account_page(*, change: bool = False) -> Callable[[View], View]:
+    """A page of a panel account, in no tenant; a POST only with `change`."""
+
+    def declare(view: View) -> View:
+        @wraps(view)
+        def page(request: HttpRequest, **named: Any) -> HttpResponse:
+            account = _account(request)
+            if account is None:
+                return to_sign_in(request)
+            if account.kind != User.Kind.PANEL or account.is_staff:
+                raise Http404
+            if request.method not in READING + (CHANGING if change else ()):
+                return HttpResponseNotAllowed(READING + (CHANGING if change else ()))
+            return view(request, AccountPlace(account, client_ip(request)), **named)
+
+        return _declared(page, Declared("account", None, change))
+
+    return declare
+
+
+def anybody(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
+    """A page that nobody needs to be signed in for."""
+
+    @wraps(view)
+    def page(request: HttpRequest, *args: Any, **named: Any) -> HttpResponseBase:
+        return view(request, *args, **named)
+
+    return _declared(page, Declared("anybody"))
+
+
+def to_sign_in(request: HttpRequest) -> HttpResponse:
+    """To the sign-in, and from there back here; after a POST to the start."""
+    asked = {"next": request.get_full_path()} if request.method in READING else {}
+    return HttpResponseRedirect(f"{reverse('console:sign-in')}{'?' if asked else ''}{urlencode(asked)}")
+
+
+def _declared(page: Any, declared: Declared) -> Any:
+    page = never_cache(page)
+    page.declared = declared
+    return page
+
+
+def _account(request: HttpRequest) -> User | None:
+    """Who is signed in; a closed account isn't."""
+    return request.user if isinstance(request.user, User) and request.user.is_active else None
+
+
+def _member(account: User, tenant: int, ip: str | None) -> TenantPlace:
+    """Two queries. Raises Http404 for whoever is no member."""
+    if account.kind != User.Kind.PANEL or account.is_staff:
+        raise Http404
+    found = with_day(Tenant.objects.filter(pk=tenant)).select_related("plan", "parent__parent").first()
+    above = [each.pk for each in with_parents(found)]
+    roles = [Role.of(each) for each in Membership.objects.filter(user=account, tenant__in=above)] if above else []
+    if found is None or not roles:
+        raise Http404
+    return TenantPlace(account, ip, found, max(roles))

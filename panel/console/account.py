@@ -1,0 +1,60 @@
+"""A panel account's own pages in the console: password, second factor, sessions.
+
+What they do is tenants/sign_in/account.py's, as in the admin.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+from django.utils.translation import gettext as _
+
+from panel.console.access import account_page
+from panel.console.frame import page
+from panel.console.places import AccountPlace
+from panel.tenants.sign_in import account
+
+TEMPLATES = {
+    "account/own.html": "console/account.html",
+    "account/enrol.html": "console/account_enrol.html",
+    "account/codes.html": "console/account_codes.html",
+    "admin/posthouse/confirm.html": "console/confirm.html",
+}
+
+
+class ConsoleDoor(account.Door):
+    sign_in = "console:sign-in"
+
+    def __init__(self, place: AccountPlace) -> None:
+        self.place = place
+
+    def url(self, name: str) -> str:
+        return reverse(f"console:account-{name}")
+
+    def page(self, request: HttpRequest, template: str, title: str, **context: Any) -> HttpResponse:
+        own = self.url("own")
+        crumbs = [] if request.path == own else [(_("Your account"), own)]
+        return page(request, self.place, TEMPLATES[template], title, crumbs=crumbs, **context)
+
+
+def _in_the_console(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+    @account_page(change=True)
+    def inside(request: HttpRequest, place: AccountPlace, **named: Any) -> HttpResponse:
+        return view(request, **named, door=ConsoleDoor(place))
+
+    return inside
+
+
+@account_page()
+def own(request: HttpRequest, place: AccountPlace) -> HttpResponse:
+    """The account's page, on which nothing is changed."""
+    return account.own(request, ConsoleDoor(place))
+
+
+password = _in_the_console(account.change_password)
+end_session = _in_the_console(account.end_session)
+end_all_sessions = _in_the_console(account.end_all_sessions)
+second_factor = _in_the_console(account.enrol)
+remove_second_factor = _in_the_console(account.remove)
+recovery_codes = _in_the_console(account.renew_recovery_codes)

@@ -1,0 +1,182 @@
+"""Who looks after a tenant: its members, with roles; adding, changing and removing them.
+
+An admin names admins and viewers; owners are named and removed by owners. Whether an address has
+an account already is not told: adding one reads the same in both cases.
+"""
+
+import secrets
+from typing import Any
+
+from django import forms
+from django.contrib import messages
+from django.db import transaction
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from panel.console.access import tenant_page
+from panel.console.frame import page
+from panel.console.places import Role, TenantPlace
+from panel.operations import password_reset
+from panel.operations.services import create_account
+from panel.tenants.changes import ServiceError, hash_password
+from panel.tenants.models import Membership, User
+from panel.tenants.services import change_membership, create_membership, delete_membership
+
+MOST_LISTED = 200
+
+
+class RoleForm(forms.Form):
+    """A role, each with what it may do; `place` says which of them one may give."""
+
+    role = forms.ChoiceField(label=gettext_lazy("Role"), widget=forms.RadioSelect)
+
+    def __init__(self, place: TenantPlace, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["role"].choices = [  # type: ignore[attr-defined] # it is a ChoiceField
+            (role.stored, f"{str(role.word).capitalize()}: {role.may}")
+            for role in sorted(Role, reverse=True) if role <= place.role
+        ]
+
+
+class MemberForm(RoleForm):
+    """Somebody by address, with a role."""
+
+    email = forms.EmailField(
+        label=gettext_lazy("Email address"), max_length=254,
+        help_text=gettext_lazy("Whoever has no account yet is sent a link to choose a password."),
+        widget=forms.EmailInput(attrs={"autocomplete": "off", "spellcheck": "false"}),
+    )
+    field_order = ["email", "role"]
+
+
+@tenant_page()
+def people(request: HttpRequest, place: TenantPlace) -> HttpResponse:
+    """The members, and those of the tenants above, who reach it too."""
+    own = list(_members(place)[: MOST_LISTED + 1])
+    above = []
+    if place.tenant.parent:
+        parents = [each for each in (place.tenant.parent, place.tenant.parent.parent) if each]
+        # Who they are is the reseller's to tell; that they are there is this tenant's to know.
+        above = [{"tenant": each.name, "count": Membership.objects.filter(tenant=each).count()} for each in parents]
+    rows = [{"member": each, "role": Role.of(each), "may": _may(place, each)} for each in own[:MOST_LISTED]]
+    return page(
+        request, place, "console/people.html", _("People"), rows=rows, above=above, has_more=len(own) > MOST_LISTED,
+        roles=sorted(Role, reverse=True),
+    )
+
+
+@tenant_page(role=Role.ADMIN, change=Role.ADMIN)
+def add(request: HttpRequest, place: TenantPlace) -> HttpResponse:
+    """Make somebody a member."""
+    form = MemberForm(place, request.POST or None, initial={"role": Role.VIEWER.stored})
+    if request.method == "POST" and form.is_valid():
+        try:
+            email = _add(place, form.cleaned_data["email"], form.cleaned_data["role"])
+        except ServiceError as error:
+            form.add_error("email" if error.field in ("email", "user") else None, str(error))
+        else:
+            messages.success(request, _(
+                "{email} is a member now. If the address was new here, a message with a link to choose a password is "
+                "on its way to it."
+            ).format(email=email))
+            return _back(place)
+    return page(
+        request, place, "console/member.html", _("Add somebody"), crumbs=_crumbs(place), form=form,
+        button=_("Add"), back=_people(place),
+    )
+
+
+@tenant_page(role=Role.ADMIN, change=Role.ADMIN)
+def change(request: HttpRequest, place: TenantPlace, member: int) -> HttpResponse:
+    """Give a member another role."""
+    found: Membership = place.find(_all(), pk=member)
+    form = RoleForm(place, request.POST or None, initial={"role": found.role})
+    if not _may(place, found):
+        messages.warning(request, _("Only an owner changes an owner."))
+        return _back(place)
+    if request.method == "POST" and form.is_valid():
+        try:
+            change_membership(found, role=form.cleaned_data["role"], actor=place.account, ip=place.ip)
+        except ServiceError as error:
+            form.add_error("role", str(error))
+        else:
+            messages.success(request, _("{user} is {role} now.").format(
+                user=found.user, role=Role[form.cleaned_data["role"].upper()].word
+            ))
+            return _back(place)
+    return page(
+        request, place, "console/member.html", str(found.user), crumbs=_crumbs(place), form=form, button=_("Save"),
+        back=_people(place), remove=reverse("console:remove-member", args=[place.tenant.pk, found.pk]),
+    )
+
+
+@tenant_page(role=Role.ADMIN, change=Role.ADMIN)
+def remove(request: HttpRequest, place: TenantPlace, member: int) -> HttpResponse:
+    """Take a member out, after it was asked for."""
+    found: Membership = place.find(_all(), pk=member)
+    form = forms.Form(request.POST if request.method == "POST" else None)
+    if not _may(place, found):
+        messages.warning(request, _("Only an owner removes an owner."))
+        return _back(place)
+    if request.method == "POST" and form.is_valid():
+        try:
+            user = str(found.user)
+            delete_membership(found, actor=place.account, ip=place.ip)
+        except ServiceError as error:
+            form.add_error(None, str(error))
+        else:
+            messages.success(request, _("{user} is no longer a member.").format(user=user))
+            if found.user_id == place.account.pk:
+                return HttpResponseRedirect(reverse("console:start"))
+            return _back(place)
+    return page(
+        request, place, "console/confirm.html", _("Remove {user}?").format(user=found.user), crumbs=_crumbs(place),
+        form=form, button=_("Remove"), harmful=True, back=_people(place),
+        sentence=_(
+            "{user} can then no longer open {tenant}. The account itself stays, and you can add it again."
+        ).format(user=found.user, tenant=place.tenant),
+    )
+
+
+def _add(place: TenantPlace, email: str, role: str) -> str:
+    """Add the account of this address, made if there is none. The address as it is kept. Raises ServiceError."""
+    known: User | None = User.objects.filter(kind=User.Kind.PANEL, email=email.strip().lower()).first()
+    # Nobody ever knows it. Hashed before the transaction, and for a known account too: the time tells nothing.
+    password = hash_password(secrets.token_urlsafe(32))
+    with transaction.atomic():
+        account = known or create_account(email=email, password=password, actor=place.account, ip=place.ip)
+        create_membership(user=account, tenant=place.tenant, role=role, actor=place.account, ip=place.ip)
+        if known is None:
+            # TooMany is a ServiceError: then nothing was made.
+            password_reset.ask(
+                str(account.email), ip=place.ip, link=lambda token: reverse("reset", args=[token])
+            )
+    return str(account.email)
+
+
+def _may(place: TenantPlace, member: Membership) -> bool:
+    """Whether this one may be changed and removed here."""
+    return place.may_change and Role.of(member) <= place.role
+
+
+def _all() -> Any:
+    return Membership.objects.select_related("user", "tenant__parent__parent")
+
+
+def _members(place: TenantPlace) -> "QuerySet[Membership]":
+    return place.of(_all()).order_by("user__email")
+
+
+def _people(place: TenantPlace) -> str:
+    return reverse("console:people", args=[place.tenant.pk])
+
+
+def _crumbs(place: TenantPlace) -> list[tuple[Any, str]]:
+    return [(_("People"), _people(place))]
+
+
+def _back(place: TenantPlace) -> HttpResponse:
+    return HttpResponseRedirect(_people(place))

@@ -1,0 +1,99 @@
+"""The console's sign-in: a panel account, or a mailbox's address with its main password.
+
+The panel account is tried first. Forms, lockout, second factor and sessions are those of the
+admin's sign-in (tenants/sign_in); what is new here is the person. Staff may sign in here as well
+and are led to the admin.
+"""
+
+from typing import Any
+
+from django.contrib.auth import login, logout
+from django.contrib.auth.hashers import check_password, make_password
+from django.db import transaction
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
+from django.utils import timezone
+from django.views.decorators.http import require_POST
+
+from panel.client_address import client_ip
+from panel.console import persons
+from panel.mailboxes import passwords
+from panel.mailboxes.models import Credential, LoginEvent
+from panel.rules.sign_in import PROTOCOL
+from panel.tenants.models import User
+from panel.tenants.sign_in import lockout, sessions, views
+from panel.tenants.sign_in.forms import Guarded
+
+BACKEND = "django.contrib.auth.backends.ModelBackend"
+
+
+class ConsoleSignInForm(Guarded):
+    """Of any panel account, or of a mailbox. `credential` is by what a person came in."""
+
+    credential: Credential | None = None
+
+    def look(self, login: str, password: str) -> None:
+        """One hash, whether there is such a login or not; two if it is both an account and a mailbox."""
+        account = User.objects.filter(kind=User.Kind.PANEL, email=login.strip().lower()).first()
+        credential = persons.credential_of(login)
+        if account is None and credential is None:
+            make_password(password)
+        if account is not None and check_password(password, account.password) and account.is_active:
+            self.user_cache = account
+            return
+        if credential is not None and passwords.verify_main(password, credential.secret) and persons.may_open(
+            credential, client_ip(self.request)
+        ):
+            self.user_cache, self.credential = credential.mailbox.person, credential
+            return
+        raise self.get_invalid_login_error()
+
+
+class ConsoleSignIn(views.SignIn):
+    template_name = "console/sign_in.html"
+    authentication_form = ConsoleSignInForm
+    code_page = "console:sign-in-code"
+    next_page = "console:start"
+
+    def is_in(self) -> bool:
+        return bool(self.request.user.is_authenticated)
+
+    def frame(self) -> dict[str, Any]:
+        return {}
+
+    def form_valid(self, form: Any) -> HttpResponse:
+        if form.credential is None:
+            return super().form_valid(form)
+        _complete(self.request, form.credential)
+        return HttpResponseRedirect(self.get_success_url())
+
+
+class ConsoleSignInCode(views.SignInCode):
+    template_name = "console/sign_in_code.html"
+    start = "console:sign-in"
+    next_page = "console:start"
+    staff_alone = False
+
+    def frame(self) -> dict[str, Any]:
+        return {}
+
+
+@require_POST
+def sign_out(request: HttpRequest) -> HttpResponse:
+    logout(request)
+    return HttpResponseRedirect(reverse("console:sign-in"))
+
+
+def _complete(request: HttpRequest, credential: Credential) -> None:
+    """The person is in: a session of its own, and the mailbox's login history says so."""
+    ip, mailbox, now = client_ip(request), credential.mailbox, timezone.now()
+    with transaction.atomic():
+        login(request, mailbox.person, backend=BACKEND)
+        persons.remember(request, credential)
+        sessions.begin(request, mailbox.person)
+        LoginEvent.objects.create(
+            at=now, last_at=now, tenant=mailbox.address.tenant, mailbox=mailbox, credential=credential,
+            credential_text=str(credential), login=str(mailbox), ip=ip, protocol=PROTOCOL,
+            outcome=LoginEvent.Outcome.OK,
+        )
+    lockout.right(str(mailbox), ip)

@@ -1,0 +1,33 @@
+// Posthouse console: the three things HTML can't do alone. Everything else works without it.
+(() => {
+  const said = document.getElementById("said");
+
+  // Copy: <button class="copy" data-copy="text">
+  document.addEventListener("click", async (event) => {
+    const button = event.target.closest("[data-copy]");
+    if (!button) return;
+    await navigator.clipboard.writeText(button.dataset.copy);
+    button.classList.add("done");
+    said.textContent = button.dataset.done || "Copied";
+    setTimeout(() => { button.classList.remove("done"); said.textContent = ""; }, 1500);
+  });
+
+  // Light, dark or as the system: kept in a cookie, so that the next page comes with
+  // data-bs-theme already set and nothing flashes.
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("[data-theme-set]");
+    if (!button) return;
+    const theme = button.dataset.themeSet;
+    if (theme) document.documentElement.dataset.bsTheme = theme;
+    else delete document.documentElement.dataset.bsTheme;
+    const secure = location.protocol === "https:" ? "; secure" : "";
+    document.cookie = `theme=${theme}; path=/; max-age=${theme ? 31536000 : 0}; samesite=lax${secure}`;
+  });
+
+  // "/" goes to the search box.
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "/" || event.target.closest("input, textarea, select")) return;
+    const box = document.querySelector(".find input");
+    if (box) { event.preventDefault(); box.focus(); }
+  });
+})();

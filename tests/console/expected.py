@@ -1,0 +1,103 @@
+"""What each address of the console answers, to whom: whoever adds one says it here.
+
+By name of the address. Members are those of the tenant in it, and of a tenant above it, with their roles.
+"""
+
+from dataclasses import dataclass
+
+PAGE, SIGN_IN, AWAY = "page", "to the sign-in", "to another page"
+REFUSED, NOTHING, NOT_SO = "403", "404", "405"
+
+Answers = tuple[str, str]  # to GET, and to POST without any field
+
+LEVELS = {"viewer": 1, "admin": 2, "owner": 3, "reseller": 3}
+STAFF = ("support", "operator")
+
+
+@dataclass(frozen=True)
+class OfATenant:
+    """A tenant's page: from which role on it is seen, and from which one a POST is looked at.
+
+    `post` is what that POST without fields answers: PAGE (the form again) or AWAY.
+    """
+
+    role: str = "viewer"
+    change: str = ""  # nobody changes anything on it
+    post: str = PAGE
+    get: str = PAGE
+
+    def of(self, role: str) -> Answers:
+        if role in ("anonymous", "closed"):
+            return SIGN_IN, SIGN_IN
+        if role not in LEVELS:
+            return NOTHING, NOTHING
+        level = LEVELS[role]
+        get = self.get if level >= LEVELS[self.role] else REFUSED
+        if not self.change:
+            return get, NOT_SO
+        return get, self.post if level >= LEVELS[self.change] else REFUSED
+
+
+@dataclass(frozen=True)
+class OfAPerson:
+    """A person's page. `post`: what a POST without fields answers, if there is one."""
+
+    post: str = NOT_SO
+    get: str = PAGE
+
+    def of(self, role: str) -> Answers:
+        if role in ("anonymous", "closed"):
+            return SIGN_IN, SIGN_IN
+        return (self.get, self.post) if role == "person" else (NOTHING, NOTHING)
+
+
+@dataclass(frozen=True)
+class OfAnAccount:
+    """A page of a panel account that isn't the provider's."""
+
+    post: str = NOT_SO
+    get: str = PAGE
+
+    def of(self, role: str) -> Answers:
+        if role in ("anonymous", "closed"):
+            return SIGN_IN, SIGN_IN
+        return (NOTHING, NOTHING) if role in (*STAFF, "person") else (self.get, self.post)
+
+
+@dataclass(frozen=True)
+class OfAnybody:
+    """`signed_in`: what it answers to whoever is signed in."""
+
+    answers: Answers
+    signed_in: Answers | None = None
+
+    def of(self, role: str) -> Answers:
+        return self.answers if role in ("anonymous", "closed") else self.signed_in or self.answers
+
+
+EXPECTED: dict[str, OfATenant | OfAPerson | OfAnAccount | OfAnybody] = {
+    # The way in
+    "start": OfAnybody((SIGN_IN, SIGN_IN), (AWAY, AWAY)),
+    "sign-in": OfAnybody((PAGE, PAGE), (AWAY, PAGE)),
+    "sign-in-code": OfAnybody((SIGN_IN, SIGN_IN)),
+    "sign-out": OfAnybody((NOT_SO, SIGN_IN)),
+    "language": OfAnybody((AWAY, AWAY)),
+    "tenants": OfAnAccount(),
+    # A panel account's own
+    "account-own": OfAnAccount(),
+    "account-password": OfAnAccount(post=PAGE),
+    "account-end-all-sessions": OfAnAccount(get=NOT_SO, post=SIGN_IN),
+    "account-end-session": OfAnAccount(get=NOT_SO, post=AWAY),
+    "account-second-factor": OfAnAccount(post=PAGE),
+    "account-remove-second-factor": OfAnAccount(get=AWAY, post=AWAY),
+    "account-recovery-codes": OfAnAccount(get=AWAY, post=AWAY),
+    # A tenant's
+    "home": OfATenant(),
+    "people": OfATenant(),
+    "add-member": OfATenant(role="admin", change="admin"),
+    "member": OfATenant(role="admin", change="admin"),
+    "remove-member": OfATenant(role="admin", change="admin", post=AWAY),
+    "audit": OfATenant(),
+    # A person's
+    "me": OfAPerson(),
+}

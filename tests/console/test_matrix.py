@@ -1,0 +1,154 @@
+"""Every address of the console × every role: what is answered, and that nothing changes where it may not.
+
+The addresses are the URL resolver's, the expectations tests/console/expected.py's.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pytest
+from django.db import connection
+from django.http import HttpResponse
+from django.test.utils import CaptureQueriesContext
+from django.urls import URLPattern, URLResolver, reverse
+
+from panel.console import urls as console
+from panel.console.access import Declared
+from panel.console.middleware import STRICT
+from tests.console.expected import (
+    AWAY,
+    EXPECTED,
+    NOT_SO,
+    NOTHING,
+    PAGE,
+    REFUSED,
+    SIGN_IN,
+    OfAnybody,
+    OfAPerson,
+    OfATenant,
+)
+from tests.support.console import ROLES, House
+from tests.support.standing import everything, undone
+from tests.support.traces import Traces
+
+MOST_QUERIES = 15
+
+pytestmark = [pytest.mark.django_db, pytest.mark.once("postgresql")]
+
+
+@pytest.fixture
+def _django_db_helper(house: House) -> Iterator[None]:
+    """In place of pytest-django's, which closes the connection after each test: the world is in its transaction."""
+    with undone():
+        yield
+
+
+@dataclass(frozen=True)
+class One:
+    """An address: its view's pattern, and what it and those above it hold."""
+
+    pattern: URLPattern
+    holds: frozenset[str]
+
+    @property
+    def name(self) -> str:
+        return self.pattern.name or ""
+
+    def path(self, house: House, *, theirs: bool = False) -> str:
+        """With Acme's rows in it, or with Beta's below Acme."""
+        named = house.named(theirs=theirs)
+        return reverse(f"console:{self.name}", kwargs={name: named[name] for name in self.holds})
+
+
+def addresses(some: Sequence[URLPattern | URLResolver], above: frozenset[str] = frozenset()) -> Iterator[One]:
+    for each in some:
+        holds = above | set(each.pattern.converters)
+        if isinstance(each, URLPattern):
+            yield One(each, holds)
+        else:
+            yield from addresses(each.url_patterns, holds)
+
+
+ALL = list(addresses(console.urlpatterns))
+OF_TENANTS = [one for one in ALL if isinstance(EXPECTED.get(one.name), OfATenant)]
+
+
+def answered(answer: HttpResponse) -> str:
+    if answer.status_code == 302:
+        return SIGN_IN if answer["Location"].startswith("/sign-in/") else AWAY
+    return PAGE if answer.status_code == 200 else str(answer.status_code)
+
+
+def test_every_view_is_declared_and_has_an_expectation():
+    views = {one.name: one.pattern.callback for one in ALL}
+    undeclared = [name for name, view in views.items() if not isinstance(getattr(view, "declared", None), Declared)]
+    assert not undeclared, "declare it by one of panel/console/access.py"
+    assert set(views) == set(EXPECTED), "say in tests/console/expected.py what it answers"
+    assert len(ALL) == len(EXPECTED), "two addresses of one name"
+
+
+@pytest.mark.parametrize("one", ALL, ids=lambda one: one.name)
+def test_an_address_answers_each_role_as_expected_and_changes_nothing(one, house):
+    expected = EXPECTED[one.name]
+    path = one.path(house)
+    before = everything()
+    wrong = {}
+    for role in ROLES:
+        with undone():
+            seen = Traces()
+            got = answered(house.client(role).get(path)), answered(house.client(role).post(path, {}))
+            changed = seen.actions
+        if got != expected.of(role):
+            wrong[role] = f"{got}, expected {expected.of(role)}"
+        if expected.of(role)[1] in (REFUSED, NOTHING, NOT_SO) or role in ("anonymous", "closed"):
+            assert not changed, (role, changed)
+    assert not wrong
+    assert everything() == before
+
+
+@pytest.mark.parametrize("one", [one for one in OF_TENANTS if one.holds != {"tenant"}], ids=lambda one: one.name)
+def test_another_tenants_row_is_not_there(one, house):
+    """In the own tenant's address stands the id of another's: 404, as for an id that nobody has."""
+    path = one.path(house, theirs=True)
+    for role in ("owner", "reseller"):
+        assert answered(house.client(role).get(path)) in (NOTHING, NOT_SO), role
+        assert answered(house.client(role).post(path, {})) in (NOTHING, NOT_SO), role
+
+
+def test_a_page_asks_few_questions_and_says_where_one_is(house):
+    """Also with more rows; at most one thing stands out, and the policy is the strict one."""
+    house.grow()
+    wrong = {}
+    for one in ALL:
+        expected = EXPECTED[one.name]
+        role = {OfAPerson: "person", OfAnybody: "anonymous"}.get(type(expected), "owner")
+        with CaptureQueriesContext(connection) as asked:
+            answer = house.client(role).get(one.path(house))
+        if answered(answer) != PAGE or not answer["Content-Type"].startswith("text/html"):
+            continue
+        text = answer.content.decode()
+        title = re.search(r"<title>(.*?)</title>", text, re.S)
+        seen = {
+            "questions": len(asked) <= MOST_QUERIES, "heading": text.count("<h1") == 1,
+            "title": title is not None and title[1].endswith("Posthouse"), "main act": text.count("btn-primary") <= 1,
+            "language": '<html lang="en"' in text, "policy": answer["Content-Security-Policy"] == STRICT,
+            "kept by nobody": "no-store" in answer["Cache-Control"],
+            "words": not re.search(r"\{[%{]|None\b|\bFalse\b", re.sub(r"<script.*?</script>", "", text, flags=re.S)),
+        }
+        if not all(seen.values()):
+            wrong[one.name] = [what for what, holds in seen.items() if not holds], len(asked)
+    assert not wrong
+
+
+def test_every_change_needs_the_forms_token(house):
+    for one in ALL:
+        role = "person" if isinstance(EXPECTED[one.name], OfAPerson) else "owner"
+        answer = house.client(role, enforce_csrf_checks=True).post(one.path(house), {})
+        assert answer.status_code in (403, 405), one.name
+
+
+def test_a_tenant_that_is_not_theirs_is_answered_as_one_that_does_not_exist(house):
+    for role in ("other tenant", "no tenant", "person", "support"):
+        known, unknown = house.client(role).get(f"/t/{house.acme.pk}/"), house.client(role).get("/t/999999999/")
+        assert (known.status_code, known.content) == (unknown.status_code, unknown.content), role

@@ -1,0 +1,130 @@
+"""A tenant's people: who may name whom, the last owner, and what a suspended tenant may still do."""
+
+import pytest
+from django.test import Client
+
+from panel.operations import services as operations
+from panel.sending.models import Message
+from panel.tenants import services as tenants
+from panel.tenants.models import AuditEntry, Membership, PasswordReset, User
+from tests.support import world
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def acme():
+    return world.tenant("Acme")
+
+
+def account(name: str) -> User:
+    return User.objects.create(kind=User.Kind.PANEL, email=f"{name}@letters.test", password="!")
+
+
+def member(tenant, name: str, role: str) -> Membership:
+    return tenants.create_membership(user=account(name), tenant=tenant, role=role, actor=None)
+
+
+def browser(of: Membership) -> Client:
+    client = Client()
+    client.force_login(of.user)
+    return client
+
+
+def test_an_account_and_an_address_without_one_are_added_and_answered_alike(acme):
+    owner = member(acme, "ann", "owner")
+    account("bob")
+    said = []
+    for email in (" Bob@letters.test ", "new@letters.test"):
+        page = browser(owner).post(f"/t/{acme.pk}/people/add/", {"email": email, "role": "admin"}, follow=True)
+        said.append(page.content.decode().split("is a member now")[1][:120])
+    assert said[0] == said[1]
+    assert set(acme.memberships.filter(role="admin").values_list("user__email", flat=True)) == {
+        "bob@letters.test", "new@letters.test",
+    }
+    assert PasswordReset.objects.get().user.email == "new@letters.test", "a link to choose a password"
+    assert Message.objects.count() == 1
+    entry = AuditEntry.objects.filter(action="membership.created")[0]
+    assert (entry.actor, entry.tenant) == (owner.user, acme)
+    again = browser(owner).post(f"/t/{acme.pk}/people/add/", {"email": "bob@letters.test", "role": "viewer"})
+    assert "is a member of Acme already" in again.content.decode() and b"<title>Error:" in again.content
+    assert acme.memberships.get(user__email="bob@letters.test").role == "admin"
+
+
+def test_an_address_hosted_here_is_refused_beside_its_field_and_nothing_is_made(acme):
+    world.domain("acme.test", acme)
+    page = browser(member(acme, "ann", "owner")).post(
+        f"/t/{acme.pk}/people/add/", {"email": "x@acme.test", "role": "viewer"}
+    )
+    assert page.context["form"].errors["email"] and 'value="x@acme.test"' in page.content.decode()
+    assert User.objects.count() == Membership.objects.count() == 1
+
+
+def test_an_admin_neither_makes_nor_touches_an_owner(acme):
+    owner, admin, viewer = (member(acme, name, name) for name in ("owner", "admin", "viewer"))
+    client, start = browser(admin), f"/t/{acme.pk}/people/"
+    client.post(f"{start}add/", {"email": "new@letters.test", "role": "owner"})
+    client.post(f"{start}{viewer.pk}/", {"role": "owner"})
+    client.post(f"{start}{admin.pk}/", {"role": "owner"})
+    client.post(f"{start}{owner.pk}/", {"role": "viewer"})
+    client.post(f"{start}{owner.pk}/remove/", {"x": "1"})
+    assert dict(acme.memberships.values_list("user__email", "role")) == {
+        f"{role}@letters.test": role for role in ("owner", "admin", "viewer")
+    }
+    client.post(f"{start}{viewer.pk}/", {"role": "admin"})
+    viewer.refresh_from_db()
+    assert viewer.role == "admin"
+    assert browser(viewer).post(f"{start}{admin.pk}/remove/", {"x": "1"}).status_code == 302
+    assert not Membership.objects.filter(pk=admin.pk).exists()
+
+
+def test_the_last_owner_stays_one_but_the_provider_may(acme):
+    owner = member(acme, "ann", "owner")
+    client, there = browser(owner), f"/t/{acme.pk}/people/{owner.pk}/"
+    for answer in (client.post(there, {"role": "viewer"}), client.post(f"{there}remove/", {"x": "1"})):
+        assert "ann@letters.test is the last owner of Acme" in answer.content.decode()
+    owner.refresh_from_db()
+    assert owner.role == "owner"
+    member(acme, "bob", "owner")
+    assert client.post(f"{there}remove/", {"x": "1"})["Location"] == "/"
+    assert client.get(f"/t/{acme.pk}/").status_code == 404
+    tenants.delete_membership(acme.memberships.get(), actor=None)
+
+
+def test_a_resellers_owner_stands_in_for_the_last_one():
+    above = world.tenant("Above")
+    acme = world.tenant("Acme", parent=above)
+    reseller, owner = member(above, "reseller", "owner"), member(acme, "ann", "owner")
+    assert browser(reseller).post(f"/t/{acme.pk}/people/{owner.pk}/remove/", {"x": "1"}).status_code == 302
+    page = browser(reseller).get(f"/t/{acme.pk}/people/")
+    assert "Nobody is a member by itself" in page.content.decode()
+    assert browser(reseller).get(f"/t/{above.pk}/people/{owner.pk}/").status_code == 404
+
+
+def test_a_suspended_tenant_is_read_and_not_changed(acme):
+    owner = member(acme, "ann", "owner")
+    operations.suspend(acme, reason="unpaid", actor=None)
+    client = browser(owner)
+    for page in ("", "people/", "audit/", "people/add/"):
+        assert client.get(f"/t/{acme.pk}/{page}").status_code == 200, page
+    refused = client.post(f"/t/{acme.pk}/people/add/", {"email": "new@letters.test", "role": "viewer"})
+    assert refused.status_code == 403 and "Acme is suspended" in refused.content.decode()
+    assert not User.objects.filter(email="new@letters.test").exists()
+
+
+def test_the_audit_log_is_the_tenants_own_searched_by_how_things_begin_and_paged(acme):
+    owner, other = member(acme, "ann", "owner"), world.tenant("Other")
+    member(other, "spy", "owner")
+    for number in range(60):
+        tenants.change_tenant(acme, notes="", name=f"Acme {number}", actor=owner.user, ip="192.0.2.1")
+    client = browser(owner)
+    first = client.get(f"/t/{acme.pk}/audit/")
+    text = first.content.decode()
+    assert "Acme 59" in text and "Acme 1<" not in text and "spy@" not in text
+    second = client.get(f"/t/{acme.pk}/audit/?before={first.context['last']}").content.decode()
+    assert "Membership created" in second and 'rel="next"' not in second and 'rel="prev"' in second
+    for typed, count in (("membership cr", 1), ("ANN@", 50), ("nothing", 0), ("%", 0), ("<b>", 0)):
+        found = client.get(f"/t/{acme.pk}/audit/", {"q": typed})
+        assert len(found.context["changes"]) == count, typed
+        assert "<b>" not in found.content.decode() or typed != "<b>"
+    assert b"Nothing begins with" in found.content

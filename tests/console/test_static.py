@@ -1,0 +1,77 @@
+"""What browsers are sent beside the pages: names, sizes, what is compressed."""
+
+import gzip
+import re
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+from django.test import Client
+
+pytestmark = pytest.mark.once("sqlite")
+
+FOLDER = Path(settings.BASE_DIR) / "panel" / "static" / "console"
+OURS = FOLDER / "console.css"
+TABLER = next((FOLDER / "vendor").glob("tabler-*/tabler.min.css"))
+# Tabler's own, which ours dress on purpose.
+SHARED = {
+    "btn", "btn-sm", "card", "form-check-input", "form-control", "form-label", "form-select", "input-group-text",
+    "small",
+}
+MOST_FIRST_PAGE = 300 * 1024
+TEMPLATES = sorted((Path(settings.BASE_DIR) / "panel" / "templates" / "console").rglob("*.html"))
+
+
+def classes(css: str) -> set[str]:
+    css = re.sub(r'/\*.*?\*/|url\([^)]*\)|"[^"]*"', "", css, flags=re.S)
+    return set(re.findall(r"\.([A-Za-z][\w-]*)", css))
+
+
+def test_our_names_are_not_tablers_but_those_that_we_dress():
+    assert classes(OURS.read_text()) & classes(TABLER.read_text()) == SHARED
+
+
+def test_what_is_compressed_is_the_file_beside_it():
+    found = sorted(FOLDER.rglob("*.gz"))
+    assert len(found) == 2
+    for each in found:
+        assert gzip.decompress(each.read_bytes()) == each.with_suffix("").read_bytes(), each
+
+
+@pytest.mark.django_db
+def test_the_first_page_is_small_and_what_others_made_is_kept_for_good():
+    client = Client(headers={"Accept-Encoding": "gzip"})
+    page = client.get("/sign-in/")
+    urls = set(re.findall(r'(?:href|src)="(/static/[^"#]+)', page.content.decode()))
+    urls |= {f"/static/console/{each}" for each in re.findall(r"url\((vendor/[^)]+)\)", OURS.read_text())
+             if "latin-ext" not in each}
+    urls.add("/static/console/icons.svg")
+    total = len(page.content)
+    for url in urls:
+        answer = client.get(url)
+        assert answer.status_code == 200, url
+        total += len(b"".join(answer.streaming_content))
+        assert ("immutable" in answer["Cache-Control"]) == ("/vendor/" in url), url
+    assert len(urls) >= 7
+    assert total <= MOST_FIRST_PAGE, total
+
+
+def test_no_template_holds_what_the_policy_forbids():
+    """No inline script or style, no handler, nothing that htmx would evaluate, nothing from elsewhere."""
+    forbidden = re.compile(r"<style|<script(?![^>]*\bsrc=)|\sstyle=|\son\w+=|hx-on|javascript:|https?://|\bjs:", re.I)
+    wrong = {each.name: found for each in TEMPLATES if (found := forbidden.findall(each.read_text()))}
+    assert len(TEMPLATES) > 20
+    assert not wrong
+
+
+def test_every_drawing_that_is_named_is_there():
+    drawn = set(re.findall(r'<symbol id="([^"]+)"', (FOLDER / "icons.svg").read_text()))
+    named = {
+        name for each in TEMPLATES
+        for name in re.findall(r'{% icon "([^"]+)"|drawing="([^"]+)"', each.read_text()) for name in name if name
+    }
+    from panel.console import frame
+
+    for some in (frame.OF_A_TENANT, frame.OF_AN_ORGANISATION, frame.OF_A_PERSON):
+        named |= {icon for _, _, icon in some}
+    assert named <= drawn

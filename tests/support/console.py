@@ -1,0 +1,106 @@
+"""Tenants, their people and their browsers, for the tests of the console.
+
+Acme is under Above, a reseller; Beta is somebody else's. Each role of ROLES has a session.
+"""
+
+from typing import Any
+
+from django.conf import settings
+from django.test import Client
+from django.utils import timezone
+
+from panel.console.persons import OPENED_BY
+from panel.domains import services as domains
+from panel.mailboxes import passwords
+from panel.operations import services as operations
+from panel.sending.models import Recipient
+from panel.tenants import services as tenants
+from panel.tenants.models import Tenant, User
+from tests.support import queue, world
+
+ROLES = (
+    "anonymous", "viewer", "admin", "owner", "reseller", "other tenant", "person", "no tenant", "closed", "support",
+    "operator",
+)
+
+
+class House:
+    """The rows that addresses name, as `named` gives them, and a browser for each role."""
+
+    def __init__(self) -> None:
+        self.above = world.tenant("Above")
+        self.acme = world.tenant("Acme", parent=self.above)
+        self.beta = world.tenant("Beta")
+        self.domain, self.theirs = world.domain("acme.test", self.acme), world.domain("beta.test", self.beta)
+        self.mailbox, self.their_mailbox = world.mailbox("ann@acme.test"), world.mailbox("bob@beta.test")
+        self.accounts = {
+            "viewer": self._member("viewer", self.acme, "viewer"),
+            "admin": self._member("admin", self.acme, "admin"),
+            "owner": self._member("owner", self.acme, "owner"),
+            "reseller": self._member("reseller", self.above, "owner"),
+            "other tenant": self._member("other", self.beta, "owner"),
+            "no tenant": self.account("none"),
+            "closed": self._member("closed", self.acme, "owner"),
+            "support": self.account("support", provider_role="support"),
+            "operator": self.account("operator", provider_role="operator"),
+            "person": self.mailbox.person,
+        }
+        User.objects.filter(pk=self.accounts["closed"].pk).update(is_active=False)
+        self._keys = {role: self._session(account) for role, account in self.accounts.items()}
+        self._clients: dict[bool, Client] = {}
+
+    def named(self, *, theirs: bool = False) -> dict[str, Any]:
+        """What an address of the console may hold: a row of Acme's, or in Acme's own address one of Beta's.
+
+        Whoever adds an address with another name in it adds a row for it here.
+        """
+        viewer, other = (self.accounts[role].memberships.get() for role in ("viewer", "other tenant"))
+        return {
+            "tenant": self.acme.pk,
+            "name": "x",  # of a session
+            "member": (other if theirs else viewer).pk,
+        }
+
+    def grow(self) -> None:
+        """More of everything in Acme, some of it in trouble."""
+        other = world.domain("acme-shop.test", self.acme, proof="pending")
+        world.domain("old.acme.test", self.acme, proof="lapsed")
+        world.alias("info@acme.test", "ann@acme.test")
+        operations.suspend(world.mailbox("carl@acme.test"), reason="spam", actor=None)
+        world.app_password(self.mailbox, frozen_at=timezone.now(), frozen_reason="stolen")
+        for number in range(8):
+            world.mailbox(f"m{number}@acme.test")
+            self._member(f"more{number}", self.acme, "admin")
+            queue.attempt(queue.waiting(self.acme, f"x{number}@elsewhere.test"))
+            Recipient.objects.filter(pk=queue.waiting(self.acme, "info@acme.test").pk).update(
+                resolved="ann@acme.test", recipient_tenant=self.acme
+            )
+            domains.change_domain(other, store="maildir" if number % 2 else "", actor=None)
+
+    @staticmethod
+    def account(name: str, **fields: Any) -> User:
+        return operations.create_account(
+            email=f"{name}@elsewhere.test", password=world.PASSWORD, actor=None, **fields
+        )
+
+    def _member(self, name: str, tenant: Tenant, role: str) -> User:
+        account = self.account(name)
+        tenants.create_membership(user=account, tenant=tenant, role=role, actor=None)
+        return account
+
+    def _session(self, account: User) -> str:
+        client = Client()
+        client.force_login(account, backend="django.contrib.auth.backends.ModelBackend")
+        if account.kind == User.Kind.PERSON:
+            session = client.session
+            session[OPENED_BY] = passwords.fingerprint(account.mailbox.credentials.get(kind="main").secret)
+            session.save()
+        return client.cookies[settings.SESSION_COOKIE_NAME].value
+
+    def client(self, role: str, *, enforce_csrf_checks: bool = False) -> Client:
+        """The browser of this role. One serves all: a new one reads all static files again."""
+        client = self._clients.setdefault(enforce_csrf_checks, Client(enforce_csrf_checks=enforce_csrf_checks))
+        client.cookies.clear()
+        if role in self._keys:
+            client.cookies[settings.SESSION_COOKIE_NAME] = self._keys[role]
+        return client
