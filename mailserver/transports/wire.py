@@ -8,6 +8,7 @@ Decides nothing of recipients. RFC 5321 §4.5.3.2 (deadlines), RFC 2033 (LMTP), 
 """
 
 import asyncio
+import functools
 import re
 import socket
 import ssl
@@ -55,7 +56,9 @@ class TlsContexts:
     checked: ssl.SSLContext
 
     @classmethod
+    @functools.cache
     def default(cls) -> "TlsContexts":
+        """One for the process: reading the system's authorities takes 20 ms each time."""
         unchecked = ssl.create_default_context()
         unchecked.check_hostname = False
         unchecked.verify_mode = ssl.CERT_NONE  # opportunistic: better than none (RFC 7435)
