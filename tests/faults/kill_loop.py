@@ -29,6 +29,7 @@ from tests.support.peer import Peer, Received
 
 CLIENTS = 6
 UP_S = (0.05, 1.5)  # between a start and the next kill
+BETWEEN = 5  # messages at least between two kills, however busy the machine is
 WHOLE = 0.5  # of the kills take all processes; the others one of them
 DRAINED_WITHIN_S = 400.0  # what four kills in a row cut short waits five minutes
 # Between the other server's 250 and our commit, on a busy machine.
@@ -163,6 +164,8 @@ def _kill(
     killed_at: list[float] = []
     slowest_s = 0.0
     for _ in range(kills):
+        wanted = len(sent.answered) + BETWEEN
+        until(lambda wanted=wanted: len(sent.answered) >= wanted, what="the next messages")  # type: ignore[misc]
         sent.stop.wait(chance.uniform(*UP_S))
         if chance.random() < WHOLE:
             installation.kill()
