@@ -102,6 +102,9 @@ EXPECTED: dict[str, OfATenant | OfAPerson | OfAnAccount | OfAnybody] = {
     "me": OfAPerson(),
     "me-settings": OfAPerson(),
     "me-apple": OfAPerson(),
+    "me-mail": OfAPerson(),
+    "me-letter": OfAPerson(get=NOTHING),  # there is no mail
+    "me-attachment": OfAPerson(get=NOTHING),
     "me-passwords": OfAPerson(),
     "me-add-password": OfAPerson(post=PAGE),
     "me-freeze-password": OfAPerson(post=AWAY),

@@ -67,6 +67,8 @@ class House:
             "password": self.password.pk,
             "sign_in": self.sign_in.pk,
             "sent": self.sent.queue_id,
+            "letter": "1790000000.M1.mail",
+            "part": 0,
         }
 
     def grow(self) -> None:
