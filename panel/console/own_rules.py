@@ -33,7 +33,7 @@ class RulesForm(forms.Form):
     vacation_until = DayField(label=gettext_lazy("Last day"), help_text=gettext_lazy("Empty: until I switch it off."))
     vacation_subject = forms.CharField(
         label=gettext_lazy("Subject"), required=False, max_length=200,
-        help_text=gettext_lazy("Empty: “Automatic reply”, and the subject of what is answered."),
+        help_text=gettext_lazy("Empty: the sender's own subject, with “Auto:” before it."),
     )
     vacation_text = forms.CharField(
         label=gettext_lazy("What they are answered"), required=False, max_length=MOST_TEXT,
@@ -49,9 +49,7 @@ class RulesForm(forms.Form):
     blocked = LinesField(
         label=gettext_lazy("Take nothing from"), required=False, max_length=170_000,
         widget=forms.Textarea(attrs={**_LINES, "rows": 4}),
-        help_text=gettext_lazy(
-            "An address or a whole domain a line. They get no answer; what they send goes to nobody."
-        ),
+        help_text=gettext_lazy("One a line: an address, or a domain with all below it."),
     )
 
     @property

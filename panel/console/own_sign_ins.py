@@ -7,7 +7,6 @@ from typing import Any
 from django import forms
 from django.contrib import messages
 from django.core.exceptions import ValidationError
-from django.db import transaction
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.urls import reverse
 from django.utils.translation import gettext as _
@@ -185,12 +184,11 @@ def freeze(request: HttpRequest, place: MailboxPlace, sign_in: int) -> HttpRespo
     credential.mailbox = place.mailbox
     is_main, name = credential.kind == Credential.Kind.MAIN, _name(event, credential)
     if request.method == "POST":
-        with transaction.atomic():
-            try:
-                services.freeze_credential(credential, reason=OWN_REASON, actor=place.account, ip=place.ip)
-            except ServiceError as error:
-                messages.warning(request, str(error))
-                return _back()
+        try:
+            services.freeze_credential(credential, reason=OWN_REASON, actor=place.account, ip=place.ip)
+        except ServiceError as error:
+            messages.warning(request, str(error))
+            return _back()
         if is_main:
             request.session.flush()
             messages.warning(request, _(
