@@ -1,4 +1,4 @@
-"""Where everybody begins: the start, the choice of tenants, a tenant's home, a person's page."""
+"""Where everybody begins: the start, the choice of tenants, a tenant's home."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,19 +10,17 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from panel.console.access import account_page, anybody, mailbox_page, tenant_page, to_sign_in
+from panel.console.access import account_page, anybody, tenant_page, to_sign_in
 from panel.console.frame import address, page
-from panel.console.places import AccountPlace, MailboxPlace, TenantPlace
+from panel.console.places import AccountPlace, TenantPlace
 from panel.domains.models import Domain, Proof
-from panel.mailboxes.models import Credential, Mailbox, MailboxUsage
+from panel.mailboxes.models import Credential, Mailbox
 from panel.operations.holdings import Holding, holdings, with_counts
 from panel.rules.status import Status
 from panel.sending.log import SeenLine, latest_seen_by
 from panel.sending.models import Recipient
-from panel.sending.used import Bar, day_of, used, with_day
-from panel.tenants.gauge import Gauge
+from panel.sending.used import Bar, day_of, with_day
 from panel.tenants.models import Tenant, User
-from panel.tenants.shown import about, size
 from panel.tenants.standing import with_parents
 
 NAMED = 3  # of each kind of what needs somebody
@@ -50,17 +48,6 @@ class Line:
     words: str
     icon: str
     inbound: bool
-
-
-class Filled(Gauge):
-    """How much of its storage a mailbox has filled, in bytes."""
-
-    @property
-    def words(self) -> str:
-        filled = about(self.used) if self.used is not None else _("not counted yet")
-        if self.allowed is None:
-            return _("{filled}, unlimited").format(filled=filled)
-        return _("{filled} of {allowed}").format(filled=filled, allowed=size(self.allowed))
 
 
 _STATES: dict[str, tuple[str, Any, str]] = {
@@ -121,16 +108,6 @@ def home(request: HttpRequest, place: TenantPlace) -> HttpResponse:
         numbers=numbers, storage=storage, sent=(_sent(day), day), near=[each for each in bars if each[1].look in NEAR],
         domains=[(each, *_standing(each)) for each in domains],
     )
-
-
-@mailbox_page()
-def me(request: HttpRequest, place: MailboxPlace) -> HttpResponse:
-    """A person's page."""
-    usage = MailboxUsage.objects.filter(mailbox=place.mailbox).first()
-    storage = Filled(usage.used_bytes if usage else None, place.mailbox.quota_bytes)
-    levels = used([place.mailbox, place.mailbox.address.tenant])
-    bars = [(_sent(each), each) for each in levels.bars if each.is_first]
-    return page(request, place, "console/me.html", _("Your mailbox works"), storage=storage, bars=bars)
 
 
 def _sent(bar: Bar) -> str:

@@ -3,7 +3,20 @@
 from django.urls import include, path
 from django.views.i18n import set_language
 
-from panel.console import account, audit_log, home, people, sign_in
+from panel.console import (
+    account,
+    audit_log,
+    home,
+    own_mail,
+    own_mailbox,
+    own_passwords,
+    own_programs,
+    own_rules,
+    own_sent,
+    own_sign_ins,
+    people,
+    sign_in,
+)
 from panel.console.access import anybody
 
 app_name = "console"
@@ -26,7 +39,25 @@ OF_AN_ACCOUNT = [
     path("recovery-codes/", account.recovery_codes, name="account-recovery-codes"),
 ]
 OF_A_PERSON = [
-    path("", home.me, name="me"),
+    path("", own_mailbox.home, name="me"),
+    path("settings/", own_programs.setup, name="me-settings"),
+    path("apple.mobileconfig", own_programs.apple, name="me-apple"),
+    path("mail/", own_mail.mail, name="me-mail"),
+    path("mail/<str:letter>/", own_mail.letter, name="me-letter"),
+    path("mail/<str:letter>/<int:part>/", own_mail.attachment, name="me-attachment"),
+    path("passwords/", own_passwords.passwords, name="me-passwords"),
+    path("passwords/add/", own_passwords.add, name="me-add-password"),
+    path("passwords/<int:password>/freeze/", own_passwords.freeze, name="me-freeze-password"),
+    path("passwords/<int:password>/unfreeze/", own_passwords.unfreeze, name="me-unfreeze-password"),
+    path("passwords/<int:password>/revoke/", own_passwords.revoke, name="me-revoke-password"),
+    path("rules/", own_rules.rules, name="me-rules"),
+    path("sent/", own_sent.sent, name="me-sent"),
+    path("sent/<slug:sent>/", own_sent.message, name="me-sent-message"),
+    path("sign-ins/", own_sign_ins.sign_ins, name="me-sign-ins"),
+    path("sign-ins/password/", own_sign_ins.password, name="me-password"),
+    path("sign-ins/<int:sign_in>/freeze/", own_sign_ins.freeze, name="me-freeze-sign-in"),
+    path("sign-ins/sessions/end/", own_sign_ins.end_sessions, name="me-end-sessions"),
+    path("sign-ins/sessions/<slug:name>/end/", own_sign_ins.end_session, name="me-end-session"),
 ]
 
 urlpatterns = [

@@ -100,4 +100,22 @@ EXPECTED: dict[str, OfATenant | OfAPerson | OfAnAccount | OfAnybody] = {
     "audit": OfATenant(),
     # A person's
     "me": OfAPerson(),
+    "me-settings": OfAPerson(),
+    "me-apple": OfAPerson(),
+    "me-mail": OfAPerson(),
+    "me-letter": OfAPerson(get=NOTHING),  # there is no mail
+    "me-attachment": OfAPerson(get=NOTHING),
+    "me-passwords": OfAPerson(),
+    "me-add-password": OfAPerson(post=PAGE),
+    "me-freeze-password": OfAPerson(post=AWAY),
+    "me-unfreeze-password": OfAPerson(get=AWAY, post=AWAY),
+    "me-revoke-password": OfAPerson(post=AWAY),
+    "me-rules": OfAPerson(post=PAGE),
+    "me-sent": OfAPerson(),
+    "me-sent-message": OfAPerson(),
+    "me-sign-ins": OfAPerson(),
+    "me-password": OfAPerson(post=PAGE),
+    "me-freeze-sign-in": OfAPerson(post=AWAY),
+    "me-end-sessions": OfAPerson(get=NOT_SO, post=AWAY),
+    "me-end-session": OfAPerson(get=NOT_SO, post=AWAY),
 }

@@ -33,6 +33,10 @@ class House:
         self.beta = world.tenant("Beta")
         self.domain, self.theirs = world.domain("acme.test", self.acme), world.domain("beta.test", self.beta)
         self.mailbox, self.their_mailbox = world.mailbox("ann@acme.test"), world.mailbox("bob@beta.test")
+        self.password, _secret = world.app_password(self.mailbox, "Phone", ("submission", "imap"))
+        self.sign_in = world.login_event(self.mailbox, credential=self.password)
+        self.sent = queue.message(self.acme, credential=self.password)
+        queue.recipient(self.sent, "carl@elsewhere.test")
         self.accounts = {
             "viewer": self._member("viewer", self.acme, "viewer"),
             "admin": self._member("admin", self.acme, "admin"),
@@ -59,6 +63,12 @@ class House:
             "tenant": self.acme.pk,
             "name": "x",  # of a session
             "member": (other if theirs else viewer).pk,
+            # Of the person of Acme's mailbox.
+            "password": self.password.pk,
+            "sign_in": self.sign_in.pk,
+            "sent": self.sent.queue_id,
+            "letter": "1790000000.M1.mail",
+            "part": 0,
         }
 
     def grow(self) -> None:
@@ -69,6 +79,11 @@ class House:
         operations.suspend(world.mailbox("carl@acme.test"), reason="spam", actor=None)
         world.app_password(self.mailbox, frozen_at=timezone.now(), frozen_reason="stolen")
         for number in range(8):
+            credential, _secret = world.app_password(self.mailbox, f"Phone {number}")
+            world.login_event(self.mailbox, credential=credential, ip=f"192.0.2.{number}")
+            sent = queue.message(self.acme, credential=credential)
+            for name in ("x", "y"):
+                queue.attempt(queue.recipient(sent, f"{name}{number}@elsewhere.test", state="waiting"))
             world.mailbox(f"m{number}@acme.test")
             self._member(f"more{number}", self.acme, "admin")
             queue.attempt(queue.waiting(self.acme, f"x{number}@elsewhere.test"))
