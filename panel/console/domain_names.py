@@ -9,6 +9,7 @@ from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from panel.console.access import tenant_page
 from panel.console.domain_words import day
@@ -156,14 +157,15 @@ def _name(alias: DomainAlias) -> Name:
 
 
 def _closing(name: str, held: dict[str, Any]) -> str:
+    mailboxes, aliases = held["held"]["mailboxes"], held["held"]["aliases"]
+    inside = [
+        ngettext("{count} mailbox", "{count} mailboxes", mailboxes).format(count=f"{mailboxes:,}"),
+        ngettext("{count} alias", "{count} aliases", aliases).format(count=f"{aliases:,}"),
+    ]
     return _(
-        "Nobody logs in or sends at {domain} any more, and mail for it is refused at once: {mailboxes} mailboxes, "
-        "{aliases} aliases. Everything is kept for {days} days, in which you can restore it; then it is removed for "
-        "good, with all mail."
-    ).format(
-        domain=name, mailboxes=held["held"]["mailboxes"], aliases=held["held"]["aliases"],
-        days=settings.ENVIRONMENT.grace_days,
-    )
+        "Nobody logs in or sends at {domain} any more, and mail for it is refused at once ({inside}). Everything is "
+        "kept for {days} days, in which you can restore it; then it is removed for good, with all mail."
+    ).format(domain=name, inside=", ".join(inside), days=settings.ENVIRONMENT.grace_days)
 
 
 def _crumbs(place: TenantPlace, found: Domain) -> list[tuple[Any, str]]:

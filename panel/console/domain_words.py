@@ -86,7 +86,10 @@ def coming(domain: Domain, shown: Shown, told: Told, *, may_restore: bool) -> Ne
             "Until then everything works. After that we stop sending for this domain; mail for it still arrives."
         ))
     if told.look in ("warn", "bad"):
-        return Next(told.look, f"{told.words}.", told.sentence)
+        receives = told.look == "warn" and "records" in shown.overall.sentence.facts
+        return Next(told.look, told.sentence or f"{told.words}.", _(
+            "Mail for it arrives. What it sends may be refused or taken for junk until they are right."
+        ) if receives else "")
     return None
 
 

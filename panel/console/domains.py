@@ -1,7 +1,8 @@
 """A tenant's domains: the list, a new one, and the records of each with what the DNS says of them."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
@@ -122,6 +123,7 @@ def domain(request: HttpRequest, place: TenantPlace, domain: int) -> HttpRespons
     found = find(place, domain)
     shown = checks.shown(found)
     now = told(found, shown, place.status)
+    required, optional = _parted(shown)
     is_closed = found.status == Status.CLOSED
     may_restore = is_closed and place.may_change and not stopped_by_provider(found)
     return page(
@@ -130,10 +132,10 @@ def domain(request: HttpRequest, place: TenantPlace, domain: int) -> HttpRespons
         may_check=place.may_change and not is_closed,
         # The first look is made as soon as somebody opens the page: they wait for it.
         looks_at_once=shown.checked_at is None and not request.headers.get("HX-Request"),
-        required=sorted(shown.required, key=_trouble_first), optional=shown.optional,
-        optional_set=sum(row.verdict is Verdict.SAME for row in shown.optional),
-        optional_wrong=any(row.look in ("warn", "bad") for row in shown.optional),
-        counted=_counted(shown), changes=_changes(place, found), **tabs(found),
+        required=sorted(required, key=_trouble_first), optional=optional,
+        optional_set=sum(row.verdict is Verdict.SAME for row in optional),
+        optional_wrong=any(row.look in ("warn", "bad") for row in optional),
+        counted=counted(required), changes=_changes(place, found), **tabs(found),
     )
 
 
@@ -142,6 +144,8 @@ def check(request: HttpRequest, place: TenantPlace, domain: int) -> HttpResponse
     """Look now; takes up to some seconds. What changed is said over the page."""
     found = find(place, domain)
     there = HttpResponseRedirect(reverse("console:domain", args=[place.tenant.pk, found.pk]))
+    if request.POST.get("back") == "home":
+        there = HttpResponseRedirect(reverse("console:home", args=[place.tenant.pk]))
     if request.method != "POST":
         return there
     try:
@@ -170,14 +174,17 @@ def zone(request: HttpRequest, place: TenantPlace, domain: int) -> HttpResponse:
 def letter(request: HttpRequest, place: TenantPlace, domain: int) -> HttpResponse:
     """The records as a text for whoever runs the DNS."""
     found = find(place, domain)
-    text = _letter(found, checks.shown(found))
+    shown = checks.shown(found)
+    text = _letter(found, shown)
+    # Some mail programs take no longer link.
+    short = _letter(found, shown, required_only=True)
     subject = _("DNS records for {domain}").format(domain=display_domain(found.name))
     return page(
         request, place, "console/domain_letter.html", subject,
         crumbs=[*crumbs(place), (display_domain(found.name), reverse("console:domain", args=[
             place.tenant.pk, found.pk,
         ]))],
-        text=text, lines=text.count("\n") + 2, mail=f"mailto:?subject={quote(subject)}&body={quote(text)}",
+        text=text, lines=text.count("\n") + 2, mail=f"mailto:?subject={quote(subject)}&body={quote(short)}",
         domain=found,
     )
 
@@ -270,19 +277,34 @@ def _lede(place: TenantPlace, ranks: dict[int, int]) -> dict[str, str]:
 
 
 _ORDER = {"bad": 0, "warn": 0, "off": 1, "good": 2}
+_COUNTED = {
+    Verdict.SAME: "right", Verdict.DIFFERENT: "change", Verdict.CONFLICTS: "change", Verdict.NOTHING: "add",
+    Verdict.UNREACHABLE: "unknown", Verdict.UNKNOWN: "unknown",
+}
+
+
+def _parted(shown: checks.Shown) -> tuple[list[Row], list[Row]]:
+    """Required and optional rows. Without its proof a domain stops sending: then that is required too."""
+    is_ending = shown.life in ("warning", "suspended")
+    lost = [
+        row for row in shown.optional if is_ending and row.record.key == "proof" and row.verdict is not Verdict.SAME
+    ]
+    needed = [replace(row, record=replace(row.record, is_required=True)) for row in lost]
+    return [*needed, *shown.required], [row for row in shown.optional if row not in lost]
 
 
 def _trouble_first(row: Row) -> int:
     return _ORDER[row.look] if row.record.key != "proof" else -1
 
 
-def _counted(shown: checks.Shown) -> str:
+def counted(rows: Sequence[Row]) -> str:
     """Such as "2 right, 1 to change, 1 to add"."""
+    numbers = Counter(_COUNTED[row.verdict] for row in rows)
     words = {
-        "right": _("{count} right"), "to change": _("{count} to change"), "to add": _("{count} to add"),
+        "right": _("{count} right"), "change": _("{count} to change"), "add": _("{count} to add"),
         "unknown": _("{count} not known"),
     }
-    return ", ".join(words[what].format(count=count) for what, count in shown.counts.items() if count)
+    return ", ".join(text.format(count=numbers[what]) for what, text in words.items() if numbers[what])
 
 
 def _changes(place: TenantPlace, found: Domain) -> list[Change]:
@@ -291,9 +313,10 @@ def _changes(place: TenantPlace, found: Domain) -> list[Change]:
     return [change_told(entry) for entry in entries.order_by("-pk")[:MOST_CHANGES]]
 
 
-def _letter(found: Domain, shown: checks.Shown) -> str:
+def _letter(found: Domain, shown: checks.Shown, *, required_only: bool = False) -> str:
     name = display_domain(found.name)
-    wrong = [row for row in shown.required if row.verdict is not Verdict.SAME]
+    required, optional = _parted(shown)
+    wrong = [row for row in required if row.verdict is not Verdict.SAME]
     lines = [
         _("Please set these DNS records for {domain}, so that its mail works.").format(domain=name),
         _("They were looked up on {at:%Y-%m-%d, %H:%M} UTC.").format(at=shown.checked_at) if shown.checked_at else "",
@@ -301,15 +324,15 @@ def _letter(found: Domain, shown: checks.Shown) -> str:
     ]
     if wrong:
         lines += [_("TO ADD OR CHANGE"), "", *_records(wrong)]
-    right = [row for row in shown.required if row.verdict is Verdict.SAME]
+    right = [row for row in required if row.verdict is Verdict.SAME]
     if right:
         lines += [_("RIGHT ALREADY: leave them as they are"), "", *_records(right)]
-    if shown.optional:
-        lines += [_("OPTIONAL: mail works without them"), "", *_records(shown.optional)]
+    if optional and not required_only:
+        lines += [_("OPTIONAL: mail works without them"), "", *_records(optional)]
     return "\n".join(lines).strip()
 
 
-def _records(rows: Any) -> Iterator[str]:
+def _records(rows: Iterable[Row]) -> Iterator[str]:
     for row in rows:
         record = row.record
         yield f"{record.label} ({_(record.purpose)})"

@@ -134,7 +134,8 @@ def home(request: HttpRequest, place: TenantPlace) -> HttpResponse:
     title = ngettext("One thing needs you", "{count} things need you", len(needs)).format(count=len(needs))
     return page(
         request, place, "console/home.html", title if needs else _("Nothing needs you"), needs=needs, latest=latest,
-        numbers=numbers, storage=storage, sent=(_sent(day), day), near=[each for each in bars if each[1].look in NEAR],
+        numbers=numbers, storage=storage,
+        sent_day=(_sent(day), day), near=[each for each in bars if each[1].look in NEAR],
         domains=domains,
     )
 

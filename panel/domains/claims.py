@@ -39,11 +39,11 @@ def claim_domain(*, name: str, tenant: Tenant, actor: User | None, ip: str | Non
     never inside a transaction.
     """
     name = canonical_name(name)
+    _refuse_own(name, tenant)
     try:
         return create_domain(name=name, tenant=tenant, actor=actor, ip=ip)
     except Taken:
-        if _has(name, tenant):
-            raise
+        pass
     _look_for_proof(name, tenant)
     with transaction.atomic():
         _give_up_pending(name)
@@ -57,11 +57,11 @@ def claim_domain_alias(*, name: str, domain: Domain, actor: User | None, ip: str
         raise ServiceError(f"{domain} is shared by several tenants: aliases of it are the provider's to make.", "name")
     if domain.aliases.count() >= MOST_ALIASES:
         raise ServiceError(f"{domain} has {MOST_ALIASES} aliases, and no more fit. Remove one first.", "name")
+    _refuse_own(name, domain.tenant)
     try:
         return create_domain_alias(name=name, domain=domain, actor=actor, ip=ip)
     except Taken:
-        if _has(name, domain.tenant):
-            raise
+        pass
     _look_for_proof(name, domain.tenant)
     with transaction.atomic():
         _give_up_pending(name)
@@ -70,10 +70,13 @@ def claim_domain_alias(*, name: str, domain: Domain, actor: User | None, ip: str
         )
 
 
-def _has(name: str, tenant: Tenant) -> bool:
-    """Whether the name is the tenant's already, as a domain or an alias."""
-    alias = DomainAlias.objects.filter(name=name, domain__tenant=tenant)
-    return Domain.objects.filter(name=name, tenant=tenant).exists() or alias.exists()
+def _refuse_own(name: str, tenant: Tenant) -> None:
+    """Raises Taken for a name that the tenant has already: whose it is, may be said then."""
+    if Domain.objects.filter(name=name, tenant=tenant).exists():
+        raise Taken(f"You have {name} already: it is a domain of yours.", "name")
+    alias = DomainAlias.objects.filter(name=name, domain__tenant=tenant).select_related("domain").first()
+    if alias:
+        raise Taken(f"You have {name} already: it is a domain alias, of {alias.domain}.", "name")
 
 
 def _look_for_proof(name: str, tenant: Tenant) -> None:
