@@ -11,7 +11,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from panel.console.access import account_page, anybody, mailbox_page, tenant_page, to_sign_in
-from panel.console.domain_words import Told, told
+from panel.console.domain_words import Told, said, told
 from panel.console.frame import address, page
 from panel.console.places import AccountPlace, MailboxPlace, TenantPlace
 from panel.domains import checks
@@ -202,7 +202,8 @@ def _of_domain(of: OfDomain, url: str) -> Need:
             ),
             _("Neither its proof nor its MX is there any more. Put the proof back at your DNS provider."), url,
         )
-    return Need(of.told.look, f"{of.name}: {of.told.words}.", of.told.sentence, url)
+    overall = of.shown.overall
+    return Need(overall.look, f"{of.name}: {said(overall.words)}.", said(overall.sentence), url)
 
 
 def _reason(text: str) -> str:
@@ -212,16 +213,17 @@ def _reason(text: str) -> str:
 def _domains(place: TenantPlace) -> list[OfDomain]:
     """The first few, those in trouble before the others: one query."""
     rows = by_rank(place.of(Domain.objects.exclude(status=Status.CLOSED))).select_related("tenant", "latest_check")
-    return [_of(each) for each in rows[: 2 * NAMED]]
+    return [_of(each, place) for each in rows[: 2 * NAMED]]
 
 
-def _of(domain: Domain) -> OfDomain:
+def _of(domain: Domain, place: TenantPlace) -> OfDomain:
     shown = checks.shown(domain)
-    return OfDomain(domain, display_domain(domain.name), shown, told(domain, shown))
+    return OfDomain(domain, display_domain(domain.name), shown, told(domain, shown, place.status))
 
 
 def _is_troubled(of: OfDomain) -> bool:
-    return of.domain.status != Status.ACTIVE or of.domain.proof != Proof.PROVED or of.told.look in NEAR
+    """By itself: that the whole organisation is stopped, is said once."""
+    return of.domain.status != Status.ACTIVE or of.domain.proof != Proof.PROVED or of.shown.overall.look in NEAR
 
 
 def _word(row: Tenant | Domain) -> str:
@@ -237,7 +239,7 @@ def _first_steps(request: HttpRequest, place: TenantPlace, numbers: dict[str, Ho
     """One page that ticks itself, until there is a mailbox. A mailbox needn't wait for the records."""
     rows = by_rank(place.of(Domain.objects.exclude(status=Status.CLOSED))).select_related("tenant", "latest_check")
     first = rows.order_by("pk").first()
-    of = _of(first) if first else None
+    of = _of(first, place) if first else None
     wrong = [row for row in of.shown.required if row.verdict is not Verdict.SAME] if of else []
     are_right = of is not None and of.domain.proof == Proof.PROVED and not wrong
     left = 1 + (of is None) + (not are_right)

@@ -255,7 +255,7 @@ def test_the_list_has_trouble_first_is_paged_and_asks_no_query_a_row(client, acm
 
 
 @pytest.mark.once("postgresql")
-def test_home_says_which_domain_is_in_trouble_and_the_first_steps_show_its_records(client, acme):
+def test_home_says_which_domain_is_in_trouble_and_the_first_steps_show_its_records(client, acme, dns):
     start = f"/t/{acme.pk}/"
     domain = world.domain("acme.example", acme)
     answers = {"answers": [
@@ -275,5 +275,12 @@ def test_home_says_which_domain_is_in_trouble_and_the_first_steps_show_its_recor
     page = client.get(f"{start}domains/{domain.pk}/").content.decode()
     assert "Put the proof back before" in page
     assert page.index(">Proof</span>") < page.index("Optional: mail works without")
+    DomainCheck.objects.update(missing_since=None)
+    page = client.get(start).content.decode()
+    assert "acme.example: Receives; others may refuse what it sends." in page and "Look at SPF." in page
+    operations.suspend(acme, reason="unpaid", actor=None)
+    for path in ("", "domains/", f"domains/{domain.pk}/"):
+        page = client.get(start + path).content.decode()
+        assert "Sends and receives" not in page and "Suspended" in page, path
     Domain.objects.update(proof="lapsed")
     assert "its proof lapsed" in client.get(start).content.decode()
