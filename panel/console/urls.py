@@ -6,6 +6,8 @@ from django.views.i18n import set_language
 from panel.console import (
     account,
     audit_log,
+    domain_names,
+    domains,
     home,
     own_mail,
     own_mailbox,
@@ -23,6 +25,18 @@ app_name = "console"
 
 OF_A_TENANT = [
     path("", home.home, name="home"),
+    path("domains/", domains.domains, name="domains"),
+    path("domains/add/", domains.add, name="add-domain"),
+    path("domains/<int:domain>/", domains.domain, name="domain"),
+    path("domains/<int:domain>/check/", domains.check, name="check-domain"),
+    path("domains/<int:domain>/zone/", domains.zone, name="domain-zone"),
+    path("domains/<int:domain>/letter/", domains.letter, name="domain-letter"),
+    path("domains/<int:domain>/names/", domain_names.names, name="domain-names"),
+    path(
+        "domains/<int:domain>/names/<int:domain_alias>/remove/", domain_names.remove_name, name="remove-domain-name"
+    ),
+    path("domains/<int:domain>/close/", domain_names.close, name="close-domain"),
+    path("domains/<int:domain>/restore/", domain_names.restore, name="restore-domain"),
     path("people/", people.people, name="people"),
     path("people/add/", people.add, name="add-member"),
     path("people/<int:member>/", people.change, name="member"),
