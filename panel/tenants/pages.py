@@ -8,7 +8,6 @@ asked for by its number alone first finds its ids, and then fetches these rows w
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import PAGE_VAR
 from django.core.exceptions import FieldDoesNotExist
@@ -16,11 +15,7 @@ from django.core.paginator import Page, Paginator
 from django.db import DataError, NotSupportedError
 from django.db.models import Count, Model, Q, QuerySet
 from django.utils.functional import cached_property
-from django.utils.html import escape
-from django.utils.safestring import SafeString, mark_safe
 from unfold import fields as unfold_fields
-from unfold.admin import checkbox
-from unfold.templatetags import unfold_list
 from unfold.views import ChangeList
 
 COUNTED = 10_000  # rows; a longer list is "more than 10,000"
@@ -188,30 +183,7 @@ def count_related(rows: Iterable[Any], counted: Mapping[str, str]) -> None:
             setattr(row, name, numbers.get(key, 0))
 
 
-# What unfold does again and again in one page, done once.
-# It renders a template for the box of each row, and all headers anew for each row: half of what a
-# page of fifty takes. It asks each read-only field five times what it shows.
-_BEFORE, _AFTER = checkbox.render(ACTION_CHECKBOX_NAME, "\x00").split("\x00")
-
-
-def box(key: object) -> SafeString:
-    """The box with which a row is chosen."""
-    return mark_safe(f"{_BEFORE}{escape(key)}{_AFTER}")  # noqa: S308 - ours, and escaped
-
-
-def _once(headers: Callable[[Any], Iterable[Any]]) -> Callable[[Any], list[Any]]:
-    def once(changes: Any) -> list[Any]:
-        if not hasattr(changes, "headers_once"):
-            changes.headers_once = list(headers(changes))
-        made: list[Any] = changes.headers_once
-        return made
-
-    return once
-
-
-unfold_list.result_headers = _once(unfold_list.result_headers)
-
-
+# Unfold asks each read-only field five times what it shows.
 def _once_an_object(look_up: Callable[..., Any]) -> Callable[..., Any]:
     def once(name: Any, obj: Any, model_admin: Any = None) -> Any:
         known = obj.__dict__.setdefault("shown_once", {})

@@ -27,7 +27,8 @@ from panel.rules.status import Status
 from panel.tenants import history
 from panel.tenants.changes import ServiceError
 from panel.tenants.models import User
-from panel.tenants.pages import AFTER, BEFORE, CappedPaginator, QuickList, box
+from panel.tenants.pages import AFTER, BEFORE, CappedPaginator, QuickList
+from panel.tenants.rows import box
 from panel.tenants.shown import read_size, size
 
 PAGE = 25  # rows: what a page of them costs is mostly their writing, a millisecond each

@@ -6,14 +6,17 @@ The pages are found and the rows are made as tests/bench/panel does it, which me
 import pytest
 from django.contrib import admin
 from django.contrib.contenttypes.models import ContentType
-from django.db import connection
+from django.db import connection, transaction
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+from unfold.templatetags import unfold_list
 
 from panel.mailboxes.models import Mailbox
 from panel.sending.models import Message
 from panel.tenants import pages as lists
 from panel.tenants.models import Plan, Tenant
+from panel.tenants.rows import written
 from panel.tenants.scoped_admin import PAGE
 from tests.bench import filling
 from tests.bench.pages import Page, pages, without_repeats
@@ -63,6 +66,29 @@ def test_a_deep_page_goes_on_where_the_one_before_ended(client):
             shown += [row.pk for row in client.get(f"/admin/{model}/?p={number}").context["cl"].result_list]
         assert len(shown) == len(set(shown)) == of.objects.count()
     assert shown == sorted(shown, reverse=True)
+
+
+@pytest.mark.once("postgresql")
+@pytest.mark.parametrize("query", ["", "?status__exact=0&q=e", "?_popup=1"])
+def test_rows_are_written_as_unfold_writes_them(client, query):
+    filling.fill(filling.Size(tenants=3, mailboxes=8, messages=20))
+    with transaction.atomic():
+        Tenant.objects.filter(pk=Tenant.objects.latest("pk").pk).update(name='<b onclick="x">{{ 1 }}\u202e & Co')
+    seen = 0
+    for model, of in admin.site._registry.items():
+        for name in ("list_editable", "list_sections", "actions_row", "ordering_field"):
+            assert not getattr(of, name, None), (model, name)  # what our own rows know nothing of
+        answer = client.get(reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist") + query)
+        if answer.status_code != 200:  # a filter that this list doesn't have
+            continue
+        changes = answer.context["cl"]
+        theirs = ["".join(unfold_list.items_for_result(changes, row, None)) for row in changes.result_list]
+        ours = written(changes, [header["text"] for header in unfold_list.result_headers(changes)]).split("</tbody>")
+        assert len(ours) == len(theirs) + 1
+        for written_here, row in zip(ours, theirs, strict=False):
+            assert row in written_here, model
+        seen += len(theirs)
+    assert seen > 3
 
 
 def test_a_long_list_is_not_counted_and_leads_on(client, monkeypatch):
