@@ -3,6 +3,8 @@
 The pages are found and the rows are made as tests/bench/panel does it, which measures times at size.
 """
 
+import re
+
 import pytest
 from django.contrib import admin
 from django.contrib.contenttypes.models import ContentType
@@ -66,6 +68,17 @@ def test_a_deep_page_goes_on_where_the_one_before_ended(client):
             shown += [row.pk for row in client.get(f"/admin/{model}/?p={number}").context["cl"].result_list]
         assert len(shown) == len(set(shown)) == of.objects.count()
     assert shown == sorted(shown, reverse=True)
+
+
+@pytest.mark.once("postgresql")
+def test_the_side_bar_lights_the_entry_of_each_page(client):
+    for path, entry in (
+        ("sending/recipient/queue/", "Queue"), ("sending/recipient/", "Recipients"), ("sending/message/", "Messages"),
+        ("tenants/tenant/add/", "Tenants"), ("sending/recipient/", "Recipients"), ("search/", None),
+    ):
+        content = client.get(f"/admin/{path}").content.decode()
+        lit = re.findall(r'<a href="[^"]*" class="[^"]* active">.*?<span>([^<]*)</span>', content, re.DOTALL)
+        assert lit == [entry] * (entry is not None), path
 
 
 @pytest.mark.once("postgresql")
