@@ -106,11 +106,10 @@ def of_domains(user: User) -> Iterable[Need]:
 
 
 def of_passwords(user: User, now: datetime) -> Iterable[Need]:
-    frozen = list(
-        Credential.objects.for_user(user).filter(frozen_at__isnull=False, frozen_at__gte=now - LATELY)
-        .select_related("mailbox__address__domain").order_by("-frozen_at")[:LOOKED_AT]
-    )
-    for each in frozen[:NAMED]:
+    found = Credential.objects.for_user(user).filter(frozen_at__isnull=False, frozen_at__gte=now - LATELY)
+    frozen = list(found.order_by("-frozen_at").values_list("pk", flat=True)[:LOOKED_AT])
+    named = Credential.objects.select_related("mailbox__address__domain").in_bulk(frozen[:NAMED])
+    for each in (named[pk] for pk in frozen[:NAMED] if pk in named):
         sentence = format_html("had its {} frozen {}: {}", each, moment(each.frozen_at, now), each.frozen_reason)
         yield Need("warn", "frozen", str(each.mailbox), sentence, page("mailboxes_credential", each.pk))
     yield from rest(len(frozen), "more passwords were frozen in 7 days", listed(Credential, frozen_at__isempty=0),

@@ -68,20 +68,21 @@ def _day(day: traffic.Day) -> dict[str, Any]:
 
 
 def _chart(hours: Sequence[traffic.Hour], most: int) -> dict[str, Any]:
-    """Two bars an hour, in and out, as numbers for the SVG's attributes."""
+    """Two bars an hour, in and out, as the words of the SVG's attributes: numbers would be asked for a local form."""
     width = (BAR - 2) // 2
     bars = []
     for at, hour in enumerate(hours):
         x = at * (BAR + GAP)
         tall_in, tall_out = (max(1, n * HEIGHT // most) if n else 0 for n in (hour.inbound, hour.outbound))
         bars.append({
-            "x": x, "slot": BAR, "width": width, "in_y": HEIGHT - tall_in, "in_height": tall_in,
-            "out_x": x + width + 1, "out_y": HEIGHT - tall_out, "out_height": tall_out,
+            "x": str(x), "slot": str(BAR), "width": str(width), "out_x": str(x + width + 1),
+            "in_y": str(HEIGHT - tall_in), "in_height": str(tall_in or ""),
+            "out_y": str(HEIGHT - tall_out), "out_height": str(tall_out or ""),
             "words": f"from {hour.begins_at:%H:%M} UTC: {hour.inbound:,} in, {hour.outbound:,} out",
             "label": f"{hour.begins_at:%H:%M}" if at % 6 == 0 else "",
         })
-    return {"bars": bars, "width": len(hours) * (BAR + GAP) - GAP, "height": HEIGHT, "below": HEIGHT + 16,
-            "most": f"{most:,}"}
+    return {"bars": bars, "width": str(len(hours) * (BAR + GAP) - GAP), "height": str(HEIGHT),
+            "below": str(HEIGHT + 16), "most": f"{most:,}"}
 
 
 def _queue(queue: Sequence[Hop], now: datetime) -> dict[str, Any]:

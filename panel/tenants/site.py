@@ -10,7 +10,9 @@ from typing import Any
 from django.contrib.admin.apps import SimpleAdminConfig
 from django.http import HttpRequest
 from django.template.loader import render_to_string
+from django.template.response import TemplateResponse
 from django.utils.functional import SimpleLazyObject
+from django.utils.module_loading import import_string
 from django.utils.safestring import SafeString
 from unfold.settings import get_config
 from unfold.sites import UnfoldAdminSite
@@ -38,6 +40,13 @@ class ProviderSite(UnfoldAdminSite):
             "available_apps": SimpleLazyObject(lambda: self.get_app_list(request)),  # hardly any page asks
             "sidebar_navigation": self.side_bar(request) if may_enter else "",
         }
+
+    def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
+        """The overview. Unfold's own would first look up for it all that the admin has."""
+        context = {**self.each_context(request), "title": self.index_title, "index": True, **(extra_context or {})}
+        overview = import_string(get_config(self.settings_name)["DASHBOARD_CALLBACK"])
+        request.current_app = self.name  # type: ignore[attr-defined]
+        return TemplateResponse(request, "admin/index.html", overview(request, context))
 
     def side_bar(self, request: HttpRequest) -> SafeString:
         """The entries of the side bar, written, with those lit that this page belongs to."""
