@@ -7,7 +7,7 @@ from django.db.models import Count, OuterRef, QuerySet, Subquery, Sum
 from django.db.models.functions import Coalesce
 
 from panel.domains.models import Domain
-from panel.mailboxes.models import Alias, Credential, Mailbox, MailboxUsage
+from panel.mailboxes.models import Alias, Credential, Mailbox
 from panel.tenants.gauge import Gauge
 from panel.tenants.models import Tenant
 from panel.tenants.shown import about, size

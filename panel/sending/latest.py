@@ -11,12 +11,17 @@ from typing import Any
 
 from django.db.models import Count, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Coalesce
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.text import Truncator
 
 from panel.database import ids
 from panel.sending.models import Message, Recipient
 from panel.tenants.shown import moment
 
 State = Recipient.State
+LONGEST_SUBJECT = 120  # characters in a list
 
 # What is told of several recipients is the first of these that is true of one.
 _TELLING: dict[str, tuple[str, Q]] = {
@@ -41,12 +46,28 @@ class Row:
     words: str  # "delivered"; "waiting, 2 of 3"
 
     @property
-    def queue_id(self) -> str:
-        return ids.to_text(self.message_id)
+    def cells(self) -> SafeString:
+        """Its row in a table: written here, for a template takes a quarter of a page's time for twenty of them."""
+        subject = self.subject
+        if len(subject) > LONGEST_SUBJECT:
+            subject = Truncator(subject).chars(LONGEST_SUBJECT)
+        others = format_html(' <span class="ph-dim ph-num">and {} more</span>', self.others) if self.others else ""
+        return format_html(
+            '<tr><td>{}</td><td><span class="ph-state is-{}">{}</span></td><td class="ph-subject" title="{}">{}</td>'
+            '<td data-label="from">{}</td><td data-label="to">{}{}</td>'
+            '<td><a href="{}" class="ph-mono text-primary-600 dark:text-primary-500">{}</a></td></tr>',
+            moment(self.at), self.look, self.words, self.subject, subject or _dim("(no subject)"),
+            _clipped(self.sender or "<>"), _clipped(self.first) if self.first else _dim("–"), others,
+            reverse("admin:sending_message_change", args=(self.message_id,)), ids.to_text(self.message_id),
+        )
 
-    @property
-    def when(self) -> str:
-        return moment(self.at)
+
+def _clipped(address: str) -> SafeString:
+    return format_html('<span class="ph-mono ph-clip" title="{0}">{0}</span>', address)
+
+
+def _dim(words: str) -> SafeString:
+    return format_html('<span class="ph-dim">{}</span>', words)
 
 
 def of_tenant(tenant_id: int, most: int) -> list[Row]:

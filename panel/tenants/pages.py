@@ -1,8 +1,8 @@
 """Lists that stay quick however long they are: what a page of the admin asks, and how it is written.
 
 A list that is longer than COUNTED isn't counted, only told to be long. Its pages lead on from their
-last row and back from their first one, which costs the same however deep they are. A deep page that is
-asked for by its number alone first finds its ids, and then fetches these rows with what they show.
+last row and back from their first one, which costs the same however deep they are. A page first finds its
+ids, and then fetches these rows with what they show.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -79,12 +79,12 @@ class CappedPaginator(Paginator):
         if values is None:
             return None
         if self.after:
-            found = list(rows.filter(_beyond(order, values))[: self.per_page + 1])
+            found = _page(rows.filter(_beyond(order, values)), 0, self.per_page + 1)
             self.leads_on = len(found) > self.per_page
             return found
         turned = [each[1:] if each.startswith("-") else f"-{each}" for each in order]
         self.leads_on = True
-        return list(rows.order_by(*turned).filter(_beyond(turned, values))[: self.per_page])[::-1]
+        return _page(rows.order_by(*turned).filter(_beyond(turned, values)), 0, self.per_page)[::-1]
 
 
 def _leads_on(model: type[Model], name: str) -> bool:
@@ -118,14 +118,23 @@ def _beyond(order: list[str], values: Sequence[Any]) -> Q:
 
 
 def _page(rows: Any, first: int, most: int) -> list[Any]:
-    """So many rows from that one on: the ids in their order, then the rows that have them."""
+    """So many rows from that one on: the ids in their order, then the rows that have them.
+
+    Else a database sorts, and passes over, whole rows with all that stands beside them. Only where the
+    order is the key's there is nothing to sort, and at its beginning nothing to pass over.
+    """
     if not isinstance(rows, QuerySet):
         return list(rows[first : first + most])
-    if not first:
+    if not first and _is_by_key(rows):
         return list(rows[:most])
     ids = list(rows.values_list("pk", flat=True)[first : first + most])
     found = {row.pk: row for row in rows.order_by().filter(pk__in=ids)}
     return [found[pk] for pk in ids if pk in found]
+
+
+def _is_by_key(rows: QuerySet[Any]) -> bool:
+    leading = next(iter(rows.query.order_by), None)
+    return isinstance(leading, str) and leading.removeprefix("-") in ("pk", rows.model._meta.pk.name)
 
 
 class QuickList(ChangeList):

@@ -21,10 +21,11 @@ from unfold.admin import ModelAdmin
 from unfold.contrib.filters.admin import AutocompleteSelectFilter
 from unfold.contrib.filters.forms import AutocompleteDropdownForm
 from unfold.decorators import display
+from unfold.templatetags.unfold import RenderComponentNode
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from panel.rules.status import Status
-from panel.tenants import history
+from panel.tenants import buttons, history
 from panel.tenants.changes import ServiceError
 from panel.tenants.models import User
 from panel.tenants.pages import AFTER, BEFORE, CappedPaginator, QuickList
@@ -35,6 +36,8 @@ PAGE = 25  # rows: what a page of them costs is mostly their writing, a millisec
 # No list is narrowed down by these, not by an address that somebody wrote either: letter by letter that reads them.
 UNSEARCHABLE = {"password", "secret", "notes"}
 EXPRESSIONS = {"regex", "iregex"}  # one can take for ever, and a wrong one is an error of ours
+
+RenderComponentNode.render = buttons.component
 
 
 class By(TypedDict):
