@@ -4,12 +4,12 @@ Each question is answered from the end of an index, and their number doesn't gro
 recipients. It is for the provider's eyes: what a tenant may see of messages decides log.py.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.db.models import Count, OuterRef, Q, QuerySet, Subquery
+from django.db.models import Count, OuterRef, Q, Subquery, Value
 from django.db.models.functions import Coalesce
 from django.urls import reverse
 from django.utils.html import format_html
@@ -25,11 +25,12 @@ LONGEST_SUBJECT = 120  # characters in a list
 
 # What is told of several recipients is the first of these that is true of one.
 _TELLING: dict[str, tuple[str, Q]] = {
-    "held": ("bad", Q(state=State.WAITING, holds__gt=0)),
-    "failed": ("bad", Q(state=State.FAILED)),
-    "waiting": ("warn", Q(state=State.WAITING, holds=0)),
-    "discarded": ("off", Q(state=State.DISCARDED)),
+    "held": ("bad", Q(recipients__state=State.WAITING, recipients__holds__gt=0)),
+    "failed": ("bad", Q(recipients__state=State.FAILED)),
+    "waiting": ("warn", Q(recipients__state=State.WAITING, recipients__holds=0)),
+    "discarded": ("off", Q(recipients__state=State.DISCARDED)),
 }
+_TOLD = ("pk", "accepted_at", "reverse_path", "subject")  # of a message, as a row begins
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,9 @@ def got_by(address: str, most: int) -> list[Row]:
     `first` is how it was addressed, and the state is this recipient's alone.
     """
     found = Recipient.objects.filter(resolved=address).select_related("message").order_by("-id")[:most]
-    return [_row(each.message, each.original, 0, *_of_one(each)) for each in found]
+    return [
+        Row(*(getattr(each.message, name) for name in _TOLD), each.original, 0, *_of_one(each)) for each in found
+    ]
 
 
 def _rows(messages: Collection[int]) -> list[Row]:
@@ -102,29 +105,24 @@ def _rows(messages: Collection[int]) -> list[Row]:
 
     The messages were chosen before: SQLite counts recipients for all that it sorts, not for those it keeps.
     """
-    recipients = Recipient.objects.filter(message=OuterRef("pk")).order_by()
-    counted: Iterable[Any] = Message.objects.filter(pk__in=messages).order_by("-id").annotate(
-        first=Subquery(recipients.order_by("id").values("original")[:1]),
-        recipients_count=_count(recipients),
-        **{name: _count(recipients.filter(condition)) for name, (_, condition) in _TELLING.items()},
+    first = Recipient.objects.filter(message=OuterRef("pk")).order_by("id").values("original")[:1]
+    counted = (
+        Message.objects.filter(pk__in=messages).order_by("-id").values(*_TOLD)
+        .annotate(
+            first=Coalesce(Subquery(first), Value("")), count=Count("recipients"),
+            **{name: Count("recipients", filter=condition) for name, (_, condition) in _TELLING.items()},
+        )
     )
-    return [_row(each, each.first or "", max(0, each.recipients_count - 1), *_of_all(each)) for each in counted]
+    return [
+        Row(*(each[name] for name in _TOLD), each["first"], max(0, each["count"] - 1), *_of_all(each))
+        for each in counted
+    ]
 
 
-def _count(recipients: "QuerySet[Recipient]") -> Coalesce:
-    return Coalesce(Subquery(recipients.values("message").annotate(count=Count("pk")).values("count")), 0)
-
-
-def _row(message: Message, first: str, others: int, look: str, words: str) -> Row:
-    return Row(
-        message.pk, message.accepted_at, message.reverse_path, message.subject, first, others, look, words
-    )
-
-
-def _of_all(message: Any) -> tuple[str, str]:
-    count = message.recipients_count
+def _of_all(counts: Mapping[str, Any]) -> tuple[str, str]:
+    count = counts["count"]
     for word, (look, _) in _TELLING.items():
-        if number := getattr(message, word):
+        if number := counts[word]:
             return look, word if number == count else f"{word}, {number:,} of {count:,}"
     return ("good", "delivered") if count else ("off", "no recipients here any more")
 
