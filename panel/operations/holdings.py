@@ -50,12 +50,12 @@ def holdings(tenant: Tenant) -> tuple[list[Holding], Storage]:
     PostgreSQL would read the table of mailboxes again for each.
     """
     its = OuterRef("pk")
-    counted: dict[str, Any] = Tenant.objects.filter(pk=tenant.pk).values(
+    beside: Any = Tenant.objects.filter(pk=tenant.pk).values(
         domains_count=_number(Domain.objects.filter(tenant=its), "tenant", Count("pk")),
         aliases_count=_number(Alias.objects.filter(address__tenant=its), "address__tenant", Count("pk")),
     ).get()
     passwords = Credential.objects.filter(mailbox=its, kind=Credential.Kind.APP)
-    counted |= (
+    counted = beside | (
         Mailbox.objects.filter(address__tenant=tenant.pk)
         .annotate(passwords=_number(passwords, "mailbox", Count("pk")))
         .aggregate(

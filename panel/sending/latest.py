@@ -30,7 +30,6 @@ _TELLING: dict[str, tuple[str, Q]] = {
     "waiting": ("warn", Q(recipients__state=State.WAITING, recipients__holds=0)),
     "discarded": ("off", Q(recipients__state=State.DISCARDED)),
 }
-_TOLD = ("pk", "accepted_at", "reverse_path", "subject")  # of a message, as a row begins
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +95,8 @@ def got_by(address: str, most: int) -> list[Row]:
     """
     found = Recipient.objects.filter(resolved=address).select_related("message").order_by("-id")[:most]
     return [
-        Row(*(getattr(each.message, name) for name in _TOLD), each.original, 0, *_of_one(each)) for each in found
+        Row(it.pk, it.accepted_at, it.reverse_path, it.subject, each.original, 0, *_of_one(each))
+        for each in found for it in (each.message,)
     ]
 
 
@@ -107,14 +107,15 @@ def _rows(messages: Collection[int]) -> list[Row]:
     """
     first = Recipient.objects.filter(message=OuterRef("pk")).order_by("id").values("original")[:1]
     counted = (
-        Message.objects.filter(pk__in=messages).order_by("-id").values(*_TOLD)
+        Message.objects.filter(pk__in=messages).order_by("-id").values("pk", "accepted_at", "reverse_path", "subject")
         .annotate(
             first=Coalesce(Subquery(first), Value("")), count=Count("recipients"),
             **{name: Count("recipients", filter=condition) for name, (_, condition) in _TELLING.items()},
         )
     )
     return [
-        Row(*(each[name] for name in _TOLD), each["first"], max(0, each["count"] - 1), *_of_all(each))
+        Row(each["pk"], each["accepted_at"], each["reverse_path"], each["subject"], each["first"],
+            max(0, each["count"] - 1), *_of_all(each))
         for each in counted
     ]
 

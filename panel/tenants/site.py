@@ -45,7 +45,7 @@ class ProviderSite(UnfoldAdminSite):
         """The overview. Unfold's own would first look up for it all that the admin has."""
         context = {**self.each_context(request), "title": self.index_title, "index": True, **(extra_context or {})}
         overview = import_string(get_config(self.settings_name)["DASHBOARD_CALLBACK"])
-        request.current_app = self.name  # type: ignore[attr-defined]
+        request.current_app = self.name
         return TemplateResponse(request, "admin/index.html", overview(request, context))
 
     def side_bar(self, request: HttpRequest) -> SafeString:
