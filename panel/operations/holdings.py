@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.db.models import Count, OuterRef, QuerySet, Subquery, Sum
-from django.db.models.functions import Coalesce
+from django.db.models.functions import Coalesce, JSONObject
 
 from panel.domains.models import Domain
 from panel.mailboxes.models import Alias, Credential, Mailbox
@@ -44,25 +44,24 @@ def with_counts(tenants: "QuerySet[Tenant]") -> "QuerySet[Tenant]":
 
 
 def holdings(tenant: Tenant) -> tuple[list[Holding], Storage]:
-    """What this tenant has of each of its plan's numbers, and of storage: two queries.
+    """What this tenant has of each of its plan's numbers, and of storage: one query.
 
     All that is asked of its mailboxes is asked of each of them once: as questions of their own
     PostgreSQL would read the table of mailboxes again for each.
     """
     its = OuterRef("pk")
-    beside: Any = Tenant.objects.filter(pk=tenant.pk).values(
+    passwords = Credential.objects.filter(mailbox=its, kind=Credential.Kind.APP)
+    told = JSONObject(
+        mailboxes_count=Count("pk"), credentials_count=Sum(_number(passwords, "mailbox", Count("pk"))),
+        granted=Coalesce(Sum("quota_bytes"), 0), filled=Coalesce(Sum("usage__used_bytes"), 0),
+    )
+    boxes = Mailbox.objects.filter(address__tenant=its).order_by().values("address__tenant").annotate(told=told)
+    row = Tenant.objects.filter(pk=tenant.pk).values(
         domains_count=_number(Domain.objects.filter(tenant=its), "tenant", Count("pk")),
         aliases_count=_number(Alias.objects.filter(address__tenant=its), "address__tenant", Count("pk")),
+        boxes=Subquery(boxes.values("told")),
     ).get()
-    passwords = Credential.objects.filter(mailbox=its, kind=Credential.Kind.APP)
-    counted = beside | (
-        Mailbox.objects.filter(address__tenant=tenant.pk)
-        .annotate(passwords=_number(passwords, "mailbox", Count("pk")))
-        .aggregate(
-            mailboxes_count=Count("pk"), credentials_count=Sum("passwords", default=0),
-            granted=Sum("quota_bytes", default=0), filled=Sum("usage__used_bytes", default=0),
-        )
-    )
+    counted = {"mailboxes_count": 0, "credentials_count": 0, "granted": 0, "filled": 0, **row, **(row["boxes"] or {})}
     plan = tenant.plan
     found = [
         Holding(counted[f"{name}_count"], getattr(plan, name), name, title)

@@ -56,7 +56,8 @@ def test_no_page_asks_more_than_fifteen_questions_or_more_of_them_for_more_rows(
     filling.fill(filling.Size(tenants=20, mailboxes=200, messages=500))
     many = questions(client, [page for page in all_pages() if page.name != "/admin/"])  # test_admin_generated has it
     assert {name: count for name, count in many.items() if count > MOST_QUERIES} == {}
-    assert {name: (count, many[name]) for name, count in few.items() if many[name] != count} == {}
+    # One more of a list that no longer fits on one page: for the ids of that page.
+    assert {name: (count, many[name]) for name, count in few.items() if many[name] - count not in (0, 1)} == {}
     assert len(many) > 100
 
 
