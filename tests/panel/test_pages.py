@@ -9,17 +9,19 @@ import pytest
 from django.contrib import admin
 from django.contrib.contenttypes.models import ContentType
 from django.db import connection, transaction
+from django.db.models import Count
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from unfold.templatetags import unfold_list
 
+from panel.domains.models import Domain
 from panel.mailboxes.models import Mailbox
 from panel.sending.models import Message
 from panel.tenants import pages as lists
 from panel.tenants.models import Plan, Tenant
 from panel.tenants.rows import written
-from panel.tenants.scoped_admin import PAGE
+from panel.tenants.scoped_admin import MOST_KEEPING, PAGE
 from tests.bench import filling
 from tests.bench.pages import Page, pages, without_repeats
 from tests.bench.panel import MOST_QUERIES, an_owner
@@ -119,6 +121,17 @@ def test_a_long_list_is_not_counted_and_leads_on(client, monkeypatch):
     beyond = client.get("/admin/tenants/tenant/?p=9")
     assert beyond.status_code == 200
     assert not beyond.context["cl"].result_list
+
+
+@pytest.mark.once("postgresql")
+def test_the_page_that_deletes_names_a_few_of_what_keeps_it(client):
+    filling.fill(filling.Size(tenants=2, mailboxes=40, messages=1))
+    largest = Domain.objects.annotate(count=Count("addresses")).latest("count")
+    client.post(url := f"/admin/domains/domain/{largest.pk}/delete/", {"post": "yes"})
+    said = client.get(url).content.decode()
+    assert said.count("Address: ") == MOST_KEEPING < largest.count  # type: ignore[attr-defined]
+    assert "… and more" in said
+    assert Domain.objects.filter(pk=largest.pk).exists()
 
 
 def test_a_list_says_how_many_match_and_leads_back_to_all(client):
