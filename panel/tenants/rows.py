@@ -125,7 +125,7 @@ def _look_up(changes: Any, name: str) -> Callable[[Any], Shown]:
                 value = getattr(row, field.name)
             except ObjectDoesNotExist:
                 return empty, False
-            return (empty if value is None else str(value)), isinstance(field, models.ForeignKey)
+            return (empty if value is None else escape(value)), isinstance(field, models.ForeignKey)
 
         return related
     stays = isinstance(field, models.DateField | models.TimeField)
