@@ -14,6 +14,7 @@ from django.template.response import TemplateResponse
 from django.utils.functional import SimpleLazyObject
 from django.utils.module_loading import import_string
 from django.utils.safestring import SafeString
+from django.utils.translation import get_language
 from unfold.settings import get_config
 from unfold.sites import UnfoldAdminSite
 
@@ -27,7 +28,7 @@ class ProviderSite(UnfoldAdminSite):
 
     def __init__(self, name: str = "admin") -> None:
         super().__init__(name)
-        self._side_bars: dict[tuple[bool, ...], SafeString] = {}
+        self._side_bars: dict[tuple[str, tuple[bool, ...]], SafeString] = {}
 
     def each_context(self, request: HttpRequest) -> dict[str, Any]:
         if self._settled is None:
@@ -53,13 +54,14 @@ class ProviderSite(UnfoldAdminSite):
         lit = tuple(
             bool(active(request)) if active else self._get_is_active(request, link) for link, active in self._entries
         )
-        kept = self._side_bars.get(lit)
+        key = get_language() or "", lit
+        kept = self._side_bars.get(key)
         if kept is None:
             if len(self._side_bars) >= MOST_KEPT:
                 self._side_bars.clear()
             entries = {"sidebar_navigation": self.get_sidebar_list(request)}
             kept = render_to_string("unfold/helpers/app_list.html", entries)
-            self._side_bars[lit] = kept
+            self._side_bars[key] = kept
         return kept
 
     @cached_property
