@@ -13,7 +13,7 @@ from panel.domains.models import Domain, DomainAlias, Proof
 from panel.domains.services import BY_RECORD, canonical_name, create_domain
 from panel.rules.records import Record, proof_record
 from panel.tenants import audit
-from panel.tenants.changes import ServiceError, Taken, changed, delete, lock
+from panel.tenants.changes import ServiceError, Taken, alone, changed, delete, lock
 from panel.tenants.models import Tenant, User
 
 OTHERS_CLAIM = "another proved that the domain is theirs"
@@ -57,6 +57,7 @@ def claim_domain(*, name: str, tenant: Tenant, actor: User | None, ip: str | Non
 
 def _give_up_pending(name: str) -> None:
     """Remove the claims to a name that nobody proved. Raises ServiceError for one that holds addresses."""
+    alone("domain names")  # before any row, as a look that proves one: else each waits for the other
     for domain in Domain.objects.filter(name=name, proof=Proof.PENDING):
         stored = lock(domain, to_delete=True)
         if stored.proof != Proof.PENDING:

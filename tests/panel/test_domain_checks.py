@@ -2,10 +2,13 @@
 
 import dataclasses
 import json
+import threading
+import time
 from datetime import timedelta
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connection, transaction
 from django.utils import timezone
 
 from panel.domains import checks, claims, lookup, services
@@ -13,7 +16,7 @@ from panel.domains.models import Domain, DomainCheck
 from panel.environment import Listen
 from panel.operations import needs
 from panel.rules.domain_life import GRACE
-from panel.tenants.changes import ServiceError, Taken
+from panel.tenants.changes import ServiceError, Taken, alone
 from panel.tenants.models import AuditEntry, User
 from tests.support import world
 from tests.support.dns import dns_server
@@ -245,6 +248,41 @@ def test_who_proves_a_name_has_it_though_others_typed_it(tenant, other_tenant, d
             claim(name)
         assert not isinstance(refused.value, claims.NeedsProof)
     assert Domain.objects.get(name="proved.test").tenant == other_tenant
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has one lock for all")
+@pytest.mark.django_db(transaction=True)
+def test_a_claim_and_a_look_at_once_do_not_wait_for_each_other(standard_plan, in_threads):
+    tenant, other = world.tenant("Demo"), world.tenant("Other")
+    squatted = world.domain("demo.test", other, proof="pending")
+    looking = threading.Event()
+
+    def waits() -> bool:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = database "
+                "WHERE locktype = 'advisory' AND NOT granted AND datname = current_database()"
+            )
+            return bool(cursor.fetchone()[0])
+
+    def claim() -> str:
+        assert looking.wait(10)
+        with transaction.atomic():
+            claims._give_up_pending("demo.test")
+            domain = services.create_domain(name="demo.test", tenant=tenant, verified=True, actor=None)
+        return str(domain.tenant)
+
+    def settle() -> str:
+        with transaction.atomic():
+            alone("domain names")
+            looking.set()
+            until_s = time.monotonic() + 10
+            while not waits():
+                assert time.monotonic() < until_s
+                time.sleep(0.01)
+            return Domain.objects.select_for_update(nowait=True).get(pk=squatted.pk).proof
+
+    assert in_threads(lambda each: each(), claim, settle) == ["Demo", "pending"]
 
 
 @pytest.mark.django_db(transaction=True)
