@@ -98,8 +98,12 @@ class _Look:
 
     def _elsewhere(self, found: dict[Question, Answer]) -> Iterable[str]:
         mx = found.get((self._wanted.domain, "MX"), Answer())
-        hosts = dict.fromkeys(value.partition(" ")[2] for value in mx.values)
-        return [host for host in hosts if host not in (".", "") and host not in self._addresses][:MOST_MX]
+        # The preferred first: whether those are ours is what counts.
+        values = sorted(mx.values, key=lambda value: int(value.partition(" ")[0]))
+        hosts = dict.fromkeys(value.partition(" ")[2] for value in values)
+        elsewhere = [host for host in hosts if host not in (".", "", *self._wanted.hosts)]
+        self._addresses |= dict.fromkeys(elsewhere[MOST_MX:], ())
+        return elsewhere[:MOST_MX]
 
     def _spf(self, found: dict[Question, Answer]) -> Sequence[str]:
         there = [text for text in found.get((self._wanted.domain, "TXT"), Answer()).values if spf.is_spf(text)]
@@ -108,7 +112,10 @@ class _Look:
     async def _find_addresses(self, hosts: Iterable[str]) -> None:
         async def of(host: str) -> None:
             four, six = await asyncio.gather(self._ask(host, "A"), self._ask(host, "AAAA"))
-            self._addresses[host] = (*four.values, *six.values)
+            known = (*four.values, *six.values)
+            # Half an answer says enough of theirs, not of ours: theirs are compared with these.
+            if not (four.error or six.error) or (known and host not in self._wanted.hosts):
+                self._addresses[host] = known
 
         await asyncio.gather(*map(of, hosts))
 

@@ -250,6 +250,22 @@ def test_who_proves_a_name_has_it_though_others_typed_it(tenant, other_tenant, d
     assert Domain.objects.get(name="proved.test").tenant == other_tenant
 
 
+def test_a_name_of_ones_own_for_our_host_keeps_the_proof_while_the_dns_is_silent_about_it(tenant, dns):
+    domain = world.domain("demo.test", tenant, proved_by=services.BY_RECORD)
+    theirs = "mail A 203.0.113.7\nmail AAAA 2001:db8::7\n"
+    many = "".join(f"@ MX {n} m{n}.demo.test.\n" for n in range(100, 109)) + "@ MX 20 mail.demo.test.\n"
+    dns.zone("demo.test", many + theirs)
+    assert look(domain).life == "active", "the one that is tried first is ours"
+    dns.fail("mail.demo.test")
+    assert look(domain).life == "active", "nobody knows where it leads"
+    dns.recover()
+    dns.fail(HOST)
+    assert look(domain).life == "active", "nor where we are"
+    dns.recover()
+    dns.zone("demo.test", many)
+    assert look(domain).life == "warning", "it leads nowhere"
+
+
 @pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has one lock for all")
 @pytest.mark.django_db(transaction=True)
 def test_a_claim_and_a_look_at_once_do_not_wait_for_each_other(standard_plan, in_threads):
