@@ -202,6 +202,16 @@ def test_a_domain_alias_is_proved_with_a_look_at_its_domain(tenant, other_tenant
     ]
 
 
+def test_aliases_that_are_never_proved_keep_no_other_waiting(tenant, dns, monkeypatch):
+    monkeypatch.setattr(checks, "MOST_ALIASES", 1)
+    domain = world.domain("demo.test", tenant, proved_by=services.BY_RECORD)
+    dns.zone("demo.test", right(domain))
+    services.create_domain_alias(name="never.test", domain=domain, actor=None)
+    alias = services.create_domain_alias(name="alias.test", domain=domain, actor=None)
+    dns.zone("alias.test", f'_posthouse TXT "{checks.expected_of_alias(alias)[0].values[0]}"\n')
+    assert any(look(domain) and domain.aliases.filter(proof="proved").exists() for _ in range(50))
+
+
 def test_another_tenants_record_proves_nothing(tenant, other_tenant, dns):
     domain = services.create_domain(name="demo.test", tenant=tenant, actor=None)
     assert checks.token("demo.test", tenant) != checks.token("demo.test", other_tenant)
