@@ -148,7 +148,7 @@ def _life(domain: Domain, latest: DomainCheck | None) -> Life:
 
 
 def check(domain: Domain, *, actor: User | None, ip: str | None = None) -> Shown:
-    """Look now, as somebody asked. At most once in ten seconds a domain: raises TooSoon; Gone.
+    """Look now, as somebody asked. At most once in ten seconds a domain: raises TooSoon; lookup.Busy; Gone.
 
     `actor` and `ip` stand in the audit log if something changed. Takes up to seven seconds where
     name servers are slow: never inside a transaction.

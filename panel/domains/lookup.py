@@ -6,6 +6,7 @@ cleaned and cut here, at the edge. Call it from a thread: never from an event lo
 """
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,14 +21,18 @@ import dns.resolver
 from panel.environment import Listen
 from panel.rules import spf
 from panel.rules.verdicts import CUT, MOST_VALUE, MOST_VALUES, Answer, Found, Question, keeps
+from panel.tenants.changes import ServiceError
 
 QUESTION_S = 3.0  # one question with its repetitions
 FURTHER_S = 3.0  # all that is asked because of a first answer
 AT_ONCE = 30  # questions of one domain
 DOMAINS_AT_ONCE = 10
+LOOKS_AT_ONCE = 2  # of a process: whose name servers are silent holds half of a panel's threads, not all
 MOST_MX = 5  # mail servers elsewhere whose addresses are looked up
 MOST_INCLUDES = 12  # SPF records that are followed; beyond ten lookups a record is void anyway
 MOST_BYTES = 20_000  # of one TXT record that are read
+
+_turns = threading.BoundedSemaphore(LOOKS_AT_ONCE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +52,18 @@ class Looked:
     nameservers: tuple[str, ...] = ()
 
 
+class Busy(ServiceError):
+    """Others wait for the DNS already."""
+
+
 def look_up(wanted: Sequence[Wanted], server: Listen | None) -> list[Looked]:
-    """What the DNS says of each, in their order. `server` None asks the system's resolvers."""
-    return asyncio.run(_look_up(wanted, server))
+    """What the DNS says of each, in their order. `server` None asks the system's resolvers. Raises Busy."""
+    if not _turns.acquire(blocking=False):
+        raise Busy("Other domains are being looked up just now. Try again in ten seconds.")
+    try:
+        return asyncio.run(_look_up(wanted, server))
+    finally:
+        _turns.release()
 
 
 async def _look_up(wanted: Sequence[Wanted], server: Listen | None) -> list[Looked]:

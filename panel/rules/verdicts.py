@@ -179,7 +179,8 @@ def _mx(record: Record, answer: Answer, found: Found, installation: Installation
         ))
     if len(foreign) < len(hosts):
         return Row(record, Verdict.CONFLICTS, values, Sentence(
-            "Some mail goes to {others}, where it isn't seen here. Remove all MX records but ours.",
+            "Some mail goes to {others}, where it isn't seen here. Once the mailboxes are ready here, remove all MX "
+            "records but ours.",
             {"others": others},
         ))
     return Row(record, Verdict.DIFFERENT, values, Sentence(
@@ -241,7 +242,8 @@ def _spf(record: Record, answer: Answer, found: Found, installation: Installatio
     instead = spf.networks_of(
         address for term in installation.spf for address in found.addresses.get(term.partition(":")[2], ())
     )
-    asked = all(term.startswith("a:") for term in installation.spf)
+    # Some of them in place of all would leave the others out.
+    asked = all(term.startswith("a:") and found.addresses.get(term[2:]) for term in installation.spf)
     merged = spf.merge(there, installation.spf, instead=instead if asked else (), nested=found.nested)
     record = with_values(record, merged)
     if not there:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import threading
 import time
+from contextlib import ExitStack
 from datetime import timedelta
 
 import pytest
@@ -173,6 +174,18 @@ def test_a_domain_is_looked_up_once_in_ten_seconds(domain, dns):
     with pytest.raises(checks.TooSoon, match="within the last 10 seconds"):
         checks.check(domain, actor=None)
     assert dns.asked.total() == asked
+
+
+def test_whoever_waits_for_silent_name_servers_holds_few_of_the_panels_threads(domain, dns):
+    dns.zone("demo.test", "")
+    asked = dns.asked.total()
+    with ExitStack() as others:
+        for _ in range(lookup.LOOKS_AT_ONCE):
+            others.enter_context(lookup._turns)
+        with pytest.raises(lookup.Busy, match="Try again in ten seconds"):
+            look(domain)
+        assert dns.asked.total() == asked
+    assert look(domain).checked_at
 
 
 def test_what_lies_over_a_neighbour_of_somebody_elses_is_not_proved(tenant, other_tenant, dns, traces):
