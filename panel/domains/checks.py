@@ -351,6 +351,7 @@ def _to_store(looked: lookup.Looked) -> dict[str, Any]:
         "addresses": {host: list(addresses) for host, addresses in looked.found.addresses.items()},
         "nested": looked.found.nested,
         "included": list(looked.found.included),
+        "is_followed": looked.found.is_followed,
         "nameservers": list(looked.nameservers),
     }
 
@@ -362,4 +363,6 @@ def _stored(found: Mapping[str, Any]) -> tuple[Found, tuple[str, ...]]:
         (each["name"], each["type"]): Answer(tuple(each["values"]), each["error"]) for each in found["answers"]
     }
     addresses = {host: tuple(each) for host, each in found["addresses"].items()}
-    return Found(answers, addresses, found["nested"], tuple(found["included"])), tuple(found["nameservers"])
+    is_followed = found.get("is_followed", True)
+    kept = Found(answers, addresses, found["nested"], tuple(found["included"]), is_followed)
+    return kept, tuple(found["nameservers"])

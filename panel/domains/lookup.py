@@ -95,6 +95,7 @@ class _Look:
         self._addresses: dict[str, tuple[str, ...]] = {}
         self._nested = 0
         self._included: list[str] = []
+        self._is_followed = False
 
     async def take(self) -> Looked:
         order = sorted(self._wanted.questions)
@@ -108,7 +109,8 @@ class _Look:
                 await asyncio.gather(
                     self._find_addresses(self._elsewhere(found)), self._follow(self._spf(found))
                 )
-        return Looked(Found(found, self._addresses, self._nested, tuple(self._included)), servers.values[:4])
+        all_found = Found(found, self._addresses, self._nested, tuple(self._included), self._is_followed)
+        return Looked(all_found, servers.values[:4])
 
     def _elsewhere(self, found: dict[Question, Answer]) -> Iterable[str]:
         mx = found.get((self._wanted.domain, "MX"), Answer())
@@ -136,18 +138,21 @@ class _Look:
     async def _follow(self, names: Iterable[str]) -> None:
         """The records that are included, level by level, and how often they ask."""
         seen: set[str] = set()
+        told = True
         level = list(names)
         while level and len(seen) < MOST_INCLUDES:
             level = [name for name in dict.fromkeys(level) if name not in seen][: MOST_INCLUDES - len(seen)]
             seen.update(level)
             further: list[str] = []
             for answer in await asyncio.gather(*(self._ask(name, "TXT") for name in level)):
+                told = told and not answer.error
                 for text in [text for text in answer.values if spf.is_spf(text)][:1]:
                     record = spf.parse(text)
                     self._nested += record.lookups
                     self._included.append(text)
                     further += spf.names_to_follow(record)
             level = further
+        self._is_followed = told
 
     async def _ask(self, name: str, kind: str) -> Answer:
         try:

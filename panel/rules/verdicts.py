@@ -57,7 +57,8 @@ class Answer:
 class Found:
     """All that was asked of a domain.
 
-    `nested`: how often what its SPF record includes asks the DNS; `included`: those records.
+    `nested`: how often what its SPF record includes asks the DNS; `included`: those records, and
+    `is_followed`: whether the DNS told all of them.
     """
 
     answers: Mapping[Question, Answer] = field(default_factory=dict)
@@ -65,6 +66,7 @@ class Found:
     addresses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     nested: int = 0
     included: tuple[str, ...] = ()
+    is_followed: bool = True
 
     def answer(self, record: Record) -> Answer | None:
         return self.answers.get((record.name, record.type))
@@ -266,6 +268,11 @@ def _spf(record: Record, answer: Answer, found: Found, installation: Installatio
             return Row(record, Verdict.UNREACHABLE, there, Sentence(
                 "The DNS didn't say where {others} is. Nothing changes because of it; we look again.",
                 {"others": ", ".join(untold)},
+            ))
+        if not found.is_followed:
+            return Row(record, Verdict.UNREACHABLE, there, Sentence(
+                "The DNS didn't tell all that it includes, so nobody knows whether our servers are in it. We look "
+                "again; if it stays so, change it to what it should be."
             ))
         return Row(record, Verdict.DIFFERENT, there, Sentence(
             "Our servers aren't in it. Change this record to what it should be, which keeps what you have; a "

@@ -152,6 +152,9 @@ def test_no_answer_whatever_it_is_breaks_a_look(tenant, dns, settings, monkeypat
     # We stand in what it takes in.
     dns.zone("demo.test", f'@ TXT "v=spf1 include:a.demo.test ~all"\na TXT "v=spf1 a:{HOST} -all"\n')
     assert verdicts(look(domain))["spf"] == "same"
+    dns.fail("a.demo.test")
+    assert verdicts(look(domain))["spf"] == "unreachable" == verdicts(checks.shown(Domain.objects.get()))["spf"]
+    dns.recover()
     # A record that takes in itself, and one that takes in many.
     dns.zone("demo.test", '@ TXT "v=spf1 include:demo.test include:a.demo.test"\na TXT "v=spf1 include:a.demo.test"\n')
     assert verdicts(look(domain))["spf"] == "different"
