@@ -35,11 +35,12 @@ def browser(of: Membership) -> Client:
 
 def test_an_account_and_an_address_without_one_are_added_and_answered_alike(acme):
     owner = member(acme, "ann", "owner")
-    account("bob")
+    User.objects.filter(pk=account("bob").pk).update(name="Robert Foreign")
     said = []
     for email in (" Bob@letters.test ", "new@letters.test"):
         page = browser(owner).post(f"/t/{acme.pk}/people/add/", {"email": email, "role": "admin"}, follow=True)
         said.append(page.content.decode().split("is a member now")[1][:120])
+        assert "Robert Foreign" not in page.content.decode(), "nor whose address it is"
     assert said[0] == said[1]
     assert set(acme.memberships.filter(role="admin").values_list("user__email", flat=True)) == {
         "bob@letters.test", "new@letters.test",
