@@ -163,7 +163,7 @@ def check(domain: Domain, *, actor: User | None, ip: str | None = None) -> Shown
             f"{domain} was looked up within the last {BETWEEN.seconds} seconds. What is shown is what was found."
         )
     looked = lookup.look_up([_wanted(domain)], settings.ENVIRONMENT.dns)[0]
-    _settle(domain, looked, now=timezone.now(), actor=actor, ip=ip)
+    _settle(domain, looked, began=now, now=timezone.now(), actor=actor, ip=ip)
     fresh = Domain.objects.select_related("tenant", "latest_check").filter(pk=domain.pk).first()
     if fresh is None:
         raise Gone(f"{domain} is no longer here.")
@@ -202,7 +202,7 @@ def recheck_due(now: datetime, *, most: int = MOST_DUE) -> Round:
     looks = lookup.look_up([_wanted(domain) for domain in domains], settings.ENVIRONMENT.dns) if domains else []
     for domain, looked in zip(domains, looks, strict=True):
         try:
-            became = _settle(domain, looked, now=now)
+            became = _settle(domain, looked, began=now, now=now)
         except Gone:
             continue  # deleted meanwhile
         except (DataError, IntegrityError) as error:
@@ -244,14 +244,21 @@ def _wanted(domain: Domain) -> lookup.Wanted:
 
 @transaction.atomic
 def _settle(
-    domain: Domain, looked: lookup.Looked, *, now: datetime, actor: User | None = None, ip: str | None = None
+    domain: Domain, looked: lookup.Looked, *, began: datetime, now: datetime, actor: User | None = None,
+    ip: str | None = None,
 ) -> str:
-    """Keep what was found, and what follows for the proof; what its life became, or nothing. Raises Gone."""
+    """Keep what was found, and what follows for the proof; what its life became, or nothing. Raises Gone.
+
+    `began` is when it was asked: what another look found since then is newer, and stays.
+    """
     alone("domain names")  # as whatever proves one: none under or over it may be proved at the same time
     stored = lock(domain)
     latest = DomainCheck.objects.select_for_update(of=("self",)).filter(domain=stored).first()
     if latest is None:
         raise Gone(f"{domain} is no longer here.")
+    # Later than LEASE is a clock that was wrong, and no reason to look for nothing.
+    if latest.checked_at is not None and began < latest.checked_at < began + LEASE:
+        return ""
     ours = installation(settings.ENVIRONMENT)
     rows = verdicts.judge(expected(stored), looked.found, ours)
     before = _life(stored, latest)

@@ -218,6 +218,24 @@ def test_a_domain_alias_is_proved_with_a_look_at_its_domain(tenant, other_tenant
     ]
 
 
+def test_what_was_asked_before_does_not_undo_what_was_found_since(tenant, dns, traces, monkeypatch):
+    domain = services.create_domain(name="demo.test", tenant=tenant, actor=None)
+    dns.zone("demo.test", "")
+    look_up = lookup.look_up
+
+    def slowly(*asked):
+        found = look_up(*asked)
+        monkeypatch.setattr(lookup, "look_up", look_up)
+        dns.zone("demo.test", right(domain, mx=False))
+        assert look(domain).life == "active", "somebody asks meanwhile"
+        return found
+
+    monkeypatch.setattr(lookup, "look_up", slowly)
+    seen = traces()
+    assert checks.recheck_due(timezone.now()).changes == []
+    assert checks.shown(Domain.objects.get()).life == "active" and seen.actions == ["domain.proved"]
+
+
 def test_aliases_that_are_never_proved_keep_no_other_waiting(tenant, dns, monkeypatch):
     monkeypatch.setattr(checks, "MOST_ALIASES", 1)
     domain = world.domain("demo.test", tenant, proved_by=services.BY_RECORD)
