@@ -150,7 +150,7 @@ def _life(domain: Domain, latest: DomainCheck | None) -> Life:
 def check(domain: Domain, *, actor: User | None, ip: str | None = None) -> Shown:
     """Look now, as somebody asked. At most once in ten seconds a domain: raises TooSoon; lookup.Busy; Gone.
 
-    `actor` and `ip` stand in the audit log if something changed. Takes up to seven seconds where
+    `actor` and `ip` stand in the audit log if something changed. Takes up to ten seconds where
     name servers are slow: never inside a transaction.
     """
     now = timezone.now()
@@ -183,7 +183,7 @@ class Round:
 def recheck_due(now: datetime, *, most: int = MOST_DUE) -> Round:
     """One bounded round of what is due. Any number of nodes may do it at once: each domain is one's.
 
-    Takes up to seven seconds. Raises Django's database errors when the database is gone.
+    Takes up to ten seconds. Raises Django's database errors when the database is gone.
     """
     hosted = Domain.objects.filter(status__lt=Status.CLOSED)
     _make_rows(hosted.filter(latest_check=None).order_by("pk")[:MOST_NEW], now)
