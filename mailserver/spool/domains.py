@@ -10,7 +10,7 @@ from panel.domains import checks
 def recheck_domains(now: datetime) -> bool:
     """One bounded round of what is due; whether more may be. Raises SpoolUnavailable.
 
-    Waits for name servers up to seven seconds: in a thread that nobody else waits for.
+    Waits for name servers up to ten seconds: in a thread that nobody else waits for.
     """
     with sql.usable_connection():
         done = checks.recheck_due(now)

@@ -99,7 +99,9 @@ def change(request: HttpRequest, place: TenantPlace, member: int) -> HttpRespons
         return _back(place)
     if request.method == "POST" and form.is_valid():
         try:
-            change_membership(found, role=form.cleaned_data["role"], actor=place.account, ip=place.ip)
+            change_membership(
+                found, role=form.cleaned_data["role"], among=_within(place), actor=place.account, ip=place.ip
+            )
         except ServiceError as error:
             form.add_error("role", str(error))
         else:
@@ -124,7 +126,7 @@ def remove(request: HttpRequest, place: TenantPlace, member: int) -> HttpRespons
     if request.method == "POST" and form.is_valid():
         try:
             user = str(found.user)
-            delete_membership(found, actor=place.account, ip=place.ip)
+            delete_membership(found, among=_within(place), actor=place.account, ip=place.ip)
         except ServiceError as error:
             form.add_error(None, str(error))
         else:
@@ -149,17 +151,22 @@ def _add(place: TenantPlace, email: str, role: str) -> str:
     with transaction.atomic():
         account = known or create_account(email=email, password=password, actor=place.account, ip=place.ip)
         create_membership(user=account, tenant=place.tenant, role=role, actor=place.account, ip=place.ip)
-        if known is None:
-            # TooMany is a ServiceError: then nothing was made.
-            password_reset.ask(
-                str(account.email), ip=place.ip, link=lambda token: reverse("reset", args=[token])
-            )
+        # TooMany is a ServiceError: then nothing was made. It comes for a known account too, or it would tell.
+        password_reset.ask(
+            str(account.email), ip=place.ip,
+            link=(lambda token: reverse("reset", args=[token])) if known is None else None,
+        )
     return str(account.email)
 
 
 def _may(place: TenantPlace, member: Membership) -> bool:
     """Whether this one may be changed and removed here."""
     return place.may_change and Role.of(member) <= place.role
+
+
+def _within(place: TenantPlace) -> list[str]:
+    """The roles of those who may be changed and removed here."""
+    return [role.stored for role in Role if role <= place.role]
 
 
 def _all() -> Any:

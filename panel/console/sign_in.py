@@ -8,7 +8,7 @@ and are led to the admin.
 from typing import Any
 
 from django.contrib.auth import login, logout
-from django.contrib.auth.hashers import check_password, make_password
+from django.contrib.auth.hashers import check_password
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
@@ -33,11 +33,15 @@ class ConsoleSignInForm(Guarded):
     credential: Credential | None = None
 
     def look(self, login: str, password: str) -> None:
-        """One hash, whether there is such a login or not; two if it is both an account and a mailbox."""
+        """As many hashes, whether there is such a login or not: the time tells nothing.
+
+        More if it is both an account and a mailbox, or the mailbox's password was hashed elsewhere.
+        """
         account = User.objects.filter(kind=User.Kind.PANEL, email=login.strip().lower()).first()
         credential = persons.credential_of(login)
-        if account is None and credential is None:
-            make_password(password)
+        if credential is None:
+            # An account's own hash is one of them.
+            passwords.verify_none(password, but_one=account is not None)
         if account is not None and check_password(password, account.password) and account.is_active:
             self.user_cache = account
             return

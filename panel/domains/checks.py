@@ -78,10 +78,8 @@ def expected_of_alias(alias: DomainAlias) -> tuple[Record, ...]:
     )
 
 
-def _waiting_aliases(domain: Domain) -> list[tuple[DomainAlias, Record]]:
-    """The aliases that wait for their proof, each with the record that is it."""
-    pending = domain.aliases.filter(proof=Proof.PENDING).order_by("pk")[:MOST_ALIASES]
-    return [(alias, records.proof_record(alias.name, token(alias.name, domain.tenant))) for alias in pending]
+def _proof_of(alias: DomainAlias, tenant: Tenant | None) -> Record:
+    return records.proof_record(alias.name, token(alias.name, tenant))
 
 
 # What is known
@@ -150,9 +148,9 @@ def _life(domain: Domain, latest: DomainCheck | None) -> Life:
 
 
 def check(domain: Domain, *, actor: User | None, ip: str | None = None) -> Shown:
-    """Look now, as somebody asked. At most once in ten seconds a domain: raises TooSoon; Gone.
+    """Look now, as somebody asked. At most once in ten seconds a domain: raises TooSoon; lookup.Busy; Gone.
 
-    `actor` and `ip` stand in the audit log if something changed. Takes up to seven seconds where
+    `actor` and `ip` stand in the audit log if something changed. Takes up to ten seconds where
     name servers are slow: never inside a transaction.
     """
     now = timezone.now()
@@ -165,7 +163,7 @@ def check(domain: Domain, *, actor: User | None, ip: str | None = None) -> Shown
             f"{domain} was looked up within the last {BETWEEN.seconds} seconds. What is shown is what was found."
         )
     looked = lookup.look_up([_wanted(domain)], settings.ENVIRONMENT.dns)[0]
-    _settle(domain, looked, now=timezone.now(), actor=actor, ip=ip)
+    _settle(domain, looked, began=now, now=timezone.now(), actor=actor, ip=ip)
     fresh = Domain.objects.select_related("tenant", "latest_check").filter(pk=domain.pk).first()
     if fresh is None:
         raise Gone(f"{domain} is no longer here.")
@@ -185,7 +183,7 @@ class Round:
 def recheck_due(now: datetime, *, most: int = MOST_DUE) -> Round:
     """One bounded round of what is due. Any number of nodes may do it at once: each domain is one's.
 
-    Takes up to seven seconds. Raises Django's database errors when the database is gone.
+    Takes up to ten seconds. Raises Django's database errors when the database is gone.
     """
     hosted = Domain.objects.filter(status__lt=Status.CLOSED)
     _make_rows(hosted.filter(latest_check=None).order_by("pk")[:MOST_NEW], now)
@@ -204,7 +202,7 @@ def recheck_due(now: datetime, *, most: int = MOST_DUE) -> Round:
     looks = lookup.look_up([_wanted(domain) for domain in domains], settings.ENVIRONMENT.dns) if domains else []
     for domain, looked in zip(domains, looks, strict=True):
         try:
-            became = _settle(domain, looked, now=now)
+            became = _settle(domain, looked, began=now, now=now)
         except Gone:
             continue  # deleted meanwhile
         except (DataError, IntegrityError) as error:
@@ -235,7 +233,9 @@ def _wanted(domain: Domain) -> lookup.Wanted:
     ours = installation(settings.ENVIRONMENT)
     named = (term.partition(":")[2] for term in ours.spf if term.startswith("a:"))
     hosts = tuple(dict.fromkeys((ours.host, *ours.mx, *named)))
-    asked = (*expected(domain), *(record for _, record in _waiting_aliases(domain)))
+    # By lot: those that are never proved don't keep the others waiting for good.
+    waiting = domain.aliases.filter(proof=Proof.PENDING).order_by("?")[:MOST_ALIASES]
+    asked = (*expected(domain), *(_proof_of(alias, domain.tenant) for alias in waiting))
     return lookup.Wanted(domain.name, verdicts.questions(asked), hosts)
 
 
@@ -244,14 +244,21 @@ def _wanted(domain: Domain) -> lookup.Wanted:
 
 @transaction.atomic
 def _settle(
-    domain: Domain, looked: lookup.Looked, *, now: datetime, actor: User | None = None, ip: str | None = None
+    domain: Domain, looked: lookup.Looked, *, began: datetime, now: datetime, actor: User | None = None,
+    ip: str | None = None,
 ) -> str:
-    """Keep what was found, and what follows for the proof; what its life became, or nothing. Raises Gone."""
+    """Keep what was found, and what follows for the proof; what its life became, or nothing. Raises Gone.
+
+    `began` is when it was asked: what another look found since then is newer, and stays.
+    """
     alone("domain names")  # as whatever proves one: none under or over it may be proved at the same time
     stored = lock(domain)
     latest = DomainCheck.objects.select_for_update(of=("self",)).filter(domain=stored).first()
     if latest is None:
         raise Gone(f"{domain} is no longer here.")
+    # Later than LEASE is a clock that was wrong, and no reason to look for nothing.
+    if latest.checked_at is not None and began < latest.checked_at < began + LEASE:
+        return ""
     ours = installation(settings.ENVIRONMENT)
     rows = verdicts.judge(expected(stored), looked.found, ours)
     before = _life(stored, latest)
@@ -311,7 +318,9 @@ def _become(stored: Domain, before: Life, after: Life, actor: User | None, ip: s
 
 def _prove_aliases(stored: Domain, found: Found, actor: User | None, ip: str | None) -> None:
     """Those whose record is there, unless a neighbour of somebody else's is in the way."""
-    for alias, record in _waiting_aliases(stored):
+    asked = [name.removeprefix(f"{records.PROOF_NAME}.") for name, kind in found.answers if kind == "TXT"]
+    for alias in stored.aliases.filter(proof=Proof.PENDING, name__in=asked).order_by("pk"):
+        record = _proof_of(alias, stored.tenant)
         answer = found.answer(record)
         if answer is None or record.values[0] not in answer.values:
             continue
@@ -349,6 +358,7 @@ def _to_store(looked: lookup.Looked) -> dict[str, Any]:
         "addresses": {host: list(addresses) for host, addresses in looked.found.addresses.items()},
         "nested": looked.found.nested,
         "included": list(looked.found.included),
+        "is_followed": looked.found.is_followed,
         "nameservers": list(looked.nameservers),
     }
 
@@ -360,4 +370,6 @@ def _stored(found: Mapping[str, Any]) -> tuple[Found, tuple[str, ...]]:
         (each["name"], each["type"]): Answer(tuple(each["values"]), each["error"]) for each in found["answers"]
     }
     addresses = {host: tuple(each) for host, each in found["addresses"].items()}
-    return Found(answers, addresses, found["nested"], tuple(found["included"])), tuple(found["nameservers"])
+    is_followed = found.get("is_followed", True)
+    kept = Found(answers, addresses, found["nested"], tuple(found["included"]), is_followed)
+    return kept, tuple(found["nameservers"])

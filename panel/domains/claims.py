@@ -13,7 +13,7 @@ from panel.domains.models import Domain, DomainAlias, Proof
 from panel.domains.services import BY_RECORD, canonical_name, create_domain, create_domain_alias
 from panel.rules.records import Record, proof_record
 from panel.tenants import audit
-from panel.tenants.changes import ServiceError, Taken, changed, delete, lock
+from panel.tenants.changes import ServiceError, Taken, alone, changed, delete, lock
 from panel.tenants.models import Tenant, User
 
 MOST_ALIASES = 100  # of one domain
@@ -90,6 +90,7 @@ def _look_for_proof(name: str, tenant: Tenant) -> None:
 
 def _give_up_pending(name: str) -> None:
     """Remove the claims to a name that nobody proved. Raises ServiceError for one that holds addresses."""
+    alone("domain names")  # before any row, as a look that proves one: else each waits for the other
     for domain in Domain.objects.filter(name=name, proof=Proof.PENDING):
         stored = lock(domain, to_delete=True)
         if stored.proof != Proof.PENDING:

@@ -6,6 +6,7 @@ cleaned and cut here, at the edge. Call it from a thread: never from an event lo
 """
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,14 +21,18 @@ import dns.resolver
 from panel.environment import Listen
 from panel.rules import spf
 from panel.rules.verdicts import CUT, MOST_VALUE, MOST_VALUES, Answer, Found, Question, keeps
+from panel.tenants.changes import ServiceError
 
 QUESTION_S = 3.0  # one question with its repetitions
 FURTHER_S = 3.0  # all that is asked because of a first answer
 AT_ONCE = 30  # questions of one domain
 DOMAINS_AT_ONCE = 10
+LOOKS_AT_ONCE = 2  # of a process: whose name servers are silent holds half of a panel's threads, not all
 MOST_MX = 5  # mail servers elsewhere whose addresses are looked up
 MOST_INCLUDES = 12  # SPF records that are followed; beyond ten lookups a record is void anyway
 MOST_BYTES = 20_000  # of one TXT record that are read
+
+_turns = threading.BoundedSemaphore(LOOKS_AT_ONCE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +52,18 @@ class Looked:
     nameservers: tuple[str, ...] = ()
 
 
+class Busy(ServiceError):
+    """Others wait for the DNS already."""
+
+
 def look_up(wanted: Sequence[Wanted], server: Listen | None) -> list[Looked]:
-    """What the DNS says of each, in their order. `server` None asks the system's resolvers."""
-    return asyncio.run(_look_up(wanted, server))
+    """What the DNS says of each, in their order. `server` None asks the system's resolvers. Raises Busy."""
+    if not _turns.acquire(blocking=False):
+        raise Busy("Other domains are being looked up just now. Try again in ten seconds.")
+    try:
+        return asyncio.run(_look_up(wanted, server))
+    finally:
+        _turns.release()
 
 
 async def _look_up(wanted: Sequence[Wanted], server: Listen | None) -> list[Looked]:
@@ -81,6 +95,7 @@ class _Look:
         self._addresses: dict[str, tuple[str, ...]] = {}
         self._nested = 0
         self._included: list[str] = []
+        self._is_followed = False
 
     async def take(self) -> Looked:
         order = sorted(self._wanted.questions)
@@ -94,12 +109,17 @@ class _Look:
                 await asyncio.gather(
                     self._find_addresses(self._elsewhere(found)), self._follow(self._spf(found))
                 )
-        return Looked(Found(found, self._addresses, self._nested, tuple(self._included)), servers.values[:4])
+        all_found = Found(found, self._addresses, self._nested, tuple(self._included), self._is_followed)
+        return Looked(all_found, servers.values[:4])
 
     def _elsewhere(self, found: dict[Question, Answer]) -> Iterable[str]:
         mx = found.get((self._wanted.domain, "MX"), Answer())
-        hosts = dict.fromkeys(value.partition(" ")[2] for value in mx.values)
-        return [host for host in hosts if host not in (".", "") and host not in self._addresses][:MOST_MX]
+        # The preferred first: whether those are ours is what counts.
+        values = sorted(mx.values, key=lambda value: int(value.partition(" ")[0]))
+        hosts = dict.fromkeys(value.partition(" ")[2] for value in values)
+        elsewhere = [host for host in hosts if host not in (".", "", *self._wanted.hosts)]
+        self._addresses |= dict.fromkeys(elsewhere[MOST_MX:], ())
+        return elsewhere[:MOST_MX]
 
     def _spf(self, found: dict[Question, Answer]) -> Sequence[str]:
         there = [text for text in found.get((self._wanted.domain, "TXT"), Answer()).values if spf.is_spf(text)]
@@ -108,25 +128,31 @@ class _Look:
     async def _find_addresses(self, hosts: Iterable[str]) -> None:
         async def of(host: str) -> None:
             four, six = await asyncio.gather(self._ask(host, "A"), self._ask(host, "AAAA"))
-            self._addresses[host] = (*four.values, *six.values)
+            known = (*four.values, *six.values)
+            # Half an answer says enough of theirs, not of ours: theirs are compared with these.
+            if not (four.error or six.error) or (known and host not in self._wanted.hosts):
+                self._addresses[host] = known
 
         await asyncio.gather(*map(of, hosts))
 
     async def _follow(self, names: Iterable[str]) -> None:
         """The records that are included, level by level, and how often they ask."""
         seen: set[str] = set()
+        told = True
         level = list(names)
         while level and len(seen) < MOST_INCLUDES:
             level = [name for name in dict.fromkeys(level) if name not in seen][: MOST_INCLUDES - len(seen)]
             seen.update(level)
             further: list[str] = []
             for answer in await asyncio.gather(*(self._ask(name, "TXT") for name in level)):
+                told = told and not answer.error
                 for text in [text for text in answer.values if spf.is_spf(text)][:1]:
                     record = spf.parse(text)
                     self._nested += record.lookups
                     self._included.append(text)
                     further += spf.names_to_follow(record)
             level = further
+        self._is_followed = told
 
     async def _ask(self, name: str, kind: str) -> Answer:
         try:

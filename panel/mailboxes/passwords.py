@@ -34,6 +34,16 @@ def verify_main(password: str, stored: str) -> bool:
     return verify(prepared, stored) or (prepared != password and verify(password, stored))
 
 
+def verify_none(password: str, *, but_one: bool = False) -> None:
+    """Take the time that `verify_main` takes for a wrong password, where there is none to compare with.
+
+    `but_one`: less one hash, which is made elsewhere.
+    """
+    # What isn't as it is stored is compared twice.
+    for _ in range(1 + (_prepared(password) != password) - but_one):
+        make_password(password)
+
+
 def is_ours(stored: str) -> bool:
     """Whether it was hashed as `hash_main` does it; if not, it is hashed anew at the first right login."""
     cost = f"m={Argon2Hasher.memory_cost},t={Argon2Hasher.time_cost},p={Argon2Hasher.parallelism}"

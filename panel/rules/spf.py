@@ -10,7 +10,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 MOST_LOOKUPS = 10  # terms that ask the DNS, those of includes too: RFC 7208 §4.6.4
-MOST_LENGTH = 450  # octets: RFC 7208 §3.4, so that the answer fits a datagram
 _VERSION = re.compile(r"v=spf1(?: |\Z)", re.IGNORECASE)
 _ASKING = ("include", "a", "mx", "ptr", "exists", "redirect")
 _SOFTNESS = "+?~-"  # the qualifiers of `all`, the most lenient first
@@ -99,25 +98,29 @@ def _together(records: Iterable[Spf]) -> Spf:
 
 
 def lets_send(
-    record: Spf, ours: Sequence[str], *, addresses: Mapping[str, Collection[str]], mx_is_ours: bool = False
+    record: Spf, ours: Sequence[str], *, addresses: Mapping[str, Collection[str]], mx_hosts: Collection[str] = ()
 ) -> bool:
     """Whether the record, by its own terms, passes each mechanism of ours.
 
     `a:HOST` is passed as well by networks that hold all of the host's `addresses`, by `mx` where the
-    MX leads to us alone, and by `+all`.
+    host is one of `mx_hosts` or has none but their addresses, and by `+all`. Where mail comes in
+    isn't always where it goes out.
     """
     if record.all in ("all", "+all"):
         return True
     networks = [network for term in record.terms if (network := _network(term)) is not None]
+    of_mx = {address for host in mx_hosts for address in addresses.get(host, ())}
     for own in ours:
         if _has(record, own):
             continue
         name, _, host = own.partition(":")
         if name != "a" or not host:
             return False
-        if mx_is_ours and any(term.lower() in ("mx", "+mx") for term in record.terms):
+        there = set(addresses.get(host, ()))
+        has_mx = any(term.lower() in ("mx", "+mx") for term in record.terms)
+        if has_mx and (host in mx_hosts or (there and there <= of_mx)):
             continue
-        known = [ipaddress.ip_address(address) for address in addresses.get(host, ())]
+        known = [ipaddress.ip_address(address) for address in there]
         if not known or not all(any(one in network for network in networks) for one in known):
             return False
     return True

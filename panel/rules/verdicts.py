@@ -57,13 +57,16 @@ class Answer:
 class Found:
     """All that was asked of a domain.
 
-    `nested`: how often what its SPF record includes asks the DNS; `included`: those records.
+    `nested`: how often what its SPF record includes asks the DNS; `included`: those records, and
+    `is_followed`: whether the DNS told all of them.
     """
 
     answers: Mapping[Question, Answer] = field(default_factory=dict)
-    addresses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of our hosts and of its MX
+    # Of our hosts and of its MX; a host of which the DNS told nothing isn't here, one without any has none.
+    addresses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     nested: int = 0
     included: tuple[str, ...] = ()
+    is_followed: bool = True
 
     def answer(self, record: Record) -> Answer | None:
         return self.answers.get((record.name, record.type))
@@ -117,23 +120,21 @@ def judge(records: Iterable[Record], found: Found, installation: Installation) -
     """A row for each record, in their order."""
     records = list(records)
     mx = next((found.answer(record) for record in records if record.key == "mx"), None)
-    mx_is_ours = bool(mx and mx.values) and not _foreign(mx.values if mx else (), found, installation)
-    return tuple(_row(record, found, installation, mx_is_ours) for record in records)
+    mx_hosts = _mx_hosts(mx.values) if mx else []
+    return tuple(_row(record, found, installation, mx_hosts) for record in records)
 
 
-def _row(record: Record, found: Found, installation: Installation, mx_is_ours: bool) -> Row:
+def _row(record: Record, found: Found, installation: Installation, mx_hosts: Sequence[str]) -> Row:
     answer = found.answer(record)
     if answer is None:
         return Row(record, Verdict.UNKNOWN, (), NO_SENTENCE)
     if answer.error:
-        return Row(record, Verdict.UNREACHABLE, (), Sentence(
-            "The DNS didn't answer ({error}). Nothing changes because of it; we look again.", {"error": answer.error},
-        ))
+        return _unanswered(record, answer)
     match record.key:
         case "mx":
             return _mx(record, answer, found, installation)
         case "spf":
-            return _spf(record, answer, found, installation, mx_is_ours)
+            return _spf(record, answer, found, installation, mx_hosts)
         case "dmarc":
             return _dmarc(record, answer, found)
         case "proof":
@@ -141,6 +142,12 @@ def _row(record: Record, found: Found, installation: Installation, mx_is_ours: b
         case "tls-rpt":
             return _one_text(record, answer, "v=tlsrptv1")
     return _plain(record, answer)
+
+
+def _unanswered(record: Record, answer: Answer) -> Row:
+    return Row(record, Verdict.UNREACHABLE, (), Sentence(
+        "The DNS didn't answer ({error}). Nothing changes because of it; we look again.", {"error": answer.error},
+    ))
 
 
 # Each kind
@@ -168,9 +175,14 @@ def _mx(record: Record, answer: Answer, found: Found, installation: Installation
             ))
         return Row(record, Verdict.SAME, values, NO_SENTENCE)
     others = ", ".join(sorted(foreign)[:3])
+    if foreign <= _unknown(values, found, installation):
+        return Row(record, Verdict.UNREACHABLE, values, Sentence(
+            "The DNS didn't say where {others} is. Nothing changes because of it; we look again.", {"others": others},
+        ))
     if len(foreign) < len(hosts):
         return Row(record, Verdict.CONFLICTS, values, Sentence(
-            "Some mail goes to {others}, where it isn't seen here. Remove all MX records but ours.",
+            "Some mail goes to {others}, where it isn't seen here. Once the mailboxes are ready here, remove all MX "
+            "records but ours.",
             {"others": others},
         ))
     return Row(record, Verdict.DIFFERENT, values, Sentence(
@@ -194,14 +206,27 @@ def _foreign(values: Iterable[str], found: Found, installation: Installation) ->
     return foreign
 
 
+def _unknown(values: Iterable[str], found: Found, installation: Installation) -> set[str]:
+    """The hosts of an MX that aren't ours by name, and of whose addresses, or of our own, the DNS didn't tell."""
+    ours_are_known = {*installation.mx, installation.host} <= found.addresses.keys()
+    return {
+        host for host in _mx_hosts(values)
+        if host and host not in installation.mx
+        and (host not in found.addresses or (found.addresses[host] and not ours_are_known))
+    }
+
+
 def receives(rows: Iterable[Row], found: Found, installation: Installation) -> bool | None:
     """Whether mail comes here: the MX that is tried first is ours. None: nobody knows."""
     row = next((row for row in rows if row.record.key == "mx"), None)
-    if row is None or row.verdict in (Verdict.UNKNOWN, Verdict.UNREACHABLE):
+    if row is None or row.verdict is Verdict.UNKNOWN or (row.verdict is Verdict.UNREACHABLE and not row.found):
         return None
     first = min((_preference(value) for value in row.found), default=0)
     tried = [value for value in row.found if _preference(value) == first]
-    return bool(tried) and not _foreign(tried, found, installation)
+    foreign = _foreign(tried, found, installation)
+    if foreign and foreign <= _unknown(tried, found, installation):
+        return None
+    return bool(tried) and not foreign
 
 
 def _preference(value: str) -> int:
@@ -209,7 +234,7 @@ def _preference(value: str) -> int:
     return int(number) if number.isascii() and number.isdigit() else 65535
 
 
-def _spf(record: Record, answer: Answer, found: Found, installation: Installation, mx_is_ours: bool) -> Row:
+def _spf(record: Record, answer: Answer, found: Found, installation: Installation, mx_hosts: Sequence[str]) -> Row:
     there = answer.values
     if any(value.endswith(CUT) for value in there):
         return Row(record, Verdict.CONFLICTS, there, Sentence(
@@ -219,7 +244,8 @@ def _spf(record: Record, answer: Answer, found: Found, installation: Installatio
     instead = spf.networks_of(
         address for term in installation.spf for address in found.addresses.get(term.partition(":")[2], ())
     )
-    asked = all(term.startswith("a:") for term in installation.spf)
+    # Some of them in place of all would leave the others out.
+    asked = all(term.startswith("a:") and found.addresses.get(term[2:]) for term in installation.spf)
     merged = spf.merge(there, installation.spf, instead=instead if asked else (), nested=found.nested)
     record = with_values(record, merged)
     if not there:
@@ -233,10 +259,21 @@ def _spf(record: Record, answer: Answer, found: Found, installation: Installatio
         ))
     one = spf.parse(there[0])
     lookups = one.lookups + found.nested
-    by_itself = spf.lets_send(one, installation.spf, addresses=found.addresses, mx_is_ours=mx_is_ours)
+    by_itself = spf.lets_send(one, installation.spf, addresses=found.addresses, mx_hosts=mx_hosts)
     if not by_itself and not any(
         spf.lets_send(spf.parse(text), installation.spf, addresses=found.addresses) for text in found.included
     ):
+        untold = [term[2:] for term in installation.spf if term.startswith("a:") and term[2:] not in found.addresses]
+        if untold:  # networks may be what lets us
+            return Row(record, Verdict.UNREACHABLE, there, Sentence(
+                "The DNS didn't say where {others} is. Nothing changes because of it; we look again.",
+                {"others": ", ".join(untold)},
+            ))
+        if not found.is_followed:
+            return Row(record, Verdict.UNREACHABLE, there, Sentence(
+                "The DNS didn't tell all that it includes, so nobody knows whether our servers are in it. We look "
+                "again; if it stays so, change it to what it should be."
+            ))
         return Row(record, Verdict.DIFFERENT, there, Sentence(
             "Our servers aren't in it. Change this record to what it should be, which keeps what you have; a "
             "second SPF record would break both."
@@ -258,7 +295,10 @@ def _dmarc(record: Record, answer: Answer, found: Found) -> Row:
     there = _dmarc_records(answer)
     if not there:
         for name in _dmarc_above(record.name):
-            above = _dmarc_records(found.answers.get((name, "TXT"), Answer()))
+            said = found.answers.get((name, "TXT"), Answer())
+            if said.error:
+                return _unanswered(record, said)
+            above = _dmarc_records(said)
             if len(above) == 1 and _tags(above[0]).get("psd") != "y":
                 return Row(record, Verdict.SAME, (), Sentence(
                     "It has none of its own: the record of {domain} holds for it.",

@@ -5,6 +5,7 @@ A refusal is a ServiceError. Creating an account and giving it an address asks w
 here, so these stand in operations/services; so do a tenant's suspension and closing.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 from django.db import transaction
@@ -20,6 +21,7 @@ from panel.tenants.changes import (
     delete,
     everything_changed,
     hash_password,
+    lock,
     many_lines,
     number,
     one_line,
@@ -190,10 +192,17 @@ def create_membership(
 
 
 @transaction.atomic
-def change_membership(membership: Membership, *, role: str, actor: User | None, ip: str | None = None) -> Membership:
-    """Give a member another role; a tenant's people can't leave it without an owner."""
+def change_membership(
+    membership: Membership, *, role: str, among: Collection[str] = Membership.Role.values, actor: User | None,
+    ip: str | None = None,
+) -> Membership:
+    """Give a member another role; a tenant's people can't leave it without an owner.
+
+    `among` are the roles of members whom the actor may change, and who has become another in the meantime isn't.
+    """
     if role != Membership.Role.OWNER:
         _keep_a_tenants_owner(membership, actor)
+    _locked(membership, among)
     before, after = write(membership, role=choice(role, Membership.Role, "role"))
     if after:
         audit.record(
@@ -203,14 +212,26 @@ def change_membership(membership: Membership, *, role: str, actor: User | None, 
 
 
 @transaction.atomic
-def delete_membership(membership: Membership, *, actor: User | None, ip: str | None = None) -> None:
-    """Take an account out of a tenant, whose people can't leave it without an owner."""
+def delete_membership(
+    membership: Membership, *, among: Collection[str] = Membership.Role.values, actor: User | None,
+    ip: str | None = None,
+) -> None:
+    """Take an account out of a tenant, whose people can't leave it without an owner. `among`: see change_membership."""
     _keep_a_tenants_owner(membership, actor)
+    stored = _locked(membership, among)
     audit.record(
         actor, "membership.deleted", membership, tenant=membership.tenant,
-        before={"user": membership.user, "role": membership.role}, ip=ip,
+        before={"user": membership.user, "role": stored.role}, ip=ip,
     )
     delete(membership, "The membership is in use.")
+
+
+def _locked(membership: Membership, among: Collection[str]) -> Membership:
+    """As it is now. Raises ServiceError for another role than these, Gone."""
+    stored = lock(membership, to_delete=True)
+    if stored.role not in among:
+        raise ServiceError(f"{membership.user} is {stored.role} now, and yours is a lesser role.")
+    return stored
 
 
 def _keep_a_tenants_owner(membership: Membership, actor: User | None) -> None:

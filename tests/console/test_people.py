@@ -3,9 +3,11 @@
 import pytest
 from django.test import Client
 
+from panel.operations import password_reset
 from panel.operations import services as operations
 from panel.sending.models import Message
 from panel.tenants import services as tenants
+from panel.tenants.changes import ServiceError
 from panel.tenants.models import AuditEntry, Membership, PasswordReset, User
 from tests.support import world
 
@@ -33,22 +35,53 @@ def browser(of: Membership) -> Client:
 
 def test_an_account_and_an_address_without_one_are_added_and_answered_alike(acme):
     owner = member(acme, "ann", "owner")
-    account("bob")
+    User.objects.filter(pk=account("bob").pk).update(name="Robert Foreign")
     said = []
     for email in (" Bob@letters.test ", "new@letters.test"):
         page = browser(owner).post(f"/t/{acme.pk}/people/add/", {"email": email, "role": "admin"}, follow=True)
         said.append(page.content.decode().split("is a member now")[1][:120])
+        assert "Robert Foreign" not in page.content.decode(), "nor whose address it is"
     assert said[0] == said[1]
     assert set(acme.memberships.filter(role="admin").values_list("user__email", flat=True)) == {
         "bob@letters.test", "new@letters.test",
     }
-    assert PasswordReset.objects.get().user.email == "new@letters.test", "a link to choose a password"
+    asked = PasswordReset.objects.exclude(user=None).get()
+    assert asked.user.email == "new@letters.test", "a link to choose a password"
     assert Message.objects.count() == 1
     entry = AuditEntry.objects.filter(action="membership.created")[0]
     assert (entry.actor, entry.tenant) == (owner.user, acme)
     again = browser(owner).post(f"/t/{acme.pk}/people/add/", {"email": "bob@letters.test", "role": "viewer"})
     assert "is a member of Acme already" in again.content.decode() and b"<title>Error:" in again.content
     assert acme.memberships.get(user__email="bob@letters.test").role == "admin"
+
+
+def test_too_many_are_refused_whether_they_have_an_account_or_not(acme, monkeypatch):
+    monkeypatch.setattr(password_reset, "MOST_OF_NETWORK", 3)
+    client, url = browser(member(acme, "ann", "owner")), f"/t/{acme.pk}/people/add/"
+    known = [account(f"known{number}") for number in range(4)]
+    for each in known[:3]:
+        assert client.post(url, {"email": each.email, "role": "viewer"}, REMOTE_ADDR="192.0.2.1").status_code == 302
+    for email in ("new@letters.test", known[3].email):
+        refused = client.post(url, {"email": email, "role": "viewer"}, REMOTE_ADDR="192.0.2.1")
+        assert "Too many requests came from your network" in refused.content.decode(), email
+    assert acme.memberships.count() == 4 and not Message.objects.exists()
+    # Nor are the letters used up that such an account asks for itself.
+    monkeypatch.undo()
+    for _ in range(password_reset.MOST_OF_ACCOUNT):
+        password_reset.ask(known[0].email, ip="198.51.100.1", link=lambda token: f"/{token}/")
+    assert Message.objects.count() == password_reset.MOST_OF_ACCOUNT
+
+
+def test_who_became_an_owner_meanwhile_is_not_changed_by_an_admin(acme):
+    member(acme, "ann", "owner")
+    admin, found = member(acme, "bob", "admin"), member(acme, "carl", "admin")
+    Membership.objects.filter(pk=found.pk).update(role="owner")
+    with pytest.raises(ServiceError, match=r"carl@letters\.test is owner now"):
+        tenants.change_membership(found, role="viewer", among=["viewer", "admin"], actor=admin.user)
+    with pytest.raises(ServiceError, match=r"carl@letters\.test is owner now"):
+        tenants.delete_membership(found, among=["viewer", "admin"], actor=admin.user)
+    assert Membership.objects.get(pk=found.pk).role == "owner"
+    assert not AuditEntry.objects.filter(action__in=["membership.changed", "membership.deleted"]).exists()
 
 
 def test_an_address_hosted_here_is_refused_beside_its_field_and_nothing_is_made(acme):

@@ -148,6 +148,29 @@ def test_the_lockout_is_the_one_of_every_other_door(mailbox, settings):
     assert leads_to(sign_in(SHOP, world.PASSWORD, ip="198.51.100.1")) == "/"
 
 
+def test_no_spelling_of_an_address_has_guesses_of_its_own(mailbox, settings):
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher", *settings.PASSWORD_HASHERS]
+    spellings = [SHOP, f" {SHOP.upper()}", '"shop"@demo.test', r'"s\hop"@demo.test', "shop@ＤＥＭＯ.test"]
+    for number in range(MOST_GUESSES[Lock.ACCOUNT_FROM_NETWORK]):
+        assert sign_in(spellings[number % 5], f"wrong {number}").status_code == 200
+    assert {sign_in(each, world.PASSWORD).status_code for each in spellings} == {429}
+
+
+def test_the_time_of_a_wrong_password_does_not_tell_which_addresses_are_here(ann, mailbox, monkeypatch):
+    hashes: list[str] = []
+    encode, verify = passwords.Argon2Hasher.encode, passwords.Argon2Hasher.verify
+    monkeypatch.setattr(passwords.Argon2Hasher, "encode", lambda *of: (hashes.append("made"), encode(*of))[1])
+    monkeypatch.setattr(passwords.Argon2Hasher, "verify", lambda *of: (hashes.append("compared"), verify(*of))[1])
+    # Composed and with a plain space it would be another text: then mailboxes compare both.
+    for password, number in (("wrong", 1), ("wrong\u00a0one", 2), ("e\u0301", 2)):
+        taken = []
+        for login in (ANN, SHOP, "nobody@demo.test", "no address"):
+            hashes.clear()
+            assert sign_in(login, password, ip=f"198.51.100.{len(taken)}").status_code == 200
+            taken.append(len(hashes))
+        assert taken == [number] * 4, password
+
+
 def test_a_second_factor_is_asked_for_on_a_page_of_the_console(ann, tenant):
     secret = second_factor.new_secret()
     second_factor.add(ann, secret, code_of(secret))
@@ -168,6 +191,7 @@ def test_who_must_have_a_second_factor_sees_only_its_set_up(ann, tenant):
     client = Client()
     leads_to(sign_in(ANN, PASSWORD, client))
     assert client.get(f"/t/{tenant.pk}/")["Location"] == "/account/second-factor/"
+    assert client.post("/language/", {"language": "en"}).cookies, "and may choose in which language"
     secret = client.get("/account/second-factor/").context["secret"].replace(" ", "")
     done = client.post("/account/second-factor/", {"code": code_of(secret), "password": PASSWORD})
     assert len(done.context["codes"]) == 10 and done.templates[0].name == "console/account_codes.html"

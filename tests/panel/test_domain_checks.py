@@ -2,10 +2,14 @@
 
 import dataclasses
 import json
+import threading
+import time
+from contextlib import ExitStack
 from datetime import timedelta
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connection, transaction
 from django.utils import timezone
 
 from panel.domains import checks, claims, lookup, services
@@ -13,7 +17,7 @@ from panel.domains.models import Domain, DomainCheck
 from panel.environment import Listen
 from panel.operations import needs
 from panel.rules.domain_life import GRACE
-from panel.tenants.changes import ServiceError, Taken
+from panel.tenants.changes import ServiceError, Taken, alone
 from panel.tenants.models import AuditEntry, User
 from tests.support import world
 from tests.support.dns import dns_server
@@ -148,6 +152,9 @@ def test_no_answer_whatever_it_is_breaks_a_look(tenant, dns, settings, monkeypat
     # We stand in what it takes in.
     dns.zone("demo.test", f'@ TXT "v=spf1 include:a.demo.test ~all"\na TXT "v=spf1 a:{HOST} -all"\n')
     assert verdicts(look(domain))["spf"] == "same"
+    dns.fail("a.demo.test")
+    assert verdicts(look(domain))["spf"] == "unreachable" == verdicts(checks.shown(Domain.objects.get()))["spf"]
+    dns.recover()
     # A record that takes in itself, and one that takes in many.
     dns.zone("demo.test", '@ TXT "v=spf1 include:demo.test include:a.demo.test"\na TXT "v=spf1 include:a.demo.test"\n')
     assert verdicts(look(domain))["spf"] == "different"
@@ -170,6 +177,18 @@ def test_a_domain_is_looked_up_once_in_ten_seconds(domain, dns):
     with pytest.raises(checks.TooSoon, match="within the last 10 seconds"):
         checks.check(domain, actor=None)
     assert dns.asked.total() == asked
+
+
+def test_whoever_waits_for_silent_name_servers_holds_few_of_the_panels_threads(domain, dns):
+    dns.zone("demo.test", "")
+    asked = dns.asked.total()
+    with ExitStack() as others:
+        for _ in range(lookup.LOOKS_AT_ONCE):
+            others.enter_context(lookup._turns)
+        with pytest.raises(lookup.Busy, match="Try again in ten seconds"):
+            look(domain)
+        assert dns.asked.total() == asked
+    assert look(domain).checked_at
 
 
 def test_what_lies_over_a_neighbour_of_somebody_elses_is_not_proved(tenant, other_tenant, dns, traces):
@@ -197,6 +216,34 @@ def test_a_domain_alias_is_proved_with_a_look_at_its_domain(tenant, other_tenant
     assert list(domain.aliases.filter(proof="proved").values_list("name", "proved_by")) == [
         ("alias.test", "by TXT record")
     ]
+
+
+def test_what_was_asked_before_does_not_undo_what_was_found_since(tenant, dns, traces, monkeypatch):
+    domain = services.create_domain(name="demo.test", tenant=tenant, actor=None)
+    dns.zone("demo.test", "")
+    look_up = lookup.look_up
+
+    def slowly(*asked):
+        found = look_up(*asked)
+        monkeypatch.setattr(lookup, "look_up", look_up)
+        dns.zone("demo.test", right(domain, mx=False))
+        assert look(domain).life == "active", "somebody asks meanwhile"
+        return found
+
+    monkeypatch.setattr(lookup, "look_up", slowly)
+    seen = traces()
+    assert checks.recheck_due(timezone.now()).changes == []
+    assert checks.shown(Domain.objects.get()).life == "active" and seen.actions == ["domain.proved"]
+
+
+def test_aliases_that_are_never_proved_keep_no_other_waiting(tenant, dns, monkeypatch):
+    monkeypatch.setattr(checks, "MOST_ALIASES", 1)
+    domain = world.domain("demo.test", tenant, proved_by=services.BY_RECORD)
+    dns.zone("demo.test", right(domain))
+    services.create_domain_alias(name="never.test", domain=domain, actor=None)
+    alias = services.create_domain_alias(name="alias.test", domain=domain, actor=None)
+    dns.zone("alias.test", f'_posthouse TXT "{checks.expected_of_alias(alias)[0].values[0]}"\n')
+    assert any(look(domain) and domain.aliases.filter(proof="proved").exists() for _ in range(50))
 
 
 def test_another_tenants_record_proves_nothing(tenant, other_tenant, dns):
@@ -245,6 +292,57 @@ def test_who_proves_a_name_has_it_though_others_typed_it(tenant, other_tenant, d
             claim(name)
         assert not isinstance(refused.value, claims.NeedsProof)
     assert Domain.objects.get(name="proved.test").tenant == other_tenant
+
+
+def test_a_name_of_ones_own_for_our_host_keeps_the_proof_while_the_dns_is_silent_about_it(tenant, dns):
+    domain = world.domain("demo.test", tenant, proved_by=services.BY_RECORD)
+    theirs = "mail A 203.0.113.7\nmail AAAA 2001:db8::7\n"
+    many = "".join(f"@ MX {n} m{n}.demo.test.\n" for n in range(100, 109)) + "@ MX 20 mail.demo.test.\n"
+    dns.zone("demo.test", many + theirs)
+    assert look(domain).life == "active", "the one that is tried first is ours"
+    dns.fail("mail.demo.test")
+    assert look(domain).life == "active", "nobody knows where it leads"
+    dns.recover()
+    dns.fail(HOST)
+    assert look(domain).life == "active", "nor where we are"
+    dns.recover()
+    dns.zone("demo.test", many)
+    assert look(domain).life == "warning", "it leads nowhere"
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has one lock for all")
+@pytest.mark.django_db(transaction=True)
+def test_a_claim_and_a_look_at_once_do_not_wait_for_each_other(standard_plan, in_threads):
+    tenant, other = world.tenant("Demo"), world.tenant("Other")
+    squatted = world.domain("demo.test", other, proof="pending")
+    looking = threading.Event()
+
+    def waits() -> bool:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = database "
+                "WHERE locktype = 'advisory' AND NOT granted AND datname = current_database()"
+            )
+            return bool(cursor.fetchone()[0])
+
+    def claim() -> str:
+        assert looking.wait(10)
+        with transaction.atomic():
+            claims._give_up_pending("demo.test")
+            domain = services.create_domain(name="demo.test", tenant=tenant, verified=True, actor=None)
+        return str(domain.tenant)
+
+    def settle() -> str:
+        with transaction.atomic():
+            alone("domain names")
+            looking.set()
+            until_s = time.monotonic() + 10
+            while not waits():
+                assert time.monotonic() < until_s
+                time.sleep(0.01)
+            return Domain.objects.select_for_update(nowait=True).get(pk=squatted.pk).proof
+
+    assert in_threads(lambda each: each(), claim, settle) == ["Demo", "pending"]
 
 
 @pytest.mark.django_db(transaction=True)

@@ -14,6 +14,7 @@ from panel.tenants.sign_in.views import VERIFIED
 OPEN = {
     "account:second-factor", "admin:logout", "admin:login", "sign-in-code", "admin:jsi18n",
     "console:sign-in", "console:sign-in-code", "console:sign-out", "console:account-second-factor",
+    "console:language",
 }
 
 

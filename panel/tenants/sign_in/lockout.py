@@ -19,6 +19,7 @@ from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
+from panel.rules.addresses import BadAddress, parse_address
 from panel.rules.lockout import WINDOW_S, Lockouts, network_of
 from panel.rules.sign_in import Act, Answer, Question, Standing
 from panel.tenants.models import AuditEntry, User, WrongSignIn
@@ -49,7 +50,7 @@ def wrong(login: str, ip: str | None, guess: str) -> None:
     if authd.ask(Question(Act.WRONG, login, ip, digest)) is None:
         # Else it is among the logins that authd records.
         _log.warning("sign-in failed, and no authd counts it: account %r from %s", login, ip)
-        _keep(WrongSignIn(account=_digest(login), network=network_of(ip), ip=ip or None, guess=digest))
+        _keep(WrongSignIn(account=_digest(_same(login)), network=network_of(ip), ip=ip or None, guess=digest))
 
 
 def right(login: str, ip: str | None) -> None:
@@ -59,6 +60,14 @@ def right(login: str, ip: str | None) -> None:
 
 def _canonical(login: str) -> str:
     return login.strip().lower()[:320]
+
+
+def _same(login: str) -> str:
+    """However an address is written, one and the same, as authd has it: each spelling would have its own guesses."""
+    try:
+        return str(parse_address(login).canonical)
+    except BadAddress:
+        return login
 
 
 def _digest(text: str) -> str:
@@ -82,7 +91,7 @@ def _knows(login: str, ip: str) -> bool:
 
 def _by_the_database(login: str, ip: str) -> Answer:
     now = timezone.now()
-    account, network = _digest(login), network_of(ip)
+    account, network = _digest(_same(login)), network_of(ip)
     concerned = Q(account=account) | Q(network=network) if network else Q(account=account)
     rows = WrongSignIn.objects.filter(concerned, at__gt=now - timedelta(seconds=WINDOW_S)).order_by("-pk")
     counts = Lockouts()

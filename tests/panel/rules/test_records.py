@@ -132,6 +132,31 @@ def test_a_domain_below_another_has_that_ones_dmarc():
         assert row.verdict == verdict and ("acme.example holds" in str(row.sentence)) is (verdict == "same")
 
 
+def test_a_host_of_which_the_dns_tells_nothing_is_not_somebody_elses():
+    def said(*values: str, addresses):
+        row, rows = judged("mx", *values, addresses=addresses)
+        wanted = {(NAME, "MX"): Answer(values)}
+        return row.verdict.value, verdicts.receives(rows, Found(wanted, addresses), OURS)
+
+    vanity, old = {"mail.acme.example": ("203.0.113.7",)}, {"mx.old.example": ("198.51.100.1",)}
+    assert said("10 mail.acme.example", addresses=ADDRESSES | vanity) == ("same", True)
+    assert said("10 mail.acme.example", addresses=ADDRESSES) == ("unreachable", None)
+    assert said("10 mail.acme.example", addresses=vanity) == ("unreachable", None), "nor where we are"
+    assert said("10 mail.acme.example", addresses=ADDRESSES | {"mail.acme.example": ()}) == ("different", False)
+    assert said("10 mail.acme.example", "10 mx.old.example", addresses=ADDRESSES | old) == ("different", False)
+    assert said("10 mx1.host.example", "20 mail.acme.example", addresses=ADDRESSES) == ("unreachable", True)
+    assert said("0 .", addresses={}) == ("different", False)
+
+
+def test_what_stands_above_and_does_not_answer_is_not_missing():
+    wanted = records.expected("shop.acme.example", OURS)
+    answers = {("_dmarc.shop.acme.example", "TXT"): Answer(), ("_dmarc.acme.example", "TXT"): Answer(error="silent")}
+    rows = verdicts.judge(wanted, Found(answers), OURS)
+    assert next(row for row in rows if row.record.key == "dmarc").verdict == "unreachable"
+    networks, _ = judged("spf", "v=spf1 ip4:203.0.113.0/24 -all", addresses={})
+    assert networks.verdict == "unreachable", "our own address isn't known"
+
+
 def test_a_sentence_is_translated_before_its_facts_are_filled_in():
     row, _ = judged("mx", "10 {x}.example")
     japanese = {row.sentence.text: "メールは{others}に届きます。"}
@@ -182,7 +207,7 @@ RIGHT = {
     ("suspended", RIGHT, "bad", "Receives, doesn't send"),
 ])
 def test_overall(life, answers, look, words):
-    found = Found(answers, ADDRESSES)
+    found = Found(answers, {**ADDRESSES, "mx.old.example": ("198.51.100.1",), "old.example": ("198.51.100.2",)})
     wanted = records.expected(NAME, OURS, token="t0ken", proof_required=life != "active")
     rows = verdicts.judge(wanted, found, OURS)
     said = verdicts.overall(life, rows, verdicts.receives(rows, found, OURS))

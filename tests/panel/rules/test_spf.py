@@ -82,9 +82,13 @@ def test_addresses_stand_in_where_a_name_would_be_the_eleventh_look_up():
 ])
 def test_who_is_let(record, passes):
     found = spf.parse(record)
-    assert spf.lets_send(found, OURS, addresses={HOST: ("203.0.113.7",)}, mx_is_ours=True) is passes
+    addresses = {HOST: ("203.0.113.7",), "in.host.example": ("203.0.113.8",), "mail.acme.example": ("203.0.113.7",)}
+    assert spf.lets_send(found, OURS, addresses=addresses, mx_hosts=[HOST]) is passes
     if record == "v=spf1 mx -all":
-        assert not spf.lets_send(found, OURS, addresses={}, mx_is_ours=False)
+        # Where mail comes in isn't where it goes out: receivers would refuse it.
+        assert not spf.lets_send(found, OURS, addresses=addresses, mx_hosts=["in.host.example"])
+        assert not spf.lets_send(found, OURS, addresses={}, mx_hosts=["in.host.example"])
+        assert spf.lets_send(found, OURS, addresses=addresses, mx_hosts=["in.host.example", "mail.acme.example"])
 
 
 def test_what_is_a_record():
