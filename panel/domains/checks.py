@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db import DataError, IntegrityError, transaction
+from django.db import InterfaceError, OperationalError, transaction
 from django.db.models import Q
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
@@ -205,8 +205,11 @@ def recheck_due(now: datetime, *, most: int = MOST_DUE) -> Round:
             became = _settle(domain, looked, began=now, now=now)
         except Gone:
             continue  # deleted meanwhile
-        except (DataError, IntegrityError) as error:
-            done.failed.append((domain.name, str(error).strip()))  # the others go on; it is tried after LEASE
+        except (OperationalError, InterfaceError):
+            raise  # the database is gone: it isn't the domain's fault
+        except Exception as error:
+            # Whatever a name server's answer has led to: the others go on, and it is tried after LEASE.
+            done.failed.append((domain.name, repr(error)[:300]))
             continue
         done.looked += 1
         if became:

@@ -1,73 +1,20 @@
 """An administrator in a real browser: a lost password; from the first sign-in to a suspension and back."""
 
-import os
 import re
 import smtplib
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
 from tests.support.authenticator import code_of
-from tests.support.installation import ROOT, Installation, until
+from tests.support.browser import ADMIN, ADMIN_PASSWORD, open_page, picture
+from tests.support.installation import until
 
 pytestmark = [pytest.mark.browser, pytest.mark.once("postgresql")]
 
-ADMIN, ADMIN_PASSWORD = "admin@localhost", "an unusual password"
 NEW_PASSWORD = "another unusual one"
 MAILBOX_PASSWORD = "right horse battery"
-SIZES = ((1400, 900), (390, 844))
-ARGUMENTS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]
-
-
-@pytest.fixture
-def panel(posthouse: Installation) -> Iterator[str]:
-    """The panel's address, on the same installation as a running mailserver."""
-    posthouse.manage("account", "create", ADMIN, "--provider", "owner", "--password-stdin", typed=ADMIN_PASSWORD + "\n")
-    address = f"127.0.0.1:{posthouse.http}"
-    command = [sys.executable, "-m", "gunicorn", "--bind", address, "--threads", "4", "--no-control-socket"]
-    with posthouse.log.open("ab") as log:
-        program = subprocess.Popen(
-            [*command, "panel.wsgi"], cwd=ROOT, env=posthouse.environment, stdout=log, stderr=log
-        )
-    yield f"http://{address}"
-    program.terminate()
-    program.wait(timeout=30)
-
-
-@pytest.fixture
-def page(panel: str, tmp_path: Path) -> Iterator[Page]:
-    """A page whose console holds no error at the end."""
-    errors: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=ARGUMENTS)
-        width, height = SIZES[0]
-        opened = browser.new_page(base_url=panel, viewport={"width": width, "height": height})
-        opened.on("console", lambda line: errors.append(line.text) if line.type == "error" else None)
-        opened.on("pageerror", lambda error: errors.append(str(error)))
-        yield opened
-        browser.close()
-    assert errors == []
-
-
-def open_page(page: Page, path: str) -> None:
-    until(lambda: answers(page, path), what="the panel")
-
-
-def answers(page: Page, path: str) -> bool:
-    try:
-        response = page.goto(path)
-    except Exception as error:
-        assert "ERR_CONNECTION_REFUSED" in str(error)
-        return False
-    return response is not None and response.ok
 
 
 def save(page: Page, name: str) -> None:
@@ -76,19 +23,6 @@ def save(page: Page, name: str) -> None:
     page.wait_for_load_state()
     assert page.locator(".errornote").count() == 0, name
     picture(page, name)
-
-
-def picture(page: Page, name: str) -> None:
-    """When PICTURES of the environment names a folder: the page there, wide and narrow, light and dark."""
-    folder = os.environ.get("PICTURES")
-    if not folder:
-        return
-    for light in ("light", "dark"):
-        page.evaluate("dark => document.documentElement.classList.toggle('dark', dark)", light == "dark")
-        for width, height in (SIZES[1], SIZES[0]):
-            page.set_viewport_size({"width": width, "height": height})
-            page.screenshot(path=f"{folder}/{name}-{width}-{light}.png", full_page=True)
-    page.evaluate("document.documentElement.classList.remove('dark')")
 
 
 def choose(page: Page, field: str, text: str) -> None:

@@ -8,8 +8,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from panel.operations import services as operations
 from panel.sending import bulk
-from tests.integration.test_browser import ARGUMENTS, picture
 from tests.support import queue, world
+from tests.support.browser import ARGUMENTS, picture
 
 pytestmark = [pytest.mark.browser, pytest.mark.once("sqlite"), pytest.mark.django_db(transaction=True)]
 
