@@ -3,13 +3,33 @@
 from django.urls import include, path
 from django.views.i18n import set_language
 
-from panel.console import account, audit_log, home, people, sign_in
+from panel.console import account, aliases, app_passwords, audit_log, home, mailbox, mailboxes, people, sign_in
 from panel.console.access import anybody
 
 app_name = "console"
 
 OF_A_TENANT = [
     path("", home.home, name="home"),
+    path("mailboxes/", mailboxes.mailboxes, name="mailboxes"),
+    path("mailboxes/add/", mailboxes.add, name="add-mailbox"),
+    path("mailboxes/<int:mailbox>/", mailbox.mailbox, name="mailbox"),
+    path("mailboxes/<int:mailbox>/change/", mailbox.change, name="mailbox-change"),
+    path("mailboxes/<int:mailbox>/password/", mailbox.password, name="mailbox-password"),
+    path("mailboxes/<int:mailbox>/suspend/", mailbox.stop, name="suspend-mailbox"),
+    path("mailboxes/<int:mailbox>/resume/", mailbox.go_on, name="resume-mailbox"),
+    path("mailboxes/<int:mailbox>/close/", mailbox.shut, name="close-mailbox"),
+    path("mailboxes/<int:mailbox>/restore/", mailbox.reopen, name="restore-mailbox"),
+    path("mailboxes/<int:mailbox>/app-passwords/add/", app_passwords.add, name="add-app-password"),
+    path("mailboxes/<int:mailbox>/passwords/<int:credential>/freeze/", app_passwords.freeze, name="freeze-password"),
+    path(
+        "mailboxes/<int:mailbox>/passwords/<int:credential>/unfreeze/", app_passwords.unfreeze,
+        name="unfreeze-password",
+    ),
+    path("mailboxes/<int:mailbox>/passwords/<int:credential>/revoke/", app_passwords.revoke, name="revoke-password"),
+    path("aliases/", aliases.aliases, name="aliases"),
+    path("aliases/add/", aliases.add, name="add-alias"),
+    path("aliases/<int:alias>/", aliases.change, name="alias"),
+    path("aliases/<int:alias>/remove/", aliases.remove, name="remove-alias"),
     path("people/", people.people, name="people"),
     path("people/add/", people.add, name="add-member"),
     path("people/<int:member>/", people.change, name="member"),

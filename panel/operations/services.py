@@ -18,7 +18,7 @@ from panel.rules import addresses
 from panel.rules.addresses import BadAddress
 from panel.rules.status import Status
 from panel.sending.services import release_suspended
-from panel.tenants import audit
+from panel.tenants import audit, decided
 from panel.tenants.changes import (
     KEEP,
     AlreadySo,
@@ -73,9 +73,11 @@ def suspend(
 def resume(subject: Suspendable, *, reason: str = "", actor: User | None, ip: str | None = None) -> None:
     """Make a suspended subject active again, and what waits of it due.
 
-    Only this one: what it belongs to, or what belongs to it, stays as it is. Raises NotSuspended.
+    Only this one: what it belongs to, or what belongs to it, stays as it is. Raises NotSuspended; for a tenant's
+    account, ServiceError where the provider suspended it.
     """
     reason = one_line(reason, "reason", most=audit.MOST_REASON)
+    _refuse_to_lift(subject, "suspended", "resumed", actor)
     before = _move(subject, Status.ACTIVE, "", (Status.NO_SENDING, Status.SUSPENDED))
     if before is None:
         now = Status(lock(subject).status)
@@ -104,9 +106,10 @@ def restore(subject: Suspendable, *, reason: str = "", actor: User | None, ip: s
     """Undo the closing within its grace period: the subject is what it was before, suspended if it was.
 
     Only this one: what it belongs to, or what belongs to it, stays as it is. Raises AlreadySo
-    when it isn't closed.
+    when it isn't closed; for a tenant's account, ServiceError where the provider closed it.
     """
     reason = one_line(reason, "reason", most=audit.MOST_REASON)
+    _refuse_to_lift(subject, "closed", "restored", actor)
     model = subject._meta.model_name
     entries = AuditEntry.objects.filter(subject_type=model, subject_id=subject.pk, action=f"{model}.closed")
     closing = entries.order_by("-pk").first()
@@ -123,6 +126,13 @@ def restore(subject: Suspendable, *, reason: str = "", actor: User | None, ip: s
         raise AlreadySo(f"{_named(subject)} is not closed.")
     _tell(subject, "restored", before, status, reason, actor, ip)
     release_suspended(_tenants_of(subject))
+
+
+def _refuse_to_lift(subject: Suspendable, done: str, undone: str, actor: User | None) -> None:
+    """Refuse a tenant's account to undo what the provider did."""
+    model = subject._meta.model_name
+    if decided.is_bound(actor) and decided.by_provider(subject, f"{model}.{done}", f"{model}.{undone}"):
+        raise ServiceError(f"{_named(subject)} was {done} by your provider: ask there.")
 
 
 def _ended_at(subject: Suspendable) -> datetime | None:

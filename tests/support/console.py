@@ -33,6 +33,11 @@ class House:
         self.beta = world.tenant("Beta")
         self.domain, self.theirs = world.domain("acme.test", self.acme), world.domain("beta.test", self.beta)
         self.mailbox, self.their_mailbox = world.mailbox("ann@acme.test"), world.mailbox("bob@beta.test")
+        self.password, self.their_password = (
+            world.app_password(each)[0] for each in (self.mailbox, self.their_mailbox)
+        )
+        self.alias = world.alias("all@acme.test", "ann@acme.test")
+        self.their_alias = world.alias("all@beta.test", "bob@beta.test")
         self.accounts = {
             "viewer": self._member("viewer", self.acme, "viewer"),
             "admin": self._member("admin", self.acme, "admin"),
@@ -59,6 +64,9 @@ class House:
             "tenant": self.acme.pk,
             "name": "x",  # of a session
             "member": (other if theirs else viewer).pk,
+            "mailbox": (self.their_mailbox if theirs else self.mailbox).pk,
+            "alias": (self.their_alias if theirs else self.alias).pk,
+            "credential": (self.their_password if theirs else self.password).pk,
         }
 
     def grow(self) -> None:
