@@ -23,8 +23,8 @@ def domains_for_addresses(place: TenantPlace) -> list[Domain]:
     """Where the tenant may place addresses itself: its own domains, and shared ones that its plan names."""
     shared = Q(kind=Domain.Kind.SHARED, plans=place.tenant.plan_id)
     rows = Domain.objects.filter(Q(tenant=place.tenant) | shared).exclude(status=Status.CLOSED)
-    # By the alphabet "own" comes before "shared".
-    return list(rows.order_by("kind", "name").distinct()[:MOST_DOMAINS])
+    # By the alphabet "own" comes before "shared", and "proved" last.
+    return list(rows.order_by("kind", "-proof", "name").distinct()[:MOST_DOMAINS])
 
 
 class AddressInput(forms.TextInput):
@@ -64,8 +64,8 @@ class AddressField(forms.CharField):
 class LinesField(forms.CharField):
     """One value a line, as a list."""
 
-    def __init__(self, *, rows: int = 3, most: int = 40_000, **kwargs: Any) -> None:
-        super().__init__(max_length=most, widget=forms.Textarea(attrs={"rows": rows, **_TYPED}), **kwargs)
+    def __init__(self, *, rows: int = 3, **kwargs: Any) -> None:
+        super().__init__(widget=forms.Textarea(attrs={"rows": rows, **_TYPED}), **kwargs)
 
     def prepare_value(self, value: Any) -> Any:
         return "\n".join(value) if isinstance(value, list | tuple) else value
@@ -79,15 +79,15 @@ class SizeField(forms.CharField):
     """A number of bytes, written as "5 GB". Empty: None."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(required=False, max_length=40, **kwargs)
-        self.widget.attrs |= _TYPED
+        super().__init__(required=False, **kwargs)
+        self.widget.attrs |= {**_TYPED, "maxlength": "40"}
 
     def prepare_value(self, value: Any) -> Any:
         return size(value) if isinstance(value, int) else value
 
     def to_python(self, value: Any) -> Any:
         try:
-            return read_size(super().to_python(value) or "")
+            return read_size((super().to_python(value) or "")[:100])
         except ValueError:
             raise forms.ValidationError(_("This is no size: write one such as 5 GB or 500 MB.")) from None
 

@@ -132,8 +132,9 @@ def mailbox(request: HttpRequest, place: TenantPlace, mailbox: int) -> HttpRespo
     status = Status(found.status)
     may_restore = not (status is Status.CLOSED and found.grace_ends_at and found.grace_ends_at <= timezone.now())
     return page(
-        request, place, "console/mailbox.html", str(found), crumbs=crumbs(place), mailbox=found, holds=holds,
-        look=LOOKS[holds.look][0], state_icon=LOOKS[holds.look][1], passwords=passwords, used_last=used_last,
+        request, place, "console/mailbox.html", str(found), crumbs=crumbs(place), mailbox=found, address=str(found),
+        holds=holds, look=LOOKS[holds.look][0], state_icon=LOOKS[holds.look][1], passwords=passwords,
+        used_last=used_last,
         frozen=sum(each.credential.frozen_at is not None for each in passwords),
         limits=[(bar, _comes_from(place, bar)) for bar in levels.bars], storage=filled(found), stored=Storage.of(found),
         aliases=aliases[:MOST_ALIASES], has_more_aliases=len(aliases) > MOST_ALIASES,
@@ -331,7 +332,7 @@ def _comes_from(place: TenantPlace, bar: Bar) -> str:
     """Why a limit is that much; nothing for what is unlimited."""
     if bar.limit_id is not None:
         return {
-            Kind.MAILBOX: _("set here"), Kind.DOMAIN: _("set on the domain"), Kind.TENANT: _("set on the organisation"),
+            Kind.MAILBOX: _("set here"), Kind.DOMAIN: _("domain"), Kind.TENANT: _("organisation"),
         }.get(bar.kind, _("set here"))
     return _("plan {plan}").format(plan=bar.plan) if bar.plan and bar.allowed is not None else ""
 

@@ -185,10 +185,15 @@ def _answer(request: HttpRequest, place: TenantPlace, mailbox: Mailbox, made: st
 def _initial(request: HttpRequest, place: TenantPlace, domains: Sequence[Domain]) -> dict[str, Any]:
     """What the first steps filled in, and the storage that is usual here."""
     typed = " ".join(request.GET.get("local_part", "")[:320].replace("\x00", "").split())
+    whole = f"{typed}@{domains[0]}" if typed and "@" not in typed and domains else typed
+    return {"address": whole, "quota_bytes": usual_quota(place), "way": "made"}
+
+
+def usual_quota(place: TenantPlace) -> str:
+    """The storage of the latest mailbox, written as a size; what the plan needs where there is none."""
     latest = place.of(Mailbox.objects.all()).order_by("-pk").values_list("quota_bytes", flat=True).first()
     wanted = USUAL_QUOTA_BYTES if place.tenant.plan.storage_bytes is not None else None
-    whole = f"{typed}@{domains[0]}" if typed and "@" not in typed and domains else typed
-    return {"address": whole, "quota_bytes": size(latest or wanted), "way": "made"}
+    return size(latest or wanted)
 
 
 def _domains(place: TenantPlace) -> list[str]:

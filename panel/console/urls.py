@@ -3,7 +3,18 @@
 from django.urls import include, path
 from django.views.i18n import set_language
 
-from panel.console import account, aliases, app_passwords, audit_log, home, mailbox, mailboxes, people, sign_in
+from panel.console import (
+    account,
+    aliases,
+    app_passwords,
+    audit_log,
+    home,
+    mailbox,
+    mailbox_sheet,
+    mailboxes,
+    people,
+    sign_in,
+)
 from panel.console.access import anybody
 
 app_name = "console"
@@ -12,6 +23,7 @@ OF_A_TENANT = [
     path("", home.home, name="home"),
     path("mailboxes/", mailboxes.mailboxes, name="mailboxes"),
     path("mailboxes/add/", mailboxes.add, name="add-mailbox"),
+    path("mailboxes/add/many/", mailbox_sheet.add, name="add-mailboxes"),
     path("mailboxes/<int:mailbox>/", mailbox.mailbox, name="mailbox"),
     path("mailboxes/<int:mailbox>/change/", mailbox.change, name="mailbox-change"),
     path("mailboxes/<int:mailbox>/password/", mailbox.password, name="mailbox-password"),

@@ -119,6 +119,7 @@ class SeenLine:
     submitted: bool
     subject: str  # for the submitter only
     others: int = 0  # further addresses that it went to
+    sender: str = ""  # the reverse-path, of what came for a mailbox; empty also for the null path
 
     @property
     def queue_id(self) -> str:
@@ -150,7 +151,7 @@ def latest_of_mailbox(mailbox: Mailbox, credentials: Collection[int], limit: int
         submitted = row.message.tenant_id == mailbox.address.tenant_id
         lines.append(SeenLine(
             row.message_id, row.message.accepted_at, row.original, row.state, False,
-            row.message.subject if submitted else "",
+            row.message.subject if submitted else "", sender=row.message.reverse_path,
         ))
     return sorted(lines, key=lambda line: -line.message_id)[:limit]
 
