@@ -260,9 +260,15 @@ def change_credential(
 
 @transaction.atomic
 def freeze_credential(credential: Credential, *, reason: str, actor: User | None, ip: str | None = None) -> None:
-    """Let nobody log in with it until it is unfrozen."""
+    """Let nobody log in with it until it is unfrozen.
+
+    What somebody of the tenant froze the provider freezes over again: then the tenant can't unfreeze it.
+    """
     reason = one_line(reason, "reason", most=audit.MOST_REASON, required=True)
-    thawed = Credential.objects.filter(pk=credential.pk, frozen_at=None)
+    lock(credential)
+    thawed = Credential.objects.filter(pk=credential.pk)
+    if decided.is_bound(actor) or decided.by_provider(credential, "credential.frozen", "credential.unfrozen"):
+        thawed = thawed.filter(frozen_at=None)
     credential.frozen_at, credential.frozen_reason = timezone.now(), reason
     if not thawed.update(frozen_at=credential.frozen_at, frozen_reason=reason):
         raise AlreadySo(f"The {credential} of {credential.mailbox} is frozen already.", "frozen")
@@ -275,6 +281,7 @@ def unfreeze_credential(
 ) -> None:
     """Let it log in again. Raises ServiceError for a tenant's account, where the provider froze it."""
     reason = one_line(reason, "reason", most=audit.MOST_REASON)
+    lock(credential)  # whoever freezes it meanwhile has to be seen
     if decided.is_bound(actor) and decided.by_provider(credential, "credential.frozen", "credential.unfrozen"):
         way = "make another one" if credential.kind == Credential.Kind.APP else "ask there"
         raise ServiceError(f"The {credential} was frozen by your provider: {way}.")

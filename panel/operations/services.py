@@ -58,11 +58,13 @@ def suspend(
 ) -> None:
     """Stop the subject's logins and sending, or with `sending_only` its sending; its mail still comes in.
 
-    Raises AlreadySuspended.
+    What a tenant's account suspended the provider suspends over again: then the tenant can't resume it. Raises
+    AlreadySuspended.
     """
     reason = one_line(reason, "reason", most=audit.MOST_REASON, required=True)
     status = Status.NO_SENDING if sending_only else Status.SUSPENDED
-    before = _move(subject, status, reason, range(status))
+    from_ = range(status + (not decided.is_bound(actor) and _is_a_tenants(subject)))
+    before = _move(subject, status, reason, from_)
     if before is None:
         now = Status(lock(subject).status)
         raise AlreadySuspended(f"{_named(subject)} is {now.words} already.")
@@ -128,9 +130,23 @@ def restore(subject: Suspendable, *, reason: str = "", actor: User | None, ip: s
     release_suspended(_tenants_of(subject))
 
 
+def _is_a_tenants(subject: Suspendable) -> bool:
+    """Whether a tenant's account suspended it, and not the provider as well."""
+    model = subject._meta.model_name
+    lock(subject)
+    entries = AuditEntry.objects.filter(
+        subject_type=model, subject_id=subject.pk, action__in=(f"{model}.suspended", f"{model}.resumed")
+    )
+    last = entries.order_by("-pk").first()
+    return last is not None and last.action.endswith("suspended") and not decided.by_provider(
+        subject, f"{model}.suspended", f"{model}.resumed"
+    )
+
+
 def _refuse_to_lift(subject: Suspendable, done: str, undone: str, actor: User | None) -> None:
     """Refuse a tenant's account to undo what the provider did."""
     model = subject._meta.model_name
+    lock(subject)  # whoever decides something meanwhile has to be seen
     if decided.is_bound(actor) and decided.by_provider(subject, f"{model}.{done}", f"{model}.{undone}"):
         raise ServiceError(f"{_named(subject)} was {done} by your provider: ask there.")
 

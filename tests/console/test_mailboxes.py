@@ -255,6 +255,7 @@ def test_an_app_password_is_made_frozen_thawed_and_revoked(acme):
     acme.post(f"{its}unfreeze/")
     one.refresh_from_db()
     assert one.frozen_at is None
+    acme.post(f"{its}freeze/", reason="stolen again")
     services.freeze_credential(one, reason="abuse", actor=None)
     assert "frozen by your provider: make another one" in acme.post(f"{its}unfreeze/")
     acme.post(f"{its}revoke/")
@@ -305,6 +306,11 @@ def test_what_the_provider_suspended_or_closed_no_tenant_undoes(acme):
     operations.restore(acme.ann, actor=None)
     acme.post(acme.of_ann("suspend/"), what="all", reason="mine")
     assert "is active again" in acme.post(acme.of_ann("resume/"))
+    acme.post(acme.of_ann("suspend/"), what="all", reason="mine first")
+    operations.suspend(acme.ann, reason="spam", actor=None)
+    assert "suspended by your provider" in acme.post(acme.of_ann("resume/"))
+    with pytest.raises(operations.AlreadySuspended):
+        operations.suspend(acme.ann, reason="spam", actor=None)
 
 
 @pytest.mark.once("postgresql")
