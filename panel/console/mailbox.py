@@ -29,7 +29,7 @@ from panel.operations.services import close, restore, resume, suspend
 from panel.rules.limits import Kind, Window
 from panel.rules.status import Status
 from panel.sending.given import Given, given
-from panel.sending.log import latest_of_mailbox
+from panel.sending.mailbox_log import latest_of_mailbox
 from panel.sending.models import SendingLimit
 from panel.sending.services import inherit_limit, set_limit
 from panel.sending.used import Bar, levels_of, used

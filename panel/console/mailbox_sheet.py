@@ -94,7 +94,7 @@ class Looked:
 def add(request: HttpRequest, place: TenantPlace) -> HttpResponse:
     """Look it through; with `sure` and nothing wrong make them all."""
     given = (request.POST, request.FILES) if request.method == "POST" else (None, None)
-    form = SheetForm(*given, initial={"quota_bytes": usual_quota(place)})
+    form = SheetForm(given[0], given[1], initial={"quota_bytes": usual_quota(place)})
     looked = None
     if request.method == "POST" and form.is_valid():
         data = form.cleaned_data

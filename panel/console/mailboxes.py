@@ -15,8 +15,8 @@ from django.utils.translation import gettext_lazy
 
 from panel.console.access import tenant_page
 from panel.console.fields import AddressField, SizeField, domains_for_addresses
+from panel.console.filled import Filled
 from panel.console.frame import address, page
-from panel.console.home import Filled
 from panel.console.places import Role, TenantPlace
 from panel.database.indexed import Folded, begins_folded
 from panel.domains.models import Domain, Proof

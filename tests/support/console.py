@@ -33,7 +33,7 @@ class House:
         self.beta = world.tenant("Beta")
         self.domain, self.theirs = world.domain("acme.test", self.acme), world.domain("beta.test", self.beta)
         self.mailbox, self.their_mailbox = world.mailbox("ann@acme.test"), world.mailbox("bob@beta.test")
-        self.password, self.their_password = (
+        self.shop_password, self.their_password = (
             world.app_password(each)[0] for each in (self.mailbox, self.their_mailbox)
         )
         self.alias = world.alias("all@acme.test", "ann@acme.test")
@@ -66,7 +66,7 @@ class House:
             "member": (other if theirs else viewer).pk,
             "mailbox": (self.their_mailbox if theirs else self.mailbox).pk,
             "alias": (self.their_alias if theirs else self.alias).pk,
-            "credential": (self.their_password if theirs else self.password).pk,
+            "credential": (self.their_password if theirs else self.shop_password).pk,
         }
 
     def grow(self) -> None:
