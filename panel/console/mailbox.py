@@ -35,6 +35,7 @@ from panel.sending.services import inherit_limit, set_limit
 from panel.sending.used import Bar, levels_of, used
 from panel.tenants.audit import MOST_REASON
 from panel.tenants.changes import RULES_IN_WORDS, AlreadySo, ServiceError, hash_password
+from panel.tenants.decided import by_provider
 from panel.tenants.standing import Standing
 
 LATEST = 6
@@ -130,7 +131,11 @@ def mailbox(request: HttpRequest, place: TenantPlace, mailbox: int) -> HttpRespo
     used_last = max(was_used, key=lambda each: each.last_used_at, default=None)  # type: ignore[arg-type, return-value]
     aliases = list(_leading_to(place, found)[: MOST_ALIASES + 1])
     status = Status(found.status)
-    may_restore = not (status is Status.CLOSED and found.grace_ends_at and found.grace_ends_at <= timezone.now())
+    is_over = found.grace_ends_at is not None and found.grace_ends_at <= timezone.now()
+    is_stopped, is_closed = status in (Status.NO_SENDING, Status.SUSPENDED), status is Status.CLOSED
+    theirs = (is_stopped and by_provider(found, "mailbox.suspended", "mailbox.resumed")) or (
+        is_closed and by_provider(found, "mailbox.closed", "mailbox.restored")
+    )
     return page(
         request, place, "console/mailbox.html", str(found), crumbs=crumbs(place), mailbox=found, address=str(found),
         holds=holds, look=LOOKS[holds.look][0], state_icon=LOOKS[holds.look][1], passwords=passwords,
@@ -140,8 +145,8 @@ def mailbox(request: HttpRequest, place: TenantPlace, mailbox: int) -> HttpRespo
         aliases=aliases[:MOST_ALIASES], has_more_aliases=len(aliases) > MOST_ALIASES,
         rules=list(rules_without_blocked(found).sentences(timezone.now().date())),
         latest=[line_of(each) for each in latest_of_mailbox(found, [each.pk for each in credentials], LATEST)],
-        is_closed=status is Status.CLOSED, may_restore=may_restore,
-        may_suspend=status < Status.SUSPENDED, may_resume=status in (Status.NO_SENDING, Status.SUSPENDED),
+        is_closed=is_closed, is_the_providers=theirs, may_restore=is_closed and not (is_over or theirs),
+        may_suspend=status < Status.SUSPENDED, may_resume=is_stopped and not theirs,
     )
 
 

@@ -294,6 +294,8 @@ def test_suspend_resume_close_and_restore_with_the_reason_in_the_audit_log(acme)
 def test_what_the_provider_suspended_or_closed_no_tenant_undoes(acme):
     operations.suspend(acme.ann, reason="spam", sending_only=True, actor=None)
     acme.post(acme.of_ann("suspend/"), what="all", reason="mine now")
+    page = acme.get(acme.of_ann())
+    assert "Your provider did that" in page and "/resume/" not in page
     assert "suspended by your provider" in acme.post(acme.of_ann("resume/"))
     acme.post(acme.of_ann("close/"))
     acme.post(acme.of_ann("restore/"))
