@@ -18,7 +18,7 @@ from panel.console.access import tenant_page
 from panel.console.fields import RecipientsField, SizeField
 from panel.console.frame import page
 from panel.console.home import line_of
-from panel.console.mailboxes import add_errors, crumbs, filled, new_password
+from panel.console.mailboxes import PasswordForm, add_errors, crumbs, filled, new_password
 from panel.console.places import Role, TenantPlace
 from panel.mailboxes import standing
 from panel.mailboxes.models import Alias, AliasTarget, Credential, Mailbox
@@ -34,7 +34,7 @@ from panel.sending.models import SendingLimit
 from panel.sending.services import inherit_limit, set_limit
 from panel.sending.used import Bar, levels_of, used
 from panel.tenants.audit import MOST_REASON
-from panel.tenants.changes import RULES_IN_WORDS, AlreadySo, ServiceError, hash_password
+from panel.tenants.changes import AlreadySo, ServiceError, hash_password
 from panel.tenants.decided import by_provider
 from panel.tenants.standing import Standing
 
@@ -75,23 +75,6 @@ class ChangeForm(forms.Form):
                 _("Empty: unlimited.") if each.recipients is None
                 else _("Up to {most}, which your provider gave. Empty: that.").format(most=f"{each.recipients:,}")
             )
-
-
-class PasswordForm(forms.Form):
-    way = forms.ChoiceField(
-        label=gettext_lazy("The new password"), widget=forms.RadioSelect, initial="made",
-        choices=[("made", gettext_lazy("Make one, and show it once")), ("typed", gettext_lazy("I type one"))],
-    )
-    password = forms.CharField(
-        label=gettext_lazy("The password that you type"), required=False, strip=False, help_text=RULES_IN_WORDS,
-        widget=forms.PasswordInput({"autocomplete": "new-password"}),
-    )
-
-    def clean(self) -> dict[str, Any]:
-        data: dict[str, Any] = super().clean() or {}
-        if data.get("way") == "typed" and not data.get("password"):
-            self.add_error("password", _("Type the password, or let one be made."))
-        return data
 
 
 class ReasonForm(forms.Form):

@@ -65,13 +65,9 @@ class Line:
     last_used_at: Any
 
 
-class AddForm(forms.Form):
-    """One mailbox. `place` says where its address may lie."""
+class PasswordForm(forms.Form):
+    """A main password, made by us or typed."""
 
-    address = AddressField(label=gettext_lazy("Address"))
-    name = forms.CharField(
-        label=gettext_lazy("Name"), max_length=100, required=False, widget=forms.TextInput({"autocomplete": "off"})
-    )
     way = forms.ChoiceField(
         label=gettext_lazy("The password"), widget=forms.RadioSelect, initial="made",
         choices=[("made", gettext_lazy("Make one, and show it once")), ("typed", gettext_lazy("I type one"))],
@@ -80,17 +76,31 @@ class AddForm(forms.Form):
         label=gettext_lazy("The password that you type"), required=False, strip=False, help_text=RULES_IN_WORDS,
         widget=forms.PasswordInput({"autocomplete": "new-password"}),
     )
+
+    def clean(self) -> dict[str, Any]:
+        data: dict[str, Any] = super().clean() or {}
+        typed = bool(data.get("password"))
+        if data.get("way") == "typed" and not typed:
+            self.add_error("password", _("Type the password, or let one be made."))
+        elif data.get("way") == "made" and typed:
+            self.add_error("password", _("Choose “I type one” above, or leave this empty."))
+        return data
+
+
+class AddForm(PasswordForm):
+    """One mailbox. `place` says where its address may lie."""
+
+    address = AddressField(label=gettext_lazy("Address"))
+    name = forms.CharField(
+        label=gettext_lazy("Name"), max_length=100, required=False, widget=forms.TextInput({"autocomplete": "off"})
+    )
     quota_bytes = SizeField(label=gettext_lazy("Storage"), help_text=gettext_lazy("Such as 5 GB. Empty: unlimited."))
+
+    field_order = ["address", "name", "way", "password", "quota_bytes"]
 
     def __init__(self, domains: Sequence[Domain], *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.fields["address"].offer(domains)  # type: ignore[attr-defined] # it is an AddressField
-
-    def clean(self) -> dict[str, Any]:
-        data: dict[str, Any] = super().clean() or {}
-        if data.get("way") == "typed" and not data.get("password"):
-            self.add_error("password", _("Type the password, or let one be made."))
-        return data
 
 
 @tenant_page()

@@ -125,6 +125,7 @@ def test_a_mailbox_is_added_with_a_password_that_is_shown_once(acme):
     for fields, field in (
         ({"address": "ann@acme.test", "way": "made"}, "it is a mailbox"), ({"address": "", "way": "made"}, "required"),
         ({"address": "e@acme.test", "way": "typed"}, "Type the password"),
+        ({"address": "e@acme.test", "way": "made", "password": "an unusual one"}, "leave this empty"),
         ({"address": "e@acme.test", "way": "typed", "password": "12345"}, "short"),
         ({"address": "e@acme.test", "way": "made", "quota_bytes": "much"}, "no size"),
         ({"address": "e+x@acme.test", "way": "made"}, "subaddress"),
