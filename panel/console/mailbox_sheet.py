@@ -3,9 +3,10 @@
 Between the look and the making the text is in the page alone: nothing is kept here.
 """
 
-from collections.abc import Sequence
+import csv
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from io import BytesIO
+from io import BytesIO, StringIO
 from typing import Any
 
 from django import forms
@@ -21,7 +22,7 @@ from panel.console.frame import page
 from panel.console.mailboxes import add_errors, crumbs, new_password, usual_quota
 from panel.console.places import Role, TenantPlace
 from panel.mailboxes import sheet
-from panel.mailboxes.importing import import_rows
+from panel.mailboxes.importing import exported, import_rows
 from panel.mailboxes.sheet import BadRows, Errors, Row
 from panel.tenants.changes import ServiceError
 from panel.tenants.shown import size
@@ -110,6 +111,24 @@ def add(request: HttpRequest, place: TenantPlace) -> HttpResponse:
         back=reverse("console:mailboxes", args=[place.tenant.pk]),
         again=reverse("console:add-mailboxes", args=[place.tenant.pk]),
     )
+
+
+@tenant_page()
+def export(request: HttpRequest, place: TenantPlace) -> HttpResponse:
+    """The same columns back, without passwords and their hashes."""
+    answer = HttpResponse(_written(exported(place.tenant, with_hashes=False)), content_type="text/csv")
+    answer["Content-Disposition"] = 'attachment; filename="mailboxes.csv"'
+    return answer
+
+
+def _written(rows: Iterable[Mapping[str, str]]) -> Iterator[str]:
+    """The lines of the file, a row at a time."""
+    columns = ("address", "name", "quota")
+    yield ",".join(columns) + "\r\n"
+    for row in rows:
+        line = StringIO()
+        csv.writer(line, lineterminator="\r\n").writerow([row[column] for column in columns])
+        yield line.getvalue()
 
 
 def _look(place: TenantPlace, data: bytes, quota_bytes: int | None) -> tuple[list[Row], Looked]:

@@ -24,6 +24,7 @@ OF_A_TENANT = [
     path("mailboxes/", mailboxes.mailboxes, name="mailboxes"),
     path("mailboxes/add/", mailboxes.add, name="add-mailbox"),
     path("mailboxes/add/many/", mailbox_sheet.add, name="add-mailboxes"),
+    path("mailboxes/export/", mailbox_sheet.export, name="export-mailboxes"),
     path("mailboxes/<int:mailbox>/", mailbox.mailbox, name="mailbox"),
     path("mailboxes/<int:mailbox>/change/", mailbox.change, name="mailbox-change"),
     path("mailboxes/<int:mailbox>/password/", mailbox.password, name="mailbox-password"),

@@ -95,6 +95,7 @@ EXPECTED: dict[str, OfATenant | OfAPerson | OfAnAccount | OfAnybody] = {
     "home": OfATenant(),
     "mailboxes": OfATenant(),
     "add-mailbox": OfATenant(role="admin", change="admin"),
+    "export-mailboxes": OfATenant(),
     "add-mailboxes": OfATenant(role="admin", change="admin"),
     "mailbox": OfATenant(),
     "mailbox-change": OfATenant(role="admin", change="admin", post=AWAY),

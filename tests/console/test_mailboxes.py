@@ -409,6 +409,11 @@ def test_a_sheet_is_looked_through_before_anything_is_made(acme):
     secret = re.findall(r'data-copy="([^"]+)"', page)
     assert len(secret) == 1 and passwords.verify_main(secret[0], made["d"].credentials.get().secret)
     assert AuditEntry.objects.filter(action="mailbox.created", actor=acme.admin).count() == 2
+    file = acme.client.get(f"/t/{acme.tenant.pk}/mailboxes/export/")
+    assert file["Content-Type"] == "text/csv" and file["Content-Disposition"].startswith("attachment")
+    assert file.content.decode().splitlines() == [
+        "address,name,quota", "ann@acme.test,,", "c@acme.test,Carl,1 GB", "d@acme.test,,2 GB",
+    ]
     # Again, all of it is taken; and what is wrong is told a line, before and with `sure`.
     acme.plan(mailboxes=3)
     hashed = made["c"].credentials.get().secret.removeprefix("argon2")
