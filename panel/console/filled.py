@@ -14,4 +14,6 @@ class Filled(Gauge):
         filled = about(self.used) if self.used is not None else _("not counted yet")
         if self.allowed is None:
             return _("{filled}, unlimited").format(filled=filled)
+        if self.used is None:
+            return _("not counted yet, {allowed} allowed").format(allowed=size(self.allowed))
         return _("{filled} of {allowed}").format(filled=filled, allowed=size(self.allowed))
