@@ -22,7 +22,7 @@ ALLOWED_HOSTS = [
 CSRF_TRUSTED_ORIGINS = [f"https://{ENVIRONMENT.hostname}", ENVIRONMENT.url]
 
 INSTALLED_APPS = [
-    "unfold",
+    "unfold.apps.BasicAppConfig",
     "unfold.contrib.filters",
     "django.contrib.auth",
     "panel.tenants",
@@ -33,7 +33,7 @@ INSTALLED_APPS = [
     "panel.console",
     # Its pages are found when the panel's addresses are: no other program needs them, and finding them takes
     # half of a command's start.
-    "django.contrib.admin.apps.SimpleAdminConfig",
+    "panel.tenants.site.ProviderAdmin",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
     "django.contrib.messages",

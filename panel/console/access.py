@@ -132,9 +132,15 @@ def anybody(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponse
 
 
 def to_sign_in(request: HttpRequest) -> HttpResponse:
-    """To the sign-in, and from there back here; after a POST to the start."""
+    """To the sign-in, and from there back here; after a POST to the start.
+
+    Whose page asked for a part of itself is told to go there as a whole: it would put the sign-in into the part.
+    """
     asked = {"next": request.get_full_path()} if request.method in READING else {}
-    return HttpResponseRedirect(f"{reverse('console:sign-in')}{'?' if asked else ''}{urlencode(asked)}")
+    there = f"{reverse('console:sign-in')}{'?' if asked else ''}{urlencode(asked)}"
+    if "HX-Request" in request.headers:
+        return HttpResponse(headers={"HX-Redirect": there})
+    return HttpResponseRedirect(there)
 
 
 def _declared(page: Any, declared: Declared) -> Any:

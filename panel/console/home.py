@@ -1,4 +1,4 @@
-"""Where everybody begins: the start, the choice of tenants, a tenant's home, a person's page."""
+"""Where everybody begins: the start, the choice of tenants, a tenant's home."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,19 +10,23 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from panel.console.access import account_page, anybody, mailbox_page, tenant_page, to_sign_in
+from panel.console.access import account_page, anybody, tenant_page, to_sign_in
+from panel.console.domain_words import Told, said, told
 from panel.console.frame import address, page
-from panel.console.places import AccountPlace, MailboxPlace, TenantPlace
+from panel.console.places import AccountPlace, TenantPlace
+from panel.domains import checks
+from panel.domains.listed import by_rank
 from panel.domains.models import Domain, Proof
-from panel.mailboxes.models import Credential, Mailbox, MailboxUsage
+from panel.mailboxes.models import Credential, Mailbox
 from panel.operations.holdings import Holding, holdings, with_counts
+from panel.rules.addresses import display_domain
 from panel.rules.status import Status
+from panel.rules.verdicts import Verdict
 from panel.sending.log import SeenLine, latest_seen_by
 from panel.sending.models import Recipient
-from panel.sending.used import Bar, day_of, used, with_day
-from panel.tenants.gauge import Gauge
+from panel.sending.used import Bar, day_of, with_day
 from panel.tenants.models import Tenant, User
-from panel.tenants.shown import about, size
+from panel.tenants.shown import moment
 from panel.tenants.standing import with_parents
 
 NAMED = 3  # of each kind of what needs somebody
@@ -52,15 +56,14 @@ class Line:
     inbound: bool
 
 
-class Filled(Gauge):
-    """How much of its storage a mailbox has filled, in bytes."""
+@dataclass(frozen=True, slots=True)
+class OfDomain:
+    """A domain and how it stands."""
 
-    @property
-    def words(self) -> str:
-        filled = about(self.used) if self.used is not None else _("not counted yet")
-        if self.allowed is None:
-            return _("{filled}, unlimited").format(filled=filled)
-        return _("{filled} of {allowed}").format(filled=filled, allowed=size(self.allowed))
+    domain: Domain
+    name: str  # in its own script
+    shown: checks.Shown
+    told: Told
 
 
 _STATES: dict[str, tuple[str, Any, str]] = {
@@ -109,7 +112,8 @@ def home(request: HttpRequest, place: TenantPlace) -> HttpResponse:
     tenant = place.tenant
     held, storage = holdings(tenant)
     numbers = {each.name: each for each in held}
-    if not numbers["domains"].used or not numbers["mailboxes"].used:
+    # Whoever has addresses in a shared domain only is set up too.
+    if not numbers["mailboxes"].used and not numbers["aliases"].used:
         return _first_steps(request, place, numbers)
     day, domains = day_of(tenant), _domains(place)
     needs = sorted(_needs(place, domains), key=lambda each: each.look != "bad")
@@ -118,26 +122,17 @@ def home(request: HttpRequest, place: TenantPlace) -> HttpResponse:
     title = ngettext("One thing needs you", "{count} things need you", len(needs)).format(count=len(needs))
     return page(
         request, place, "console/home.html", title if needs else _("Nothing needs you"), needs=needs, latest=latest,
-        numbers=numbers, storage=storage, sent=(_sent(day), day), near=[each for each in bars if each[1].look in NEAR],
-        domains=[(each, *_standing(each)) for each in domains],
+        numbers=numbers, storage=storage,
+        sent_day=(_sent(day), day), near=[each for each in bars if each[1].look in NEAR],
+        domains=domains,
     )
-
-
-@mailbox_page()
-def me(request: HttpRequest, place: MailboxPlace) -> HttpResponse:
-    """A person's page."""
-    usage = MailboxUsage.objects.filter(mailbox=place.mailbox).first()
-    storage = Filled(usage.used_bytes if usage else None, place.mailbox.quota_bytes)
-    levels = used([place.mailbox, place.mailbox.address.tenant])
-    bars = [(_sent(each), each) for each in levels.bars if each.is_first]
-    return page(request, place, "console/me.html", _("Your mailbox works"), storage=storage, bars=bars)
 
 
 def _sent(bar: Bar) -> str:
     return _("Sent in {window}").format(window=bar.window.words)
 
 
-def _needs(place: TenantPlace, domains: Sequence[Domain]) -> Iterator[Need]:
+def _needs(place: TenantPlace, domains: Sequence[OfDomain]) -> Iterator[Need]:
     """What is the matter: one query."""
     tenant = place.tenant
     for each in with_parents(tenant):
@@ -146,8 +141,8 @@ def _needs(place: TenantPlace, domains: Sequence[Domain]) -> Iterator[Need]:
                 _reason(each.status_reason) if each == tenant and each.status_reason else _("Ask your provider.")
             ))
             break
-    for domain in [each for each in domains if _is_troubled(each)][:NAMED]:
-        yield _of_domain(domain, address("domain", tenant=tenant.pk, domain=domain.pk))
+    for of in [of for of in domains if _is_troubled(of)][:NAMED]:
+        yield _of_domain(of, address("domain", tenant=tenant.pk, domain=of.domain.pk))
     frozen = Credential.objects.filter(mailbox=OuterRef("pk"), frozen_at__isnull=False).order_by("-frozen_at")
     mailboxes: Any = Mailbox.objects.filter(address__tenant=tenant).annotate(
         has_frozen=Exists(frozen), frozen_reason=Subquery(frozen.values("frozen_reason")[:1])
@@ -163,42 +158,50 @@ def _needs(place: TenantPlace, domains: Sequence[Domain]) -> Iterator[Need]:
                        _reason(mailbox.frozen_reason), url)
 
 
-def _of_domain(domain: Domain, url: str) -> Need:
+def _of_domain(of: OfDomain, url: str) -> Need:
+    domain = of.domain
     if domain.status != Status.ACTIVE:
         word = Status(domain.status).words
-        return Need("bad", _("{name} is {word}.").format(name=domain, word=word), _reason(domain.status_reason), url)
+        return Need("bad", _("{name} is {word}.").format(name=of.name, word=word), _reason(domain.status_reason), url)
     if domain.proof == Proof.LAPSED:
         return Need(
-            "bad", _("{name}: its proof lapsed, so nothing is sent for it.").format(name=domain),
+            "bad", _("{name}: its proof lapsed, so nothing is sent for it.").format(name=of.name),
             _("Mail for it still arrives. Put the proof back at your DNS provider."), url,
         )
-    return Need(
-        "warn", _("{name} waits for proof that it is yours.").format(name=domain),
-        _("Until then it neither sends nor receives here."), url,
-    )
+    if domain.proof == Proof.PENDING:
+        return Need(
+            "warn", _("{name} waits for proof that it is yours.").format(name=of.name),
+            _("Until then it neither sends nor receives here."), url,
+        )
+    if of.shown.sending_ends_at:
+        return Need(
+            "warn", _("{name} stops sending {when}.").format(
+                name=of.name, when=moment(of.shown.sending_ends_at, plain=True)
+            ),
+            _("Neither its proof nor its MX is there any more. Put the proof back at your DNS provider."), url,
+        )
+    overall = of.shown.overall
+    return Need(overall.look, f"{of.name}: {said(overall.words)}.", said(overall.sentence), url)
 
 
 def _reason(text: str) -> str:
     return _("Reason: {reason}").format(reason=text) if text else ""
 
 
-def _domains(place: TenantPlace) -> list[Domain]:
+def _domains(place: TenantPlace) -> list[OfDomain]:
     """The first few, those in trouble before the others: one query."""
-    # By the alphabet a lapsed proof comes before a pending one, and both before proved.
-    return list(Domain.objects.filter(tenant=place.tenant).order_by("-status", "proof", "name")[: 2 * NAMED])
+    rows = by_rank(place.of(Domain.objects.exclude(status=Status.CLOSED))).select_related("tenant", "latest_check")
+    return [_of(each, place) for each in rows[: 2 * NAMED]]
 
 
-def _is_troubled(domain: Domain) -> bool:
-    return domain.status != Status.ACTIVE or domain.proof != Proof.PROVED
+def _of(domain: Domain, place: TenantPlace) -> OfDomain:
+    shown = checks.shown(domain)
+    return OfDomain(domain, display_domain(domain.name), shown, told(domain, shown, place.status))
 
 
-def _standing(domain: Domain) -> tuple[str, Any]:
-    if domain.status != Status.ACTIVE:
-        return "bad", _word(domain)
-    return {
-        Proof.PENDING: ("", _("Waiting for proof")), Proof.LAPSED: ("bad", _("Proof lapsed")),
-        Proof.PROVED: ("good", _("Active")),
-    }[Proof(domain.proof)]
+def _is_troubled(of: OfDomain) -> bool:
+    """By itself: that the whole organisation is stopped, is said once."""
+    return of.domain.status != Status.ACTIVE or of.domain.proof != Proof.PROVED or of.shown.overall.look in NEAR
 
 
 def _word(row: Tenant | Domain) -> str:
@@ -211,17 +214,19 @@ def line_of(seen: SeenLine) -> Line:
 
 
 def _first_steps(request: HttpRequest, place: TenantPlace, numbers: dict[str, Holding]) -> HttpResponse:
-    """One page that ticks itself, until there are a domain and a mailbox."""
-    domain = Domain.objects.filter(tenant=place.tenant).order_by("pk").first()
-    is_proved = domain is not None and domain.proof == Proof.PROVED
-    has_mailbox = bool(numbers["mailboxes"].used)
-    left = 1 + (not is_proved) + (not has_mailbox)
+    """One page that ticks itself, until there is a mailbox. A mailbox needn't wait for the records."""
+    rows = by_rank(place.of(Domain.objects.exclude(status=Status.CLOSED))).select_related("tenant", "latest_check")
+    first = rows.order_by("pk").first()
+    of = _of(first, place) if first else None
+    wrong = [row for row in of.shown.required if row.verdict is not Verdict.SAME] if of else []
+    are_right = of is not None and of.domain.proof == Proof.PROVED and not wrong
+    left = 1 + (of is None) + (not are_right)
     title = ngettext("One step left", "{count} steps left", left).format(count=left)
     name = place.account.name
     return page(
-        request, place, "console/first_steps.html", f"{title}, {name}" if name else title, domain=domain,
-        is_proved=is_proved, has_mailbox=has_mailbox, numbers=numbers,
+        request, place, "console/first_steps.html", f"{title}, {name}" if name else title, of=of,
+        domain=of.domain if of else None, wrong=wrong, are_right=are_right,
+        right=len(of.shown.required) - len(wrong) if of else 0, numbers=numbers,
         add_domain=address("add-domain", tenant=place.tenant.pk),
         add_mailbox=address("add-mailbox", tenant=place.tenant.pk),
-        of_domain=address("domain", tenant=place.tenant.pk, domain=domain.pk) if domain else "",
     )

@@ -73,6 +73,6 @@ def _is_from(networks: Sequence[str], ip: str | None) -> bool:
 
 def _main_passwords() -> "QuerySet[Credential]":
     return Credential.objects.filter(kind=Credential.Kind.MAIN).select_related(
-        "mailbox__person", "mailbox__address__domain", "mailbox__address__tenant__plan",
+        "mailbox__person", "mailbox__usage", "mailbox__address__domain", "mailbox__address__tenant__plan",
         "mailbox__address__tenant__parent__parent",
     )

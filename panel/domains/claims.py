@@ -1,4 +1,4 @@
-"""A domain that is added by whoever can prove it, though somebody else has typed its name before.
+"""A domain or a domain alias that is added by whoever can prove it, though somebody else has typed its name before.
 
 Who merely typed a name has no right to it: the TXT record of the other's claim decides. A proved
 domain is never taken from anybody here.
@@ -10,12 +10,13 @@ from django.db import transaction
 from panel.domains import lookup
 from panel.domains.checks import token
 from panel.domains.models import Domain, DomainAlias, Proof
-from panel.domains.services import BY_RECORD, canonical_name, create_domain
+from panel.domains.services import BY_RECORD, canonical_name, create_domain, create_domain_alias
 from panel.rules.records import Record, proof_record
 from panel.tenants import audit
 from panel.tenants.changes import ServiceError, Taken, changed, delete, lock
 from panel.tenants.models import Tenant, User
 
+MOST_ALIASES = 100  # of one domain
 OTHERS_CLAIM = "another proved that the domain is theirs"
 
 
@@ -38,21 +39,53 @@ def claim_domain(*, name: str, tenant: Tenant, actor: User | None, ip: str | Non
     never inside a transaction.
     """
     name = canonical_name(name)
+    _refuse_own(name, tenant)
     try:
         return create_domain(name=name, tenant=tenant, actor=actor, ip=ip)
     except Taken:
-        if Domain.objects.filter(name=name, tenant=tenant).exists() or (
-            DomainAlias.objects.filter(name=name, domain__tenant=tenant).exists()
-        ):
-            raise
+        pass
+    _look_for_proof(name, tenant)
+    with transaction.atomic():
+        _give_up_pending(name)
+        return create_domain(name=name, tenant=tenant, verified=True, proved_by=BY_RECORD, actor=actor, ip=ip)
+
+
+def claim_domain_alias(*, name: str, domain: Domain, actor: User | None, ip: str | None = None) -> DomainAlias:
+    """A new alias of a tenant's domain, on the terms of claim_domain; at most MOST_ALIASES of one domain."""
+    name = canonical_name(name)
+    if domain.tenant is None:
+        raise ServiceError(f"{domain} is shared by several tenants: aliases of it are the provider's to make.", "name")
+    if domain.aliases.count() >= MOST_ALIASES:
+        raise ServiceError(f"{domain} has {MOST_ALIASES} aliases, and no more fit. Remove one first.", "name")
+    _refuse_own(name, domain.tenant)
+    try:
+        return create_domain_alias(name=name, domain=domain, actor=actor, ip=ip)
+    except Taken:
+        pass
+    _look_for_proof(name, domain.tenant)
+    with transaction.atomic():
+        _give_up_pending(name)
+        return create_domain_alias(
+            name=name, domain=domain, verified=True, proved_by=BY_RECORD, actor=actor, ip=ip
+        )
+
+
+def _refuse_own(name: str, tenant: Tenant) -> None:
+    """Raises Taken for a name that the tenant has already: whose it is, may be said then."""
+    if Domain.objects.filter(name=name, tenant=tenant).exists():
+        raise Taken(f"You have {name} already: it is a domain of yours.", "name")
+    alias = DomainAlias.objects.filter(name=name, domain__tenant=tenant).select_related("domain").first()
+    if alias:
+        raise Taken(f"You have {name} already: it is a domain alias, of {alias.domain}.", "name")
+
+
+def _look_for_proof(name: str, tenant: Tenant) -> None:
+    """Raises NeedsProof unless the record of this tenant is in the DNS now."""
     record = proof_record(name, token(name, tenant))
     wanted = lookup.Wanted(name, frozenset({(record.name, record.type)}))
     answer = lookup.look_up([wanted], settings.ENVIRONMENT.dns)[0].found.answer(record)
     if answer is None or record.values[0] not in answer.values:
         raise NeedsProof(record, name)
-    with transaction.atomic():
-        _give_up_pending(name)
-        return create_domain(name=name, tenant=tenant, verified=True, proved_by=BY_RECORD, actor=actor, ip=ip)
 
 
 def _give_up_pending(name: str) -> None:

@@ -134,16 +134,20 @@ def delete_domain(domain: Domain, *, actor: User | None, ip: str | None = None) 
 
 @transaction.atomic
 def create_domain_alias(
-    *, name: str, domain: Domain, verified: bool = False, actor: User | None, ip: str | None = None
+    *, name: str, domain: Domain, verified: bool = False, proved_by: str = CHECKED_BY_US, actor: User | None,
+    ip: str | None = None,
 ) -> DomainAlias:
-    """Make a whole domain stand for another: anything@name is anything@domain."""
+    """Make a whole domain stand for another: anything@name is anything@domain.
+
+    `verified` says that its ownership was proved, and `proved_by` how.
+    """
     name = canonical_name(name)
     alone("domain names")
     stored = lock(domain)
     if stored.status == Status.CLOSED:
         raise ServiceError(f"{stored} is closed.", "domain")
     _refuse_foreign_name(name, stored.tenant, verified)
-    values = {"proof": Proof.PROVED if verified else Proof.PENDING, "proved_by": CHECKED_BY_US if verified else ""}
+    values = {"proof": Proof.PROVED if verified else Proof.PENDING, "proved_by": proved_by if verified else ""}
     if Domain.objects.filter(name=name).exists():
         raise Taken(f"The name {name} is taken already: it is a domain.", "name")
     with taken_means(f"The name {name} is taken already: it is a domain alias.", "name"):

@@ -40,7 +40,7 @@ _ADDRESS_AHEAD = re.compile(rf'(?:{_ATOMS.pattern}|{_QUOTED.pattern})@')
 _ENCODED_WORD = re.compile(r"=\?([A-Za-z0-9_.:-]{1,40})(?:\*[A-Za-z0-9-]{0,40})?\?([bBqQ])\?([!->@-~]*+)\?=")
 _BETWEEN_WORDS = re.compile(r"(\?=)[ \t]+(?==\?)")
 # Named one by one: Python's look-up keeps every name that it is asked for, and some codecs are slow.
-_CHARSETS = frozenset((
+CHARSETS = frozenset((
     "utf-8", "utf8", "us-ascii", "ascii", "koi8-r", "koi8-u", "tis-620", "cp874", "macintosh",
     "gb2312", "gbk", "gb18030", "big5", "big5-hkscs",
     "iso-2022-jp", "iso-2022-kr", "shift_jis", "euc-jp", "euc-kr", "ks_c_5601-1987",
@@ -48,7 +48,7 @@ _CHARSETS = frozenset((
     *(f"{name}{page}" for name in ("windows-", "cp") for page in range(1250, 1259)),
 ))
 # What would let a value for display break out of its line or turn its direction.
-_NOT_FOR_DISPLAY = re.compile(
+NOT_FOR_DISPLAY = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]"
 )
 
@@ -337,7 +337,7 @@ def first(fields: Iterable[Field], name: bytes, limit: int = 200) -> str:
         if field.is_named(name):
             # Four bytes a character, thrice for =XX, and as much again for the words' wrapping.
             value = unfold(field.raw)[: 24 * limit].decode("utf-8", "replace")
-            return _clamp(_NOT_FOR_DISPLAY.sub("\ufffd", decode_words(value).replace("\t", " ")), limit)
+            return _clamp(NOT_FOR_DISPLAY.sub("\ufffd", decode_words(value).replace("\t", " ")), limit)
     return ""
 
 
@@ -350,7 +350,7 @@ def decode_words(text: str) -> str:
 
 def _decode_word(word: re.Match[str]) -> str:
     charset, encoding, payload = word[1].lower(), word[2].lower(), word[3].encode("ascii")
-    if charset not in _CHARSETS:
+    if charset not in CHARSETS:
         return word[0]
     try:
         if encoding == "b":

@@ -1,14 +1,13 @@
 """Lists that stay quick however long they are: what a page of the admin asks, and how it is written.
 
 A list that is longer than COUNTED isn't counted, only told to be long. Its pages lead on from their
-last row and back from their first one, which costs the same however deep they are. A deep page that is
-asked for by its number alone first finds its ids, and then fetches these rows with what they show.
+last row and back from their first one, which costs the same however deep they are. A page first finds its
+ids, and then fetches these rows with what they show.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import PAGE_VAR
 from django.core.exceptions import FieldDoesNotExist
@@ -16,11 +15,7 @@ from django.core.paginator import Page, Paginator
 from django.db import DataError, NotSupportedError
 from django.db.models import Count, Model, Q, QuerySet
 from django.utils.functional import cached_property
-from django.utils.html import escape
-from django.utils.safestring import SafeString, mark_safe
 from unfold import fields as unfold_fields
-from unfold.admin import checkbox
-from unfold.templatetags import unfold_list
 from unfold.views import ChangeList
 
 COUNTED = 10_000  # rows; a longer list is "more than 10,000"
@@ -84,12 +79,12 @@ class CappedPaginator(Paginator):
         if values is None:
             return None
         if self.after:
-            found = list(rows.filter(_beyond(order, values))[: self.per_page + 1])
+            found = _page(rows.filter(_beyond(order, values)), 0, self.per_page + 1)
             self.leads_on = len(found) > self.per_page
             return found
         turned = [each[1:] if each.startswith("-") else f"-{each}" for each in order]
         self.leads_on = True
-        return list(rows.order_by(*turned).filter(_beyond(turned, values))[: self.per_page])[::-1]
+        return _page(rows.order_by(*turned).filter(_beyond(turned, values)), 0, self.per_page)[::-1]
 
 
 def _leads_on(model: type[Model], name: str) -> bool:
@@ -123,14 +118,23 @@ def _beyond(order: list[str], values: Sequence[Any]) -> Q:
 
 
 def _page(rows: Any, first: int, most: int) -> list[Any]:
-    """So many rows from that one on: the ids in their order, then the rows that have them."""
+    """So many rows from that one on: the ids in their order, then the rows that have them.
+
+    Else a database sorts, and passes over, whole rows with all that stands beside them. Only where the
+    order is the key's there is nothing to sort, and at its beginning nothing to pass over.
+    """
     if not isinstance(rows, QuerySet):
         return list(rows[first : first + most])
-    if not first:
+    if not first and _is_by_key(rows):
         return list(rows[:most])
     ids = list(rows.values_list("pk", flat=True)[first : first + most])
     found = {row.pk: row for row in rows.order_by().filter(pk__in=ids)}
     return [found[pk] for pk in ids if pk in found]
+
+
+def _is_by_key(rows: QuerySet[Any]) -> bool:
+    leading = next(iter(rows.query.order_by), None)
+    return isinstance(leading, str) and leading.removeprefix("-") in ("pk", rows.model._meta.pk.name)
 
 
 class QuickList(ChangeList):
@@ -188,30 +192,7 @@ def count_related(rows: Iterable[Any], counted: Mapping[str, str]) -> None:
             setattr(row, name, numbers.get(key, 0))
 
 
-# What unfold does again and again in one page, done once.
-# It renders a template for the box of each row, and all headers anew for each row: half of what a
-# page of fifty takes. It asks each read-only field five times what it shows.
-_BEFORE, _AFTER = checkbox.render(ACTION_CHECKBOX_NAME, "\x00").split("\x00")
-
-
-def box(key: object) -> SafeString:
-    """The box with which a row is chosen."""
-    return mark_safe(f"{_BEFORE}{escape(key)}{_AFTER}")  # noqa: S308 - ours, and escaped
-
-
-def _once(headers: Callable[[Any], Iterable[Any]]) -> Callable[[Any], list[Any]]:
-    def once(changes: Any) -> list[Any]:
-        if not hasattr(changes, "headers_once"):
-            changes.headers_once = list(headers(changes))
-        made: list[Any] = changes.headers_once
-        return made
-
-    return once
-
-
-unfold_list.result_headers = _once(unfold_list.result_headers)
-
-
+# Unfold asks each read-only field five times what it shows.
 def _once_an_object(look_up: Callable[..., Any]) -> Callable[..., Any]:
     def once(name: Any, obj: Any, model_admin: Any = None) -> Any:
         known = obj.__dict__.setdefault("shown_once", {})

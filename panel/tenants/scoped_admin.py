@@ -11,29 +11,35 @@ from django.contrib.admin.widgets import RelatedFieldWidgetWrapper
 from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
 from django.db import transaction
-from django.db.models import Model, QuerySet
+from django.db.models import PROTECT, Model, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.text import capfirst
 from unfold.admin import ModelAdmin
 from unfold.contrib.filters.admin import AutocompleteSelectFilter
 from unfold.contrib.filters.forms import AutocompleteDropdownForm
 from unfold.decorators import display
+from unfold.templatetags.unfold import RenderComponentNode
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from panel.rules.status import Status
-from panel.tenants import history
+from panel.tenants import buttons, history
 from panel.tenants.changes import ServiceError
 from panel.tenants.models import User
-from panel.tenants.pages import AFTER, BEFORE, CappedPaginator, QuickList, box
+from panel.tenants.pages import AFTER, BEFORE, CappedPaginator, QuickList
+from panel.tenants.rows import box
 from panel.tenants.shown import read_size, size
 
+MOST_KEEPING = 10  # rows that keep another from being deleted, named of each kind
 PAGE = 25  # rows: what a page of them costs is mostly their writing, a millisecond each
 # No list is narrowed down by these, not by an address that somebody wrote either: letter by letter that reads them.
 UNSEARCHABLE = {"password", "secret", "notes"}
 EXPRESSIONS = {"regex", "iregex"}  # one can take for ever, and a wrong one is an error of ours
+
+RenderComponentNode.render = buttons.component
 
 
 class By(TypedDict):
@@ -330,6 +336,26 @@ class ScopedAdmin(ModelAdmin):
 
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
         """Nothing: what belongs to a row is saved by its service."""
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> tuple[Any, Any, Any, list[str]]:
+        """What goes with these. What keeps them, of which there can be 100,000, is named by its first few alone."""
+        keeping: list[str] = []
+        for relation in self.opts.related_objects:
+            if relation.on_delete is not PROTECT:
+                continue
+            model, name = relation.related_model, relation.field.name
+            rows = model._base_manager.filter(**{f"{name}__in": list(objs)}).select_related(name).order_by("pk")
+            found = list(rows[: MOST_KEEPING + 1])
+            keeping += [self._linked(row) for row in found[:MOST_KEEPING]]
+            keeping += ["… and more"] * (len(found) > MOST_KEEPING)
+        return ([], {}, set(), keeping) if keeping else super().get_deleted_objects(objs, request)
+
+    def _linked(self, row: Model) -> SafeString:
+        opts = row._meta
+        if not self.admin_site.is_registered(type(row)):
+            return format_html("{}: {}", capfirst(opts.verbose_name), row)
+        url = reverse(f"admin:{opts.app_label}_{opts.model_name}_change", args=(row.pk,))
+        return format_html('{}: <a href="{}">{}</a>', capfirst(opts.verbose_name), url, row)
 
     def delete_model(self, request: HttpRequest, obj: Any) -> None:
         self.remove(request, obj)

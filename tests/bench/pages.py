@@ -35,6 +35,7 @@ class Page:
 
 def pages(owner: User, *, thorough: bool = True) -> list[Page]:
     """All of them. Not `thorough`: one choice of each filter, one text to search for, one object each."""
+    assert get_resolver().url_patterns, "the admin's pages are found when the panel's addresses are"
     request = RequestFactory().get("/")
     request.user = owner
     found: list[Page] = []

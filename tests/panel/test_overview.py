@@ -15,7 +15,7 @@ from django.utils import timezone
 from panel.database import ids
 from panel.domains.models import Domain
 from panel.mailboxes.models import Mailbox
-from panel.operations import certificate, needs, room, traffic
+from panel.operations import certificate, needs, overview, room, traffic
 from panel.operations.models import Node, Traffic
 from panel.rules.limits import Kind, Rings
 from panel.rules.status import Status
@@ -261,6 +261,18 @@ def test_a_delivery_of_the_last_seconds_of_five_minutes_still_counts(panel):
 
 
 # Queue and limits
+
+
+def test_a_long_queue_is_counted_once_in_some_seconds_and_says_when(panel, tenant, monkeypatch):
+    monkeypatch.setattr(overview, "LONG_QUEUE", 1)
+    for at in range(3):
+        assert look(panel).context["waiting"] == str(min(at, 2))
+        assert ("Counted" in look(panel).content.decode()) == (at == 2)
+        queue.waiting(tenant, f"x{at}@slow.test")
+    monkeypatch.setattr(overview, "FRESH", timedelta(0))
+    shown = look(panel)
+    assert shown.context["waiting"] == "3"
+    assert "Counted" not in shown.content.decode()
 
 
 def test_the_queue_names_the_fullest_next_hops(panel, tenant):

@@ -3,6 +3,7 @@
 Acme is under Above, a reseller; Beta is somebody else's. Each role of ROLES has a session.
 """
 
+from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
@@ -11,6 +12,7 @@ from django.utils import timezone
 
 from panel.console.persons import OPENED_BY
 from panel.domains import services as domains
+from panel.domains.models import DomainCheck
 from panel.mailboxes import passwords
 from panel.operations import services as operations
 from panel.sending.models import Recipient
@@ -32,12 +34,19 @@ class House:
         self.acme = world.tenant("Acme", parent=self.above)
         self.beta = world.tenant("Beta")
         self.domain, self.theirs = world.domain("acme.test", self.acme), world.domain("beta.test", self.beta)
+        self.names = [world.domain_alias(f"other-{each}", each) for each in (self.domain, self.theirs)]
+        # Looked up just now: no test of a page asks the DNS.
+        DomainCheck.objects.create(domain=self.domain, asked_at=timezone.now() + timedelta(days=1))
         self.mailbox, self.their_mailbox = world.mailbox("ann@acme.test"), world.mailbox("bob@beta.test")
         self.shop_password, self.their_password = (
             world.app_password(each)[0] for each in (self.mailbox, self.their_mailbox)
         )
         self.alias = world.alias("all@acme.test", "ann@acme.test")
         self.their_alias = world.alias("all@beta.test", "bob@beta.test")
+        self.password, _secret = world.app_password(self.mailbox, "Phone", ("submission", "imap"))
+        self.sign_in = world.login_event(self.mailbox, credential=self.password)
+        self.sent = queue.message(self.acme, credential=self.password)
+        queue.recipient(self.sent, "carl@elsewhere.test")
         self.accounts = {
             "viewer": self._member("viewer", self.acme, "viewer"),
             "admin": self._member("admin", self.acme, "admin"),
@@ -63,20 +72,34 @@ class House:
         return {
             "tenant": self.acme.pk,
             "name": "x",  # of a session
+            "domain": (self.theirs if theirs else self.domain).pk,
+            "domain_alias": self.names[theirs].pk,
             "member": (other if theirs else viewer).pk,
             "mailbox": (self.their_mailbox if theirs else self.mailbox).pk,
             "alias": (self.their_alias if theirs else self.alias).pk,
             "credential": (self.their_password if theirs else self.shop_password).pk,
+            # Of the person of Acme's mailbox.
+            "password": self.password.pk,
+            "sign_in": self.sign_in.pk,
+            "sent": self.sent.queue_id,
+            "letter": "1790000000.M1.mail",
+            "part": 0,
         }
 
     def grow(self) -> None:
         """More of everything in Acme, some of it in trouble."""
         other = world.domain("acme-shop.test", self.acme, proof="pending")
-        world.domain("old.acme.test", self.acme, proof="lapsed")
+        for number in range(8):
+            world.domain_alias(f"old{number}.test", world.domain(f"old{number}.acme.test", self.acme, proof="lapsed"))
         world.alias("info@acme.test", "ann@acme.test")
         operations.suspend(world.mailbox("carl@acme.test"), reason="spam", actor=None)
         world.app_password(self.mailbox, frozen_at=timezone.now(), frozen_reason="stolen")
         for number in range(8):
+            credential, _secret = world.app_password(self.mailbox, f"Phone {number}")
+            world.login_event(self.mailbox, credential=credential, ip=f"192.0.2.{number}")
+            sent = queue.message(self.acme, credential=credential)
+            for name in ("x", "y"):
+                queue.attempt(queue.recipient(sent, f"{name}{number}@elsewhere.test", state="waiting"))
             world.mailbox(f"m{number}@acme.test")
             self._member(f"more{number}", self.acme, "admin")
             queue.attempt(queue.waiting(self.acme, f"x{number}@elsewhere.test"))

@@ -12,6 +12,8 @@ from django.templatetags.static import static
 from django.utils.html import escape, format_html
 from django.utils.safestring import SafeString, mark_safe
 
+from panel.console import domain_words
+from panel.rules.verdicts import Sentence
 from panel.tenants import shown
 
 register = template.Library()
@@ -42,6 +44,12 @@ def mark() -> SafeString:
 def moment(at: datetime | None) -> str:
     """"4 min ago", with the exact time on hover; nothing for None."""
     return shown.moment(at) if at else ""
+
+
+@register.filter
+def said(sentence: Sentence) -> str:
+    """A verdict's sentence in the reader's language."""
+    return domain_words.said(sentence)
 
 
 @register.filter

@@ -299,7 +299,7 @@ def test_field_that_is_missing_is_shown_as_nothing():
 
 
 def test_every_named_charset_is_known():
-    for charset in headers._CHARSETS:
+    for charset in headers.CHARSETS:
         "".encode(charset)
 
 

@@ -1,0 +1,146 @@
+"""Mail read in the browser: the own alone, harmless whatever it holds, and never by a link to elsewhere."""
+
+import base64
+import os
+from dataclasses import replace
+
+import pytest
+from django.test import Client
+
+from panel.console.own_mail import NOTHING
+from panel.mailboxes import inbox
+from panel.mailboxes.models import MailboxUsage
+from tests.console.test_own_mailbox import HOSTILE, browser, text
+from tests.support import queue, world
+
+pytestmark = [pytest.mark.django_db, pytest.mark.once("postgresql")]
+
+LETTER = (
+    f"From: Bob <bob@elsewhere.test>\r\nTo: ann@acme.test\r\nReply-To: x@evil.test\r\nSubject: {HOSTILE}\r\n"
+    "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: text/html\r\n\r\n"
+    "<p>Pay <a href='https://evil.test/'>here</a><script>alert(1)</script><img src='https://evil.test/x.png'>"
+    "&lt;img src=x onerror=alert(2)&gt;</p>\r\n--b\r\nContent-Type: text/html\r\nContent-Transfer-Encoding: base64\r\n"
+    'Content-Disposition: attachment; filename="e\r\n\tvil\u202e.html"\r\n\r\n'
+).encode() + base64.b64encode(b"<script>alert(3)</script>") + b"\r\n--b--\r\n"
+
+
+@pytest.fixture
+def ann(tmp_path, settings):
+    settings.ENVIRONMENT = replace(settings.ENVIRONMENT, data=tmp_path)
+    world.domain("acme.test", world.tenant("Acme"))
+    return world.mailbox("ann@acme.test")
+
+
+@pytest.fixture
+def client(ann) -> Client:
+    return browser(ann)
+
+
+def keep(tmp_path, of, name: str, message: bytes = LETTER, folder: str = "new"):
+    place = tmp_path / "mail" / of.opaque_id[:2] / of.opaque_id / "Maildir" / folder
+    place.mkdir(parents=True, exist_ok=True)
+    file = place / name
+    file.write_bytes(message)
+    return file
+
+
+def test_an_empty_inbox_one_that_is_elsewhere_and_one_that_may_not_be_read_are_told_apart(
+    client, ann, tmp_path, monkeypatch
+):
+    assert "Your inbox is empty" in text(client, "/me/mail/")
+    MailboxUsage.objects.create(mailbox=ann, messages=3, known_at="2026-01-01T00:00:00Z")
+    assert "be read here" in text(client, "/me/mail/")
+    keep(tmp_path, ann, "1790000001.M1.mail", b"Subject: Hello\r\n\r\nx")
+    assert "Hello" in text(client, "/me/mail/")
+
+    def closed(*_given, **_named):
+        raise PermissionError
+
+    monkeypatch.setattr(inbox.os, "open", closed)  # tests run as root, whom no mode stops
+    assert "be read here" in text(client, "/me/mail/")
+    text(client, "/me/mail/1790000001.M1.mail/", 404)
+
+
+def test_a_hostile_message_is_text_warned_of_and_its_attachment_only_downloaded(client, ann, tmp_path):
+    keep(tmp_path, ann, "1790000001.M1.mail")
+    for path in ("/me/mail/", "/me/mail/1790000001.M1.mail/"):
+        page = text(client, path)
+        assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page and "<script>alert" not in page
+    assert "Pay here &lt;https://evil.test/&gt;&lt;img src=x onerror=alert(2)&gt;" in page
+    assert "x.png" not in page and "evil.test/'" not in page and 'href="https:' not in page and "<img" not in page
+    assert "The sender isn&#x27;t verified" in page or "The sender isn't verified" in page
+    assert "Answers go to" in page and "x@<wbr>evil" in page
+    answer = client.get("/me/mail/1790000001.M1.mail/1/")
+    assert answer.content == b"<script>alert(3)</script>" and answer["Content-Type"] == "application/octet-stream"
+    assert answer["Content-Disposition"].startswith("attachment;") and "%E2%80%AE" not in answer["Content-Disposition"]
+    assert answer["X-Content-Type-Options"] == "nosniff" and answer["Content-Security-Policy"] == NOTHING
+    assert "no-store" in answer["Cache-Control"]
+    text(client, "/me/mail/1790000001.M1.mail/2/", 404)
+
+
+def test_a_sender_whose_name_shows_another_address_and_one_with_no_one_reading_are_warned_of(client, ann, tmp_path):
+    for number, (froms, said) in enumerate((
+        ("From: =?utf-8?q?boss=40acme.test?= <x@evil.test>\r\n", "name shows <code>boss@acme.test</code>"),
+        ("From: boss@acme.test\r\nFrom: x@evil.test\r\n", "told who sent this"), ("", "told who sent this"),
+    )):
+        keep(tmp_path, ann, f"179000000{number}.M1.mail", f"{froms}Subject: x\r\n\r\nx".encode())
+        assert said in text(client, f"/me/mail/179000000{number}.M1.mail/")
+    assert text(client, "/me/mail/").count("doubtful sender") == 3
+
+
+def test_only_who_logged_in_here_to_send_it_is_verified(client, ann, tmp_path):
+    tenant = ann.address.tenant
+    plain = b"From: Bob <bob@acme.test>\r\nAuthentication-Results: mail.test; dkim=pass; spf=pass; dmarc=pass\r\n\r\nx"
+    for sent, verified in (
+        (queue.recipient(queue.message(tenant), "ann@acme.test"), True),
+        (queue.recipient(queue.message(), "ann@acme.test"), False),
+        (queue.recipient(queue.message(tenant), "carl@acme.test"), False),
+    ):
+        name = f"1790000001.R{queue_text(sent)}.mail,S=3,W=3"
+        keep(tmp_path, ann, f"{name}:2,S", plain, "cur")
+        assert ("verified here" in text(client, f"/me/mail/{name}/")) is verified
+    keep(tmp_path, ann, "1790000002.RZZZZZZZZZZZZZ.mail", plain)
+    assert "verified here" not in text(client, "/me/mail/1790000002.RZZZZZZZZZZZZZ.mail/")
+
+
+def queue_text(recipient) -> str:
+    from panel.database import ids
+
+    return ids.to_text(recipient.pk)
+
+
+def test_neither_anothers_mail_nor_a_link_to_elsewhere_is_read(client, ann, tmp_path):
+    bob = world.mailbox("bob@acme.test")
+    theirs = keep(tmp_path, bob, "1790000009.M9.mail")
+    text(client, "/me/mail/1790000009.M9.mail/", 404)
+    secret = tmp_path / "secret.key"
+    secret.write_text("Subject: the key\r\n\r\nthe key")
+    own = keep(tmp_path, ann, "1790000001.M1.mail").parent
+    (own / "1790000002.M2.mail").symlink_to(secret)
+    os.mkfifo(own / "1790000003.M3.mail")
+    (own / "1790000004.M4.mail").mkdir()
+    (own.parent / "cur").symlink_to(theirs.parent)
+    page = text(client, "/me/mail/")
+    assert page.count("unread") == 1 and "the key" not in page
+    for name in ("1790000002.M2.mail", "1790000003.M3.mail", "1790000004.M4.mail", "1790000009.M9.mail",
+                 "..%2F..%2Fsecret.key", "1790000001.M1.mail:2,S", "1790000001.M1.mail%00", "1790000001.M*", "x" * 300):
+        text(client, f"/me/mail/{name}/", 404)
+        assert client.get(f"/me/mail/{name}/0/").status_code == 404, name
+    # A whole Maildir that is a link to another's.
+    moved = own.parent.rename(tmp_path / "aside")
+    own.parent.symlink_to(theirs.parents[1])
+    assert "Your inbox is empty" in text(client, "/me/mail/") and moved
+
+
+def test_the_newest_come_first_and_only_so_many(client, ann, tmp_path, monkeypatch):
+    for number in range(52):
+        folder = "cur" if number % 2 else "new"
+        keep(tmp_path, ann, f"17900000{number:02}.M1.mail" + (":2,RS" if number % 2 else ""),
+             f"From: b@x.test\nSubject: Letter {number:02}\n\nx".encode(), folder)
+    page = text(client, "/me/mail/")
+    assert page.index("Letter 51") < page.index("Letter 50") < page.index("Letter 02")
+    assert "Letter 01" not in page and "These are the newest 50" in page and page.count("unread") == 25
+    monkeypatch.setattr(inbox, "MOST_BYTES", 30)
+    assert "too long or too nested" in text(client, "/me/mail/1790000050.M1.mail/")
+    monkeypatch.setattr(inbox, "MOST_S", -1.0)
+    assert "be read here" not in text(client, "/me/mail/")
