@@ -117,7 +117,7 @@ def home(request: HttpRequest, place: TenantPlace) -> HttpResponse:
         return _first_steps(request, place, numbers)
     day, domains = day_of(tenant), _domains(place)
     needs = sorted(_needs(place, domains), key=lambda each: each.look != "bad")
-    latest = [_line(each) for each in latest_seen_by([tenant.pk], LATEST)]
+    latest = [line_of(each) for each in latest_seen_by([tenant.pk], LATEST)]
     bars = [*((each.title, each) for each in (*held, storage)), (_sent(day), day)]
     title = ngettext("One thing needs you", "{count} things need you", len(needs)).format(count=len(needs))
     return page(
@@ -208,7 +208,7 @@ def _word(row: Tenant | Domain) -> str:
     return Status(row.status).words.capitalize()
 
 
-def _line(seen: SeenLine) -> Line:
+def line_of(seen: SeenLine) -> Line:
     look, words, icon = _STATES[seen.state]
     return Line(seen, look, words, icon, inbound=not seen.submitted)
 

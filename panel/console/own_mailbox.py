@@ -10,6 +10,7 @@ from django.utils.translation import gettext as _
 
 from panel.console import own_sign_ins
 from panel.console.access import mailbox_page
+from panel.console.filled import Filled
 from panel.console.frame import page
 from panel.console.own_passwords import shown as shown_password
 from panel.console.own_programs import offered
@@ -21,25 +22,12 @@ from panel.rules.status import Status, strictest
 from panel.sending.models import Recipient
 from panel.sending.sent import listed, sent_with
 from panel.sending.used import Bar, used
-from panel.tenants.gauge import Gauge
-from panel.tenants.shown import about, size
 from panel.tenants.standing import with_parents
 
 PASSWORDS = 5  # on the first page
 MOST_CREDENTIALS = 200  # of the newest passwords
 LATEST = 5
 SIGN_INS = 3
-
-
-class Filled(Gauge):
-    """How much of its storage a mailbox has filled, in bytes."""
-
-    @property
-    def words(self) -> str:
-        filled = about(self.used) if self.used is not None else _("not counted yet")
-        if self.allowed is None:
-            return _("{filled}, unlimited").format(filled=filled)
-        return _("{filled} of {allowed}").format(filled=filled, allowed=size(self.allowed))
 
 
 @dataclass(frozen=True, slots=True)

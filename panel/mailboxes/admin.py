@@ -21,12 +21,13 @@ from unfold.widgets import (
 )
 
 from panel.database.indexed import Folded, begins, begins_folded
-from panel.domains.models import Domain, Proof
+from panel.domains.models import Domain
 from panel.mailboxes import found, services
 from panel.mailboxes.form_fields import LinesField
 from panel.mailboxes.models import Address, Alias, AliasTarget, Credential, LoginEvent, Mailbox
 from panel.mailboxes.rule_services import rules_of
 from panel.mailboxes.rules_admin import RulesPage
+from panel.mailboxes.standing import of_credential, of_mailbox
 from panel.mailboxes.storage import Storage
 from panel.rules.searched import Searched
 from panel.sending import latest
@@ -51,18 +52,6 @@ MOST_SIGN_INS = 10  # on the mailbox's page
 MOST_MESSAGES = 10
 MOST_ALIASES = 10
 OUTCOME_LOOKS = {"ok": "good", "wrong": "warn", "refused": "warn", "scope": "warn", "suspended": "off", "locked": "bad"}
-
-
-# What a mailbox does that nobody suspended: its domain's proof decides.
-_ACTIVE = {
-    Proof.PENDING: standing.Standing(
-        "warn", "not proved", "Neither sends nor receives yet: the ownership of its domain isn't proved."
-    ),
-    Proof.PROVED: standing.Standing("good", "active", "Sends and receives."),
-    Proof.LAPSED: standing.Standing(
-        "bad", "proof lapsed", "Receives, but can't send: the proof of its domain's ownership lapsed."
-    ),
-}
 
 
 class HeldForm(forms.ModelForm):
@@ -168,7 +157,7 @@ class MailboxAdmin(HeldAdmin, SuspendableAdmin, RulesPage):
 
     def told(self, request: HttpRequest, obj: Any) -> dict[str, Any]:
         address = obj.address
-        its_standing = mailbox_standing(obj, request)
+        its_standing = of_mailbox(obj, by(request)["actor"])
         credentials = list(obj.credentials.order_by("-kind", "label", "pk"))
         passwords = self.admin_site.get_model_admin(Credential)
         may_freeze = isinstance(passwords, CredentialAdmin) and passwords.has_act_permission(request)
@@ -256,14 +245,6 @@ class MailboxAdmin(HeldAdmin, SuspendableAdmin, RulesPage):
         services.change_mailbox(obj, **data, **by(request))
 
 
-def mailbox_standing(mailbox: Mailbox, request: HttpRequest) -> standing.Standing:
-    """What holds for it; its page's `page_select_related` has what this reads."""
-    address, domain = mailbox.address, mailbox.address.domain
-    # Whatever else can hold it back: its domain, and the tenants of both, with theirs.
-    above = [domain, *standing.with_parents(address.tenant), *standing.with_parents(domain.tenant)]
-    return standing.standing(mailbox, above, by(request)["actor"], _ACTIVE[Proof(domain.proof)])
-
-
 def credential_badge(credential: Credential, of_mailbox: standing.Standing | None = None) -> SafeString:
     """Its state in a word; with its mailbox's standing, whether it opens anything now."""
     if credential.frozen_at:
@@ -273,25 +254,6 @@ def credential_badge(credential: Credential, of_mailbox: standing.Standing | Non
     if of_mailbox is not None and not of_mailbox.may_log_in:
         return badge("off", f"mailbox {of_mailbox.word}")
     return badge("good", "works")
-
-
-def credential_standing(credential: Credential, of_mailbox: standing.Standing) -> standing.Standing:
-    if credential.frozen_at:
-        return standing.Standing("bad", "frozen", format_html(
-            "Frozen {}{}. Nobody logs in or sends with it until it is thawed.", moment(credential.frozen_at),
-            standing.because(credential.frozen_reason),
-        ))
-    if credential.expires_at and credential.expires_at <= timezone.now():
-        return standing.Standing("off", "expired", format_html(
-            "Expired {}. Nobody logs in or sends with it.", moment(credential.expires_at)
-        ))
-    if not of_mailbox.may_log_in:
-        return standing.Standing(
-            "off", f"mailbox {of_mailbox.word}", format_html("Its mailbox: {}", of_mailbox.sentence)
-        )
-    if credential.expires_at:
-        return standing.Standing("good", "works", format_html("Works; it expires {}.", moment(credential.expires_at)))
-    return standing.Standing("good", "works", "Works.")
 
 
 class AliasForm(HeldForm):
@@ -445,7 +407,7 @@ class CredentialAdmin(SearchedByAddress):
         ) if obj.last_used_at else "never used"
         return {
             "name": str(obj)[:1].upper() + str(obj)[1:],
-            "standing": credential_standing(obj, mailbox_standing(obj.mailbox, request)),
+            "standing": of_credential(obj, of_mailbox(obj.mailbox, by(request)["actor"])),
             "about": format_html(
                 'Of <a class="ph-mono text-primary-600 dark:text-primary-500" href="{}">{}</a> · {}',
                 reverse("admin:mailboxes_mailbox_change", args=(obj.mailbox_id,)), obj.mailbox, used_last,

@@ -6,7 +6,7 @@ password on each core): the transaction itself is a few bulk statements, whateve
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +18,14 @@ from django.db import IntegrityError, transaction
 from panel.domains.models import Domain, DomainAlias
 from panel.mailboxes import passwords, sheet
 from panel.mailboxes.models import Address, Credential, Mailbox
-from panel.mailboxes.services import check_main_password, hold_storage
+from panel.mailboxes.services import OF_THE_PROVIDER, check_main_password, hold_storage
 from panel.mailboxes.sheet import Errors, Row
+from panel.rules.addresses import Address as Parsed
 from panel.rules.status import Status
 from panel.tenants import audit
 from panel.tenants.changes import ServiceError, changed, count_against_plan, lock
-from panel.tenants.models import AuditEntry, Tenant, User
+from panel.tenants.decided import is_bound
+from panel.tenants.models import AuditEntry, Plan, Tenant, User
 
 BATCH = 1000  # rows a statement; Django makes it smaller where the database takes less
 CHUNK = 500  # addresses a question
@@ -60,8 +62,24 @@ def import_mailboxes(
     errors = Errors()
     rows = sheet.read(path, errors, without_passwords=without_passwords)
     tell(f"{len(rows):,} rows are read.")
-    domains = _domains(rows, tenant, errors)
-    _check_addresses(rows, errors)
+    return import_rows(rows, errors, tenant, check=check, tell=tell, actor=actor, ip=ip)
+
+
+def import_rows(
+    rows: Sequence[Row],
+    errors: Errors,
+    tenant: Tenant,
+    *,
+    check: bool = False,
+    tell: Tell = lambda text: None,
+    actor: User | None,
+    ip: str | None = None,
+) -> Imported:
+    """Make a mailbox of each row, or none where `errors` has one or gets one; else as `import_mailboxes`."""
+    domains = _domains(rows, tenant, errors, actor)
+    # What is in others' domains isn't looked at: nobody learns there whether an address exists.
+    known = [row for row in rows if row.address.domain in domains]
+    _check_addresses(known, errors, actor)
     _check_passwords(rows, errors, tell)
     errors.raise_if_any()
     names = tuple(sorted(domains))
@@ -81,8 +99,11 @@ def import_mailboxes(
 # Checks, which ask a few hundred rows at a time
 
 
-def _domains(rows: Sequence[Row], tenant: Tenant, errors: Errors) -> dict[str, Domain]:
-    """The domains of the rows by name; what is wrong with one is told at each of its rows."""
+def _domains(rows: Sequence[Row], tenant: Tenant, errors: Errors, actor: User | None) -> dict[str, Domain]:
+    """The domains of the rows by name; what is wrong with one is told at each of its rows.
+
+    A tenant's account gets those that it may place addresses in itself.
+    """
     names = sorted({row.address.domain for row in rows})
     found: dict[str, Domain] = {}
     stand_for: dict[str, str] = {}
@@ -90,25 +111,47 @@ def _domains(rows: Sequence[Row], tenant: Tenant, errors: Errors) -> dict[str, D
         found.update((domain.name, domain) for domain in Domain.objects.filter(name__in=chunk))
         aliases = DomainAlias.objects.filter(name__in=chunk)
         stand_for.update((alias.name, alias.domain.name) for alias in aliases.select_related("domain"))
-    separator = settings.ENVIRONMENT.separator
+    bound = is_bound(actor)
+    if bound:
+        found, stand_for = _of_the_tenant(found.values(), tenant), {}
     for row in rows:
         name = row.address.domain
-        domain = found.get(name)
-        if domain is None:
-            other = stand_for.get(name)
-            errors.add(row.line, f"{name} stands for {other}: use an address in {other}." if other else (
-                f"The domain {name} isn't hosted here: create it first."
-            ))
-        elif domain.tenant_id not in (None, tenant.pk):
-            errors.add(row.line, f"{name} is not a domain of {tenant}.")
-        elif domain.status == Status.CLOSED:
-            errors.add(row.line, f"The domain {name} is closed.")
-        elif separator and row.address.without_subaddress(separator) != row.address:
-            errors.add(row.line, f"{row.address} holds {separator}: what follows it is a subaddress.")
+        refused = _refusal(row.address, found.get(name), stand_for.get(name, ""), tenant, bound)
+        if refused:
+            errors.add(row.line, refused)
     return found
 
 
-def _check_addresses(rows: Sequence[Row], errors: Errors) -> None:
+def _refusal(address: Parsed, domain: Domain | None, other: str, tenant: Tenant, bound: bool) -> str:
+    """Why the tenant can't have this address in the domain, or stand-in for `other`; nothing when it can."""
+    separator = settings.ENVIRONMENT.separator
+    if domain is None:
+        if bound:
+            return f"{address.domain} is none of your domains: add it first."
+        return f"{address.domain} stands for {other}: use an address in {other}." if other else (
+            f"The domain {address.domain} isn't hosted here: create it first."
+        )
+    if domain.tenant_id not in (None, tenant.pk):
+        return f"{domain} is not a domain of {tenant}."
+    if domain.status == Status.CLOSED:
+        return f"The domain {domain} is closed."
+    if separator and address.without_subaddress(separator) != address:
+        return f"{address} holds {separator}: what follows it is a subaddress."
+    if bound and domain.tenant_id is None and address.local_part in OF_THE_PROVIDER:
+        return f"{address} speaks for the whole domain: the provider keeps it."
+    return ""
+
+
+def _of_the_tenant(domains: Iterable[Domain], tenant: Tenant) -> dict[str, Domain]:
+    """Of these its own, and the shared ones that its plan names."""
+    shared = set(Plan.objects.filter(pk=tenant.plan_id).values_list("shared_domains", flat=True))
+    return {
+        each.name: each for each in domains
+        if each.tenant_id == tenant.pk or (each.tenant_id is None and each.pk in shared)
+    }
+
+
+def _check_addresses(rows: Sequence[Row], errors: Errors, actor: User | None) -> None:
     by_address = {str(row.address): row for row in rows}
     for chunk in _chunks(list(by_address)):
         of = [by_address[text].address for text in chunk]
@@ -120,7 +163,11 @@ def _check_addresses(rows: Sequence[Row], errors: Errors) -> None:
             if row is not None:
                 errors.add(row.line, f"The address {row.address} is taken already.")
         for account in User.objects.filter(email__in=chunk):
-            errors.add(by_address[str(account)].line, f"{account} is the login of a panel account.")
+            errors.add(
+                by_address[str(account)].line,
+                f"{account} can't be given to a mailbox: ask your provider." if is_bound(actor)
+                else f"{account} is the login of a panel account.",
+            )
 
 
 def _check_passwords(rows: Sequence[Row], errors: Errors, tell: Tell) -> None:
@@ -213,7 +260,7 @@ def _write(
             _write_all(made, rows, domains, tenant)
     except IntegrityError:
         errors = Errors()
-        _check_addresses(rows, errors)
+        _check_addresses(rows, errors, actor)
         errors.raise_if_any()
         raise ServiceError("Nothing is imported: somebody else changed the same addresses; try again.") from None
 

@@ -85,11 +85,21 @@ def rules_of(mailbox: Mailbox) -> Rules:
     return _read(row)
 
 
+def rules_without_blocked(mailbox: Mailbox) -> Rules:
+    """The same but whom it blocks: no query where `rules` was selected with the mailbox."""
+    row: MailRules | None = getattr(mailbox, "rules", None)
+    return _of_row(row, ()) if row else Rules()
+
+
 def _read(row: MailRules) -> Rules:
     blocked = BlockEntry.objects.filter(mailbox=row.mailbox_id).order_by("sender").values_list("sender", flat=True)
+    return _of_row(row, tuple(blocked))
+
+
+def _of_row(row: MailRules, blocked: tuple[str, ...]) -> Rules:
     return Rules(
         **{name: getattr(row, name) for name in (*VACATION, "forward_keep", "junk")},
-        forward_to=tuple(row.forward_to), blocked=tuple(blocked),
+        forward_to=tuple(row.forward_to), blocked=blocked,
     )
 
 

@@ -21,7 +21,7 @@ from panel.mailboxes.models import Address, Alias, AliasTarget, Credential, Mail
 from panel.rules import addresses
 from panel.rules.addresses import BadAddress
 from panel.rules.status import Status
-from panel.tenants import audit
+from panel.tenants import audit, decided
 from panel.tenants.changes import (
     KEEP,
     AlreadySo,
@@ -47,6 +47,12 @@ SCOPES = ("submission", "imap", "pop3", "sieve")
 MOST_TARGETS = 100  # below what the directory follows for one recipient (200)
 MOST_NETWORKS = 50
 MOST_QUOTA_BYTES = 2**63 - 1
+# In a shared domain. RFC 2142's that mail or certificates are entrusted to, and those that a certificate authority
+# takes for the domain's owner (CA/Browser Forum, Baseline Requirements §3.2.2.4.4).
+OF_THE_PROVIDER = frozenset({
+    "abuse", "admin", "administrator", "dmarc", "hostmaster", "mailer-daemon", "noc", "noreply", "postmaster", "root",
+    "security", "ssladmin", "support", "tlsrpt", "webmaster",
+})
 
 
 # Mailboxes
@@ -254,9 +260,15 @@ def change_credential(
 
 @transaction.atomic
 def freeze_credential(credential: Credential, *, reason: str, actor: User | None, ip: str | None = None) -> None:
-    """Let nobody log in with it until it is unfrozen."""
+    """Let nobody log in with it until it is unfrozen.
+
+    What somebody of the tenant froze the provider freezes over again: then the tenant can't unfreeze it.
+    """
     reason = one_line(reason, "reason", most=audit.MOST_REASON, required=True)
-    thawed = Credential.objects.filter(pk=credential.pk, frozen_at=None)
+    lock(credential)
+    thawed = Credential.objects.filter(pk=credential.pk)
+    if decided.is_bound(actor) or decided.by_provider(credential, "credential.frozen", "credential.unfrozen"):
+        thawed = thawed.filter(frozen_at=None)
     credential.frozen_at, credential.frozen_reason = timezone.now(), reason
     if not thawed.update(frozen_at=credential.frozen_at, frozen_reason=reason):
         raise AlreadySo(f"The {credential} of {credential.mailbox} is frozen already.", "frozen")
@@ -267,8 +279,12 @@ def freeze_credential(credential: Credential, *, reason: str, actor: User | None
 def unfreeze_credential(
     credential: Credential, *, reason: str = "", actor: User | None, ip: str | None = None
 ) -> None:
-    """Let it log in again."""
+    """Let it log in again. Raises ServiceError for a tenant's account, where the provider froze it."""
     reason = one_line(reason, "reason", most=audit.MOST_REASON)
+    lock(credential)  # whoever freezes it meanwhile has to be seen
+    if decided.is_bound(actor) and decided.by_provider(credential, "credential.frozen", "credential.unfrozen"):
+        way = "make another one" if credential.kind == Credential.Kind.APP else "ask there"
+        raise ServiceError(f"The {credential} was frozen by your provider: {way}.")
     frozen = Credential.objects.filter(pk=credential.pk, frozen_at__isnull=False)
     if not frozen.update(frozen_at=None, frozen_reason=""):
         raise AlreadySo(f"The {credential} of {credential.mailbox} is not frozen.", "frozen")
@@ -392,6 +408,8 @@ def _take_address(
 ) -> Address:
     """The Address row for a new mailbox or alias ("mailboxes", "aliases"), within the tenant's plan."""
     domain = Domain.objects.filter(name=parsed.domain).first()
+    if decided.is_bound(actor) and (domain is None or domain.tenant_id not in (None, tenant.pk if tenant else None)):
+        _refuse_foreign(parsed.domain, tenant)
     if domain is None:
         other = DomainAlias.objects.filter(name=parsed.domain).select_related("domain").first()
         if other:
@@ -407,14 +425,24 @@ def _take_address(
     if lock(domain).status == Status.CLOSED:
         raise ServiceError(f"The domain {domain} is closed.", "address")
     if what == "mailboxes" and User.objects.filter(email=str(parsed)).exists():
+        # Whose account it is, and that there is one, isn't a tenant's to know.
         raise Taken(
-            f"{parsed} is the login of a panel account: give that account another address first.", "address"
+            f"{parsed} can't be given to a mailbox: ask your provider." if decided.is_bound(actor) else
+            f"{parsed} is the login of a panel account: give that account another address first.", "address",
         )
     try:
         with transaction.atomic():
             return Address.objects.create(local_part=parsed.local_part, domain=domain, tenant=owner)
     except IntegrityError:
         raise _taken(parsed, owner) from None
+
+
+def _refuse_foreign(name: str, tenant: Tenant | None) -> None:
+    """Say that it is none of the tenant's domains, the same whether or not it is hosted for somebody else."""
+    own = DomainAlias.objects.filter(name=name, domain__tenant=tenant).select_related("domain").first()
+    if tenant and own:
+        raise ServiceError(f"{own.name} stands for {own.domain}: use an address in {own.domain}.", "address")
+    raise ServiceError(f"{name} is none of your domains: add it first.", "address")
 
 
 _COUNTS = {
@@ -439,6 +467,8 @@ def _holder(domain: Domain, parsed: addresses.Address, tenant: Tenant | None, ac
     by_staff = actor is None or actor.has_provider_role
     if not by_staff and not domain.plans.filter(pk=tenant.plan_id).exists():
         raise ServiceError(f"Addresses in {domain} are given by the provider.", "address")
+    if not by_staff and parsed.local_part in OF_THE_PROVIDER:
+        raise ServiceError(f"{parsed} speaks for the whole domain: the provider keeps it.", "address")
     return tenant
 
 

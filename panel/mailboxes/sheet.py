@@ -51,6 +51,11 @@ class Errors:
     def add(self, line: int, text: str) -> None:
         self._by_line.setdefault(line, text)
 
+    @property
+    def lines(self) -> list[tuple[int, str]]:
+        """Line and sentence, in the order of the lines."""
+        return sorted(self._by_line.items())
+
     def raise_if_any(self) -> None:
         """Raises BadRows."""
         count = len(self._by_line)
@@ -75,6 +80,11 @@ def read(path: Path, errors: Errors, *, without_passwords: bool) -> list[Row]:
             return _read(file, path, errors, without_passwords)
     except OSError as error:
         raise ServiceError(f"{path} can't be read: {error.strerror}.") from None
+
+
+def read_file(file: BinaryIO, name: str, errors: Errors, *, without_passwords: bool) -> list[Row]:
+    """The same of a file that is open; `name` is what its sentences call it."""
+    return _read(file, Path(name), errors, without_passwords)
 
 
 def _read(file: BinaryIO, path: Path, errors: Errors, without_passwords: bool) -> list[Row]:

@@ -18,7 +18,7 @@ from panel.rules import addresses
 from panel.rules.addresses import BadAddress
 from panel.rules.status import Status
 from panel.sending.services import release_suspended
-from panel.tenants import audit
+from panel.tenants import audit, decided
 from panel.tenants.changes import (
     KEEP,
     AlreadySo,
@@ -58,11 +58,13 @@ def suspend(
 ) -> None:
     """Stop the subject's logins and sending, or with `sending_only` its sending; its mail still comes in.
 
-    Raises AlreadySuspended.
+    What a tenant's account suspended the provider suspends over again: then the tenant can't resume it. Raises
+    AlreadySuspended.
     """
     reason = one_line(reason, "reason", most=audit.MOST_REASON, required=True)
     status = Status.NO_SENDING if sending_only else Status.SUSPENDED
-    before = _move(subject, status, reason, range(status))
+    from_ = range(status + (not decided.is_bound(actor) and _is_a_tenants(subject)))
+    before = _move(subject, status, reason, from_)
     if before is None:
         now = Status(lock(subject).status)
         raise AlreadySuspended(f"{_named(subject)} is {now.words} already.")
@@ -73,9 +75,11 @@ def suspend(
 def resume(subject: Suspendable, *, reason: str = "", actor: User | None, ip: str | None = None) -> None:
     """Make a suspended subject active again, and what waits of it due.
 
-    Only this one: what it belongs to, or what belongs to it, stays as it is. Raises NotSuspended.
+    Only this one: what it belongs to, or what belongs to it, stays as it is. Raises NotSuspended; for a tenant's
+    account, ServiceError where the provider suspended it.
     """
     reason = one_line(reason, "reason", most=audit.MOST_REASON)
+    _refuse_to_lift(subject, "suspended", "resumed", actor)
     before = _move(subject, Status.ACTIVE, "", (Status.NO_SENDING, Status.SUSPENDED))
     if before is None:
         now = Status(lock(subject).status)
@@ -104,9 +108,10 @@ def restore(subject: Suspendable, *, reason: str = "", actor: User | None, ip: s
     """Undo the closing within its grace period: the subject is what it was before, suspended if it was.
 
     Only this one: what it belongs to, or what belongs to it, stays as it is. Raises AlreadySo
-    when it isn't closed.
+    when it isn't closed; for a tenant's account, ServiceError where the provider closed it.
     """
     reason = one_line(reason, "reason", most=audit.MOST_REASON)
+    _refuse_to_lift(subject, "closed", "restored", actor)
     model = subject._meta.model_name
     entries = AuditEntry.objects.filter(subject_type=model, subject_id=subject.pk, action=f"{model}.closed")
     closing = entries.order_by("-pk").first()
@@ -123,6 +128,27 @@ def restore(subject: Suspendable, *, reason: str = "", actor: User | None, ip: s
         raise AlreadySo(f"{_named(subject)} is not closed.")
     _tell(subject, "restored", before, status, reason, actor, ip)
     release_suspended(_tenants_of(subject))
+
+
+def _is_a_tenants(subject: Suspendable) -> bool:
+    """Whether a tenant's account suspended it, and not the provider as well."""
+    model = subject._meta.model_name
+    lock(subject)
+    entries = AuditEntry.objects.filter(
+        subject_type=model, subject_id=subject.pk, action__in=(f"{model}.suspended", f"{model}.resumed")
+    )
+    last = entries.order_by("-pk").first()
+    return last is not None and last.action.endswith("suspended") and not decided.by_provider(
+        subject, f"{model}.suspended", f"{model}.resumed"
+    )
+
+
+def _refuse_to_lift(subject: Suspendable, done: str, undone: str, actor: User | None) -> None:
+    """Refuse a tenant's account to undo what the provider did."""
+    model = subject._meta.model_name
+    lock(subject)  # whoever decides something meanwhile has to be seen
+    if decided.is_bound(actor) and decided.by_provider(subject, f"{model}.{done}", f"{model}.{undone}"):
+        raise ServiceError(f"{_named(subject)} was {done} by your provider: ask there.")
 
 
 def _ended_at(subject: Suspendable) -> datetime | None:

@@ -118,6 +118,8 @@ class SeenLine:
     state: str
     submitted: bool
     subject: str  # for the submitter only
+    others: int = 0  # further addresses that it went to
+    sender: str = ""  # the reverse-path, of what came for a mailbox; empty also for the null path
 
     @property
     def queue_id(self) -> str:

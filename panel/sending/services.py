@@ -20,6 +20,7 @@ from panel.domains.models import Domain
 from panel.domains.services import canonical_name
 from panel.mailboxes.models import Credential, Mailbox
 from panel.rules import addresses, reply
+from panel.sending.given import Given, given
 from panel.sending.models import Content, Hold, Message, OutboundRoute, Recipient, SendingLimit, Window
 from panel.tenants import audit
 from panel.tenants.changes import (
@@ -33,6 +34,7 @@ from panel.tenants.changes import (
     one_line,
     tenant_changed,
 )
+from panel.tenants.decided import is_bound
 from panel.tenants.models import Tenant, User
 
 MORE_TIME = timedelta(days=1)  # for what is released after its time
@@ -57,7 +59,10 @@ INHERIT = Inherit.INHERIT
 def set_limit(
     subject: LimitSubject, *, window: str, recipients: int | None, actor: User | None, ip: str | None = None
 ) -> SendingLimit:
-    """Let the subject reach `recipients` in a window ("hour", "day": sliding); None is unlimited, 0 is nobody."""
+    """Let the subject reach `recipients` in a window ("hour", "day": sliding); None is unlimited, 0 is nobody.
+
+    A tenant's account sets no more than the provider gave, and nothing on the tenant itself.
+    """
     window = choice(window, Window, "window")
     if recipients is not None and (
         isinstance(recipients, bool) or not isinstance(recipients, int) or not 0 <= recipients <= MOST_NUMBER
@@ -65,6 +70,8 @@ def set_limit(
         raise ServiceError(f"A limit is a whole number from 0 to {MOST_NUMBER}, or unlimited.", "recipients")
     field, owner = _limit_of(subject)
     lock(subject)
+    if is_bound(actor) and not _bound_by(subject, window).allows(recipients):
+        raise _more_than_given(_bound_by(subject, window))
     old = SendingLimit.objects.filter(**{field: subject}, window=window).first()
     if old and old.recipients == recipients:
         return old
@@ -80,10 +87,16 @@ def set_limit(
 
 @transaction.atomic
 def inherit_limit(subject: LimitSubject, *, window: str, actor: User | None, ip: str | None = None) -> None:
-    """Take the subject's own limit away. Raises ServiceError when it has none."""
+    """Take the subject's own limit away. Raises ServiceError when it has none.
+
+    A tenant's account takes away only what it set itself: where the provider set one, that holds again.
+    """
     window = choice(window, Window, "window")
     field, owner = _limit_of(subject)
     lock(subject)
+    if is_bound(actor) and (own := _bound_by(subject, window)).is_own:
+        set_limit(subject, window=window, recipients=own.recipients, actor=actor, ip=ip)
+        return
     old = SendingLimit.objects.filter(**{field: subject}, window=window).first()
     if old is None:
         raise ServiceError(f"{_named(subject)} has no limit of its own for the {window}.", "window")
@@ -93,6 +106,17 @@ def inherit_limit(subject: LimitSubject, *, window: str, actor: User | None, ip:
     )
     delete(old, "The limit is in use.")
     _limit_changed(subject)
+
+
+def _bound_by(subject: LimitSubject, window: str) -> Given:
+    """What a tenant's account may choose from. Raises ServiceError for a tenant: what it may send is the provider's."""
+    if isinstance(subject, Tenant):
+        raise ServiceError("What an organisation may send is its provider's to say.", "recipients")
+    return given(subject, window)
+
+
+def _more_than_given(most: Given) -> ServiceError:
+    return ServiceError(f"Your provider gave {most.recipients:,}: choose that or less.", "recipients")
 
 
 def read_limit(text: str) -> int | Inherit | None:

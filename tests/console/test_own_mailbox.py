@@ -63,7 +63,7 @@ def text(client: Client, path: str, status: int = 200) -> str:
 @pytest.mark.once("postgresql")
 def test_the_first_page_says_whether_the_mailbox_works_and_what_helps(client, ann, acme):
     page = text(client, "/me/")
-    assert "Your mailbox works" in page and "No message came yet" in page and "not counted yet of 1,000" in page
+    assert "Your mailbox works" in page and "No message came yet" in page and "not counted yet, 1,000" in page
     assert "for=thunderbird" in page and 'data-copy="ann@acme.test"' in page
     Recipient.objects.filter(pk=queue.recipient(queue.message(), "ann@acme.test").pk).update(recipient_tenant=acme)
     MailboxUsage.objects.create(mailbox=ann, used_bytes=1000, known_at=timezone.now())

@@ -38,6 +38,11 @@ class House:
         # Looked up just now: no test of a page asks the DNS.
         DomainCheck.objects.create(domain=self.domain, asked_at=timezone.now() + timedelta(days=1))
         self.mailbox, self.their_mailbox = world.mailbox("ann@acme.test"), world.mailbox("bob@beta.test")
+        self.shop_password, self.their_password = (
+            world.app_password(each)[0] for each in (self.mailbox, self.their_mailbox)
+        )
+        self.alias = world.alias("all@acme.test", "ann@acme.test")
+        self.their_alias = world.alias("all@beta.test", "bob@beta.test")
         self.password, _secret = world.app_password(self.mailbox, "Phone", ("submission", "imap"))
         self.sign_in = world.login_event(self.mailbox, credential=self.password)
         self.sent = queue.message(self.acme, credential=self.password)
@@ -70,6 +75,9 @@ class House:
             "domain": (self.theirs if theirs else self.domain).pk,
             "domain_alias": self.names[theirs].pk,
             "member": (other if theirs else viewer).pk,
+            "mailbox": (self.their_mailbox if theirs else self.mailbox).pk,
+            "alias": (self.their_alias if theirs else self.alias).pk,
+            "credential": (self.their_password if theirs else self.shop_password).pk,
             # Of the person of Acme's mailbox.
             "password": self.password.pk,
             "sign_in": self.sign_in.pk,

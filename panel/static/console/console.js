@@ -1,4 +1,4 @@
-// Posthouse console: the three things HTML can't do alone. Everything else works without it.
+// Posthouse console: the few things HTML can't do alone. Everything else works without it.
 (() => {
   const said = document.getElementById("said");
 
@@ -29,5 +29,13 @@
     if (event.key !== "/" || event.target.closest("input, textarea, select")) return;
     const box = document.querySelector(".find input");
     if (box) { event.preventDefault(); box.focus(); }
+  });
+
+  // An address: "@" offers what is typed at each of the domains.
+  document.addEventListener("input", (event) => {
+    const box = event.target.closest("input[data-domains]");
+    if (!box) return;
+    const name = box.value.split("@")[0];
+    for (const option of box.list.options) option.value = `${name}@${option.value.split("@").pop()}`;
   });
 })();

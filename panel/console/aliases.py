@@ -1,0 +1,183 @@
+"""A tenant's aliases: second addresses, one address for several people, and the catch-all of a domain."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from django import forms
+from django.contrib import messages
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from panel.console.access import tenant_page
+from panel.console.fields import AddressField, LinesField, domains_for_addresses
+from panel.console.frame import address, page
+from panel.console.mailboxes import add_errors
+from panel.console.places import Role, TenantPlace
+from panel.database.indexed import begins, begins_folded
+from panel.domains.models import Domain
+from panel.mailboxes import found
+from panel.mailboxes.models import Address, Alias, AliasTarget
+from panel.mailboxes.services import change_alias, create_alias, delete_alias
+from panel.rules.searched import Searched
+from panel.tenants.changes import ServiceError
+from panel.tenants.listed import first
+
+PAGE = 50
+SHOWN_TARGETS = 3  # of an alias, in the list
+
+
+class AliasForm(forms.Form):
+    """Where an alias leads, and what for."""
+
+    targets = LinesField(
+        label=gettext_lazy("Leads to"), help_text=gettext_lazy("Addresses here or elsewhere, one a line.")
+    )
+    description = forms.CharField(
+        label=gettext_lazy("What it is for"), max_length=200, required=False,
+        widget=forms.TextInput({"autocomplete": "off"}),
+    )
+
+
+class AddForm(AliasForm):
+    address = AddressField(
+        label=gettext_lazy("Address"),
+        help_text=gettext_lazy("With nothing before the @ it takes all that nobody in the domain has: the catch-all."),
+    )
+    field_order = ["address", "targets", "description"]
+
+    def __init__(self, domains: Sequence[Domain], *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["address"].offer(domains)  # type: ignore[attr-defined] # it is an AddressField
+        if domains:
+            self.fields["address"].widget.attrs["placeholder"] = f"info@{domains[0]}"
+
+
+@tenant_page()
+def aliases(request: HttpRequest, place: TenantPlace) -> HttpResponse:
+    """The list, in the order of the addresses; `after` in the address is the one that the page follows."""
+    searched = Searched.of(request.GET.get("q", ""))
+    rows, is_cut = _found(place, searched)
+    shown = _page(rows, request.GET.get("after", ""))
+    domains = domains_for_addresses(place)
+    lines = [(each, [one.target for one in each.targets.all()]) for each in shown[:PAGE]]
+    return page(
+        request, place, "console/aliases.html", _("Aliases"), searched=searched, is_cut=is_cut,
+        lines=[(each, to[:SHOWN_TARGETS], len(to) - SHOWN_TARGETS) for each, to in lines],
+        after=request.GET.get("after", ""), last=_key(shown[PAGE - 1]) if len(shown) > PAGE else "",
+        add_url=reverse("console:add-alias", args=[place.tenant.pk]), may_add=place.may_change and bool(domains),
+        add_domain=address("add-domain", tenant=place.tenant.pk), example=domains[0] if domains else "",
+    )
+
+
+@tenant_page(role=Role.ADMIN, change=Role.ADMIN)
+def add(request: HttpRequest, place: TenantPlace) -> HttpResponse:
+    targets = request.GET.get("targets", "")[:320].replace("\x00", "")
+    at = request.GET.get("address", "")[:320].replace("\x00", "")
+    form = AddForm(
+        domains_for_addresses(place), request.POST if request.method == "POST" else None,
+        initial={"targets": targets, "address": at},
+    )
+    if request.method == "POST" and form.is_valid():
+        try:
+            made = create_alias(tenant=place.tenant, **form.cleaned_data, actor=place.account, ip=place.ip)
+        except ServiceError as error:
+            add_errors(form, error)
+        else:
+            messages.success(request, _("{alias} is there.").format(alias=made))
+            return _to_list(place)
+    return page(
+        request, place, "console/address_form.html", _("Add alias"), crumbs=_crumbs(place), form=form,
+        button=_("Add alias"), back=_list(place),
+    )
+
+
+@tenant_page(role=Role.ADMIN, change=Role.ADMIN)
+def change(request: HttpRequest, place: TenantPlace, alias: int) -> HttpResponse:
+    """Let it lead elsewhere, or describe it otherwise; its address stays."""
+    one = _find(place, alias)
+    initial = {"targets": list(one.targets.values_list("target", flat=True)), "description": one.description}
+    form = AliasForm(request.POST if request.method == "POST" else None, initial=initial)
+    if request.method == "POST" and form.is_valid():
+        try:
+            change_alias(one, **form.cleaned_data, actor=place.account, ip=place.ip)
+        except ServiceError as error:
+            add_errors(form, error)
+        else:
+            messages.success(request, _("{alias} is changed.").format(alias=one))
+            return _to_list(place)
+    return page(
+        request, place, "console/address_form.html", str(one), crumbs=_crumbs(place), form=form, button=_("Save"),
+        back=_list(place), remove=reverse("console:remove-alias", args=[place.tenant.pk, one.pk]),
+        told=_("Whatever of your mailboxes it names may also send as it."),
+    )
+
+
+@tenant_page(role=Role.ADMIN, change=Role.ADMIN)
+def remove(request: HttpRequest, place: TenantPlace, alias: int) -> HttpResponse:
+    one = _find(place, alias)
+    form = forms.Form(request.POST if request.method == "POST" else None)
+    if request.method == "POST" and form.is_valid():
+        name = str(one)
+        try:
+            delete_alias(one, actor=place.account, ip=place.ip)
+        except ServiceError as error:
+            messages.error(request, str(error))
+        else:
+            messages.success(request, _("{alias} is deleted; its address is free again.").format(alias=name))
+        return _to_list(place)
+    return page(
+        request, place, "console/confirm.html", _("Delete {alias}?").format(alias=one), crumbs=_crumbs(place),
+        form=form, button=_("Delete"), harmful=True, back=_list(place),
+        sentence=_("Mail for it is refused from then on, and nobody sends as it. No mailbox is touched."),
+    )
+
+
+def _found(place: TenantPlace, searched: Searched) -> tuple["QuerySet[Any]", bool]:
+    """Those whose address, target or description begins so; whether there are more than are looked at."""
+    rows = place.of(Alias.objects.all())
+    if not searched.text:
+        return rows, False
+    addresses = found.addresses(place.of(Address.objects.all()).filter(alias__isnull=False), searched)
+    leading = place.of(AliasTarget.objects.all()).filter(begins("target", searched.begins)).order_by("target")
+    described = rows.filter(begins_folded("description", searched.name)).order_by()
+    keys, is_cut = first(
+        None if addresses is None else addresses.values_list("alias", flat=True),
+        leading.values_list("alias", flat=True) if searched.begins else None,
+        described.values_list("pk", flat=True) if searched.name else None,
+    )
+    # The keys are the tenant's already: to ask for that again makes SQLite read all of its addresses for each key.
+    return Alias.objects.filter(pk__in=keys), is_cut
+
+
+def _page(rows: "QuerySet[Any]", after: str) -> list[Alias]:
+    """One more than a page, after this address; two queries."""
+    local_part, _at, name = after[:400].replace("\x00", "").rpartition("@")
+    if name:
+        same = Q(address__domain__name=name, address__local_part__gt=local_part)
+        rows = rows.filter(same | Q(address__domain__name__gt=name))
+    rows = rows.select_related("address__domain").prefetch_related("targets")
+    return list(rows.order_by("address__domain__name", "address__local_part")[: PAGE + 1])
+
+
+def _key(alias: Alias) -> str:
+    return f"{alias.address.local_part}@{alias.address.domain}"
+
+
+def _find(place: TenantPlace, pk: int) -> Alias:
+    found: Alias = place.find(Alias.objects.select_related("address__domain", "address__tenant"), pk=pk)
+    return found
+
+
+def _list(place: TenantPlace) -> str:
+    return reverse("console:aliases", args=[place.tenant.pk])
+
+
+def _to_list(place: TenantPlace) -> HttpResponse:
+    return HttpResponseRedirect(_list(place))
+
+
+def _crumbs(place: TenantPlace) -> list[tuple[Any, str]]:
+    return [(_("Aliases"), _list(place))]

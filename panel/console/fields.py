@@ -1,0 +1,99 @@
+"""Form fields of the pages of mailboxes and aliases: an address, several lines, a size, a number of recipients."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from django import forms
+from django.db.models import Q
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+
+from panel.console.places import TenantPlace
+from panel.domains.models import Domain
+from panel.rules.status import Status
+from panel.tenants.changes import MOST_NUMBER
+from panel.tenants.shown import read_size, size
+
+MOST_DOMAINS = 100  # that are offered for an address
+_TYPED = {"autocomplete": "off", "spellcheck": "false", "autocapitalize": "none"}
+
+
+def domains_for_addresses(place: TenantPlace) -> list[Domain]:
+    """Where the tenant may place addresses itself: its own domains, and shared ones that its plan names."""
+    shared = Q(kind=Domain.Kind.SHARED, plans=place.tenant.plan_id)
+    rows = Domain.objects.filter(Q(tenant=place.tenant) | shared).exclude(status=Status.CLOSED)
+    # By the alphabet "own" comes before "shared", and "proved" last.
+    return list(rows.order_by("kind", "-proof", "name").distinct()[:MOST_DOMAINS])
+
+
+class AddressInput(forms.TextInput):
+    """A text whose "@" offers the domains (console.js); they stand beside it as a list."""
+
+    domains: Sequence[str] = ()
+
+    def render(self, name: str, value: Any, attrs: Any = None, renderer: Any = None) -> SafeString:
+        listed = f"{(attrs or {}).get('id', name)}-domains"
+        box = super().render(name, value, {**(attrs or {}), "list": listed, "data-domains": True}, renderer)
+        options = format_html_join("", '<option value="@{}"></option>', ((each,) for each in self.domains))
+        return format_html('{}<datalist id="{}">{}</datalist>', box, listed, options)
+
+
+class AddressField(forms.CharField):
+    """An address in one of the domains; without an "@" in the only one."""
+
+    widget = AddressInput
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(max_length=320, **kwargs)
+        self.widget.attrs |= _TYPED
+        self.domains: list[str] = []
+
+    def offer(self, domains: Sequence[Domain]) -> None:
+        """Say which domains there are; the first is that of the example."""
+        self.domains = [each.name for each in domains]
+        self.widget.domains = self.domains
+        if self.domains:
+            self.widget.attrs["placeholder"] = f"ann@{self.domains[0]}"
+
+    def to_python(self, value: Any) -> str:
+        text = super().to_python(value) or ""
+        return f"{text}@{self.domains[0]}" if text and "@" not in text and len(self.domains) == 1 else text
+
+
+class LinesField(forms.CharField):
+    """One value a line, as a list."""
+
+    def __init__(self, *, rows: int = 3, **kwargs: Any) -> None:
+        super().__init__(widget=forms.Textarea(attrs={"rows": rows, **_TYPED}), **kwargs)
+
+    def prepare_value(self, value: Any) -> Any:
+        return "\n".join(value) if isinstance(value, list | tuple) else value
+
+    def to_python(self, value: Any) -> Any:
+        text = super().to_python(value)
+        return [line.strip() for line in (text or "").replace(",", "\n").splitlines() if line.strip()]
+
+
+class SizeField(forms.CharField):
+    """A number of bytes, written as "5 GB". Empty: None."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(required=False, **kwargs)
+        self.widget.attrs |= {**_TYPED, "maxlength": "40"}
+
+    def prepare_value(self, value: Any) -> Any:
+        return size(value) if isinstance(value, int) else value
+
+    def to_python(self, value: Any) -> Any:
+        try:
+            return read_size((super().to_python(value) or "")[:100])
+        except ValueError:
+            raise forms.ValidationError(_("This is no size: write one such as 5 GB or 500 MB.")) from None
+
+
+class RecipientsField(forms.IntegerField):
+    """A number of recipients. Empty: as the provider gave."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(required=False, min_value=0, max_value=MOST_NUMBER, **kwargs)

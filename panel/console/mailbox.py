@@ -1,0 +1,337 @@
+"""A mailbox's page: can this person send and read, and how much? And what is done to it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django import forms
+from django.contrib import messages
+from django.db import transaction
+from django.db.models import Count, OuterRef, Subquery
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from panel.console.access import tenant_page
+from panel.console.fields import RecipientsField, SizeField
+from panel.console.frame import page
+from panel.console.home import line_of
+from panel.console.mailboxes import PasswordForm, add_errors, crumbs, filled, new_password
+from panel.console.places import Role, TenantPlace
+from panel.mailboxes import standing
+from panel.mailboxes.models import Alias, AliasTarget, Credential, Mailbox
+from panel.mailboxes.rule_services import rules_without_blocked
+from panel.mailboxes.services import change_mailbox, set_password
+from panel.mailboxes.storage import Storage
+from panel.operations.services import close, restore, resume, suspend
+from panel.rules.limits import Kind, Window
+from panel.rules.status import Status
+from panel.sending.given import Given, given
+from panel.sending.mailbox_log import latest_of_mailbox
+from panel.sending.models import SendingLimit
+from panel.sending.services import inherit_limit, set_limit
+from panel.sending.used import Bar, levels_of, used
+from panel.tenants.audit import MOST_REASON
+from panel.tenants.changes import AlreadySo, ServiceError, hash_password
+from panel.tenants.decided import by_provider
+from panel.tenants.standing import Standing
+
+LATEST = 6
+MOST_ALIASES = 10
+MAY = {"submission": gettext_lazy("send"), "imap": gettext_lazy("read"), "pop3": gettext_lazy("read by POP3"),
+       "sieve": gettext_lazy("filters")}
+LOOKS = {"off": ("", "x"), "bad": ("bad", "player-pause"), "warn": ("warn", ""), "good": ("good", "")}  # of a standing
+
+
+@dataclass(frozen=True, slots=True)
+class Password:
+    """A password of the mailbox, as its page shows it."""
+
+    credential: Credential
+    standing: Standing
+    may: Sequence[Any]
+
+    @property
+    def is_app(self) -> bool:
+        return self.credential.kind == Credential.Kind.APP
+
+
+class ChangeForm(forms.Form):
+    """Name, storage, and how much it may send: nothing for as much as the provider gave."""
+
+    name = forms.CharField(
+        label=gettext_lazy("Name"), max_length=100, required=False, widget=forms.TextInput({"autocomplete": "off"})
+    )
+    quota_bytes = SizeField(label=gettext_lazy("Storage"), help_text=gettext_lazy("Such as 5 GB. Empty: unlimited."))
+    hour = RecipientsField(label=gettext_lazy("Recipients in 1 hour"))
+    day = RecipientsField(label=gettext_lazy("Recipients in 24 hours"))
+
+    def __init__(self, most: dict[str, Given], *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for window, each in most.items():
+            self.fields[window].help_text = (
+                _("Empty: unlimited.") if each.recipients is None
+                else _("Up to {most}, which your provider gave. Empty: that.").format(most=f"{each.recipients:,}")
+            )
+
+
+class ReasonForm(forms.Form):
+    """Why; it stands on the page and in the audit log."""
+
+    reason = forms.CharField(
+        label=gettext_lazy("Reason"), max_length=MOST_REASON, widget=forms.TextInput({"autocomplete": "off"}),
+        help_text=gettext_lazy("It stands on the mailbox's page and in the audit log."),
+    )
+
+
+class SuspendForm(ReasonForm):
+    what = forms.ChoiceField(
+        label=gettext_lazy("What stops?"), widget=forms.RadioSelect, initial="sending",
+        choices=[
+            ("sending", gettext_lazy("Sending only: signing in, reading and receiving go on")),
+            ("all", gettext_lazy("Signing in and sending: mail for it is still accepted")),
+        ],
+    )
+    field_order = ["what", "reason"]
+
+
+def find(place: TenantPlace, pk: int) -> Mailbox:
+    """The tenant's mailbox with what its page reads. Raises Http404."""
+    found: Mailbox = place.find(Mailbox.objects.select_related(*standing.READ, "usage", "rules"), pk=pk)
+    return found
+
+
+@tenant_page()
+def mailbox(request: HttpRequest, place: TenantPlace, mailbox: int) -> HttpResponse:
+    found = find(place, mailbox)
+    holds = standing.of_mailbox(found, place.account)
+    credentials = list(found.credentials.order_by("-kind", "label", "pk"))
+    passwords = [Password(each, standing.of_credential(each, holds), _may(each)) for each in credentials]
+    levels = used(levels_of(found))
+    was_used = [each for each in credentials if each.last_used_at]
+    used_last = max(was_used, key=lambda each: each.last_used_at, default=None)  # type: ignore[arg-type, return-value]
+    aliases = list(_leading_to(place, found)[: MOST_ALIASES + 1])
+    status = Status(found.status)
+    is_over = found.grace_ends_at is not None and found.grace_ends_at <= timezone.now()
+    is_stopped, is_closed = status in (Status.NO_SENDING, Status.SUSPENDED), status is Status.CLOSED
+    theirs = (is_stopped and by_provider(found, "mailbox.suspended", "mailbox.resumed")) or (
+        is_closed and by_provider(found, "mailbox.closed", "mailbox.restored")
+    )
+    return page(
+        request, place, "console/mailbox.html", str(found), crumbs=crumbs(place), mailbox=found, address=str(found),
+        holds=holds, look=LOOKS[holds.look][0], state_icon=LOOKS[holds.look][1], passwords=passwords,
+        used_last=used_last,
+        frozen=sum(each.credential.frozen_at is not None for each in passwords),
+        limits=[(bar, _comes_from(place, bar)) for bar in levels.bars], storage=filled(found), stored=Storage.of(found),
+        aliases=aliases[:MOST_ALIASES], has_more_aliases=len(aliases) > MOST_ALIASES,
+        rules=list(rules_without_blocked(found).sentences(timezone.now().date())),
+        latest=[line_of(each) for each in latest_of_mailbox(found, [each.pk for each in credentials], LATEST)],
+        is_closed=is_closed, is_the_providers=theirs, may_restore=is_closed and not (is_over or theirs),
+        may_suspend=status < Status.SUSPENDED, may_resume=is_stopped and not theirs,
+    )
+
+
+@tenant_page(role=Role.ADMIN, change=Role.ADMIN)
+def change(request: HttpRequest, place: TenantPlace, mailbox: int) -> HttpResponse:
+    """Name, storage and limits, all of it or nothing."""
+    found = find(place, mailbox)
+    most = {window.value: given(found, window.value) for window in Window}
+    own = dict(SendingLimit.objects.filter(mailbox=found).values_list("window", "recipients"))
+    # What the provider set on this mailbox is what an empty field stands for.
+    shown = {window: own.get(window) for window, each in most.items() if own.get(window) != each.recipients}
+    initial = {"name": found.name, "quota_bytes": found.quota_bytes, **shown}
+    form = ChangeForm(most, request.POST if request.method == "POST" else None, initial=initial)
+    if request.method == "POST" and form.is_valid() and _changed(form, place, found, most, own):
+        messages.success(request, _("{mailbox} is changed.").format(mailbox=found))
+        return to_page(place, found)
+    return page(
+        request, place, "console/address_form.html", _("Change {mailbox}").format(mailbox=found),
+        crumbs=below(place, found), form=form, button=_("Save"), back=page_of(place, found),
+    )
+
+
+@tenant_page(role=Role.ADMIN, change=Role.ADMIN)
+def password(request: HttpRequest, place: TenantPlace, mailbox: int) -> HttpResponse:
+    """Set the main password, made by us or typed."""
+    found = find(place, mailbox)
+    form = PasswordForm(request.POST if request.method == "POST" else None, initial={"way": "made"})
+    if request.method == "POST" and form.is_valid():
+        made = new_password() if form.cleaned_data["way"] == "made" else ""
+        try:
+            set_password(
+                found, hash_password(made) if made else form.cleaned_data["password"], actor=place.account, ip=place.ip
+            )
+        except ServiceError as error:
+            add_errors(form, error)
+        else:
+            if made:
+                return page(
+                    request, place, "console/secret.html", _("The new password of {mailbox}").format(mailbox=found),
+                    crumbs=below(place, found), user_name=str(found), secret=made, back=page_of(place, found),
+                    sentence=_("The old one no longer works: put this one into the mail program."),
+                )
+            messages.success(
+                request, _("{mailbox} has a new password; the old one no longer works.").format(mailbox=found)
+            )
+            return to_page(place, found)
+    return page(
+        request, place, "console/address_form.html", _("Set the password of {mailbox}").format(mailbox=found),
+        crumbs=below(place, found), form=form, button=_("Set password"), back=page_of(place, found),
+    )
+
+
+@tenant_page(role=Role.ADMIN, change=Role.ADMIN)
+def stop(request: HttpRequest, place: TenantPlace, mailbox: int) -> HttpResponse:
+    """Suspend it, or its sending alone, with a reason."""
+    found = find(place, mailbox)
+    form = SuspendForm(request.POST if request.method == "POST" else None, initial={"what": "sending"})
+
+    def act() -> str:
+        sending_only = form.cleaned_data["what"] == "sending"
+        suspend(found, reason=form.cleaned_data["reason"], sending_only=sending_only, actor=place.account, ip=place.ip)
+        said = _("{mailbox} can't send any more.") if sending_only else _("{mailbox} is suspended.")
+        return said.format(mailbox=found)
+
+    return confirm(
+        request, place, found, form, act, title=_("Suspend {mailbox}").format(mailbox=found), button=_("Suspend"),
+        sentence=_("It takes hold within a second, on open connections too. What waits in the queue waits on. Resume "
+                   "undoes it."),
+    )
+
+
+@tenant_page(role=Role.ADMIN, change=Role.ADMIN)
+def go_on(request: HttpRequest, place: TenantPlace, mailbox: int) -> HttpResponse:
+    """Resume it, if it wasn't the provider who suspended it."""
+    found = find(place, mailbox)
+
+    def act() -> str:
+        resume(found, actor=place.account, ip=place.ip)
+        return _("{mailbox} is active again.").format(mailbox=found)
+
+    return confirm(
+        request, place, found, forms.Form(request.POST if request.method == "POST" else None), act,
+        title=_("Resume {mailbox}").format(mailbox=found), button=_("Resume"),
+        sentence=_("It signs in and sends as before, and what waits in the queue goes."),
+    )
+
+
+@tenant_page(role=Role.ADMIN, change=Role.ADMIN)
+def shut(request: HttpRequest, place: TenantPlace, mailbox: int) -> HttpResponse:
+    """Close it; it can be restored until its grace period ends."""
+    found = find(place, mailbox)
+
+    def act() -> str:
+        close(found, actor=place.account, ip=place.ip)
+        return _("{mailbox} is closed. Until {day} it can be restored from its page.").format(
+            mailbox=found, day=f"{found.grace_ends_at:%Y-%m-%d}"
+        )
+
+    return confirm(
+        request, place, found, forms.Form(request.POST if request.method == "POST" else None), act,
+        title=_("Close {mailbox}?").format(mailbox=found), button=_("Close"), harmful=True,
+        sentence=_("Nobody signs in or sends with it, and mail for it is refused. Its mail is kept for a while, and "
+                   "you can restore it; then the mail is removed for good and the address is free again."),
+    )
+
+
+@tenant_page(role=Role.ADMIN, change=Role.ADMIN)
+def reopen(request: HttpRequest, place: TenantPlace, mailbox: int) -> HttpResponse:
+    """Undo the closing."""
+    found = find(place, mailbox)
+
+    def act() -> str:
+        restore(found, actor=place.account, ip=place.ip)
+        return _("{mailbox} is back as it was.").format(mailbox=found)
+
+    return confirm(
+        request, place, found, forms.Form(request.POST if request.method == "POST" else None), act,
+        title=_("Restore {mailbox}").format(mailbox=found), button=_("Restore"),
+        sentence=_("It becomes what it was before it was closed, with all its mail."),
+    )
+
+
+def confirm(
+    request: HttpRequest, place: TenantPlace, found: Mailbox, form: forms.Form, act: Callable[[], str], **words: Any
+) -> HttpResponse:
+    """Ask, then act and go back to the mailbox's page. What can't be done any more is said there."""
+    if request.method == "POST" and form.is_valid():
+        try:
+            messages.success(request, act())
+        except AlreadySo as error:
+            messages.warning(request, str(error))
+        except ServiceError as error:
+            if error.field in form.fields:
+                form.add_error(error.field, str(error))
+                return _asked(request, place, found, form, words)
+            messages.error(request, str(error))
+        return to_page(place, found)
+    return _asked(request, place, found, form, words)
+
+
+def _asked(
+    request: HttpRequest, place: TenantPlace, found: Mailbox, form: forms.Form, words: dict[str, Any]
+) -> HttpResponse:
+    return page(
+        request, place, "console/confirm.html", words.pop("title"), crumbs=below(place, found), form=form,
+        back=page_of(place, found), **words,
+    )
+
+
+def _changed(
+    form: ChangeForm, place: TenantPlace, found: Mailbox, most: dict[str, Given], own: dict[str, int | None]
+) -> bool:
+    """Save all of it, or nothing and say what is wrong beside its field."""
+    data: dict[str, Any] = form.cleaned_data
+    who: dict[str, Any] = {"actor": place.account, "ip": place.ip}
+    field = ""
+    try:
+        with transaction.atomic():
+            change_mailbox(found, name=data["name"], quota_bytes=data["quota_bytes"], **who)
+            for window, each in most.items():
+                field, wanted = window, data[window]
+                if wanted is None or wanted == each.recipients:
+                    # As much as was given: nothing of its own, so that it follows the plan.
+                    if window in own and own[window] != (each.recipients if each.is_own else object()):
+                        inherit_limit(found, window=window, **who)
+                elif wanted != own.get(window, object()):
+                    set_limit(found, window=window, recipients=wanted, **who)
+    except ServiceError as error:
+        form.add_error(field if error.field == "recipients" else error.field or None, str(error))
+    return not form.errors
+
+
+def _may(credential: Credential) -> list[Any]:
+    if credential.kind == Credential.Kind.MAIN:
+        return [MAY["submission"], MAY["imap"], _("console")]
+    return [MAY.get(scope, scope) for scope in credential.scopes]
+
+
+def _leading_to(place: TenantPlace, found: Mailbox) -> Any:
+    """The tenant's aliases that name it as a target, with how many others they lead to."""
+    targets = AliasTarget.objects.filter(alias=OuterRef("pk")).order_by()
+    count = Subquery(targets.values("alias").annotate(n=Count("pk") - 1).values("n"))
+    rows = place.of(Alias.objects.all()).filter(targets__target=str(found)).annotate(others=count)
+    return rows.select_related("address__domain").order_by("address__domain__name", "address__local_part")
+
+
+def _comes_from(place: TenantPlace, bar: Bar) -> str:
+    """Why a limit is that much; nothing for what is unlimited."""
+    if bar.limit_id is not None:
+        return {
+            Kind.MAILBOX: _("set here"), Kind.DOMAIN: _("domain"), Kind.TENANT: _("organisation"),
+        }.get(bar.kind, _("set here"))
+    return _("plan {plan}").format(plan=bar.plan) if bar.plan and bar.allowed is not None else ""
+
+
+def page_of(place: TenantPlace, found: Mailbox) -> str:
+    return reverse("console:mailbox", args=[place.tenant.pk, found.pk])
+
+
+def to_page(place: TenantPlace, found: Mailbox) -> HttpResponse:
+    return HttpResponseRedirect(page_of(place, found))
+
+
+def below(place: TenantPlace, found: Mailbox) -> list[tuple[Any, str]]:
+    return crumbs(place, (str(found), page_of(place, found)))

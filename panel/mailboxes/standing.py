@@ -1,0 +1,54 @@
+"""What a mailbox and its passwords may do now and why, in a sentence: the same for the provider and its tenant."""
+
+from django.utils import timezone
+from django.utils.html import format_html
+
+from panel.domains.models import Proof
+from panel.mailboxes.models import Credential, Mailbox
+from panel.tenants import standing
+from panel.tenants.models import User
+from panel.tenants.shown import moment
+
+# What `of_mailbox` and `of_credential` read of a mailbox, for select_related.
+READ = (
+    "address__domain__tenant__parent__parent", "address__tenant__plan", "address__tenant__parent__parent",
+)
+
+# What a mailbox does that nobody suspended: its domain's proof decides.
+_ACTIVE = {
+    Proof.PENDING: standing.Standing(
+        "warn", "not proved", "Neither sends nor receives yet: the ownership of its domain isn't proved."
+    ),
+    Proof.PROVED: standing.Standing("good", "active", "Sends and receives."),
+    Proof.LAPSED: standing.Standing(
+        "bad", "proof lapsed", "Receives, but can't send: the proof of its domain's ownership lapsed."
+    ),
+}
+
+
+def of_mailbox(mailbox: Mailbox, reader: User) -> standing.Standing:
+    """What holds for it: one query where something is in its way, else none. Select READ with it."""
+    address, domain = mailbox.address, mailbox.address.domain
+    # Whatever else can hold it back: its domain, and the tenants of both, with theirs.
+    above = [domain, *standing.with_parents(address.tenant), *standing.with_parents(domain.tenant)]
+    return standing.standing(mailbox, above, reader, _ACTIVE[Proof(domain.proof)])
+
+
+def of_credential(credential: Credential, of_its_mailbox: standing.Standing) -> standing.Standing:
+    """What holds for a password of a mailbox with this standing."""
+    if credential.frozen_at:
+        return standing.Standing("bad", "frozen", format_html(
+            "Frozen {}{}. Nobody logs in or sends with it until it is thawed.", moment(credential.frozen_at),
+            standing.because(credential.frozen_reason),
+        ))
+    if credential.expires_at and credential.expires_at <= timezone.now():
+        return standing.Standing("off", "expired", format_html(
+            "Expired {}. Nobody logs in or sends with it.", moment(credential.expires_at)
+        ))
+    if not of_its_mailbox.may_log_in:
+        return standing.Standing(
+            "off", f"mailbox {of_its_mailbox.word}", format_html("Its mailbox: {}", of_its_mailbox.sentence)
+        )
+    if credential.expires_at:
+        return standing.Standing("good", "works", format_html("Works; it expires {}.", moment(credential.expires_at)))
+    return standing.Standing("good", "works", "Works.")
