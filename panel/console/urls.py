@@ -9,6 +9,8 @@ from panel.console import (
     domain_names,
     domains,
     home,
+    message,
+    message_log,
     own_mail,
     own_mailbox,
     own_passwords,
@@ -17,7 +19,9 @@ from panel.console import (
     own_sent,
     own_sign_ins,
     people,
+    search,
     sign_in,
+    usage,
 )
 from panel.console.access import anybody
 
@@ -37,6 +41,13 @@ OF_A_TENANT = [
     ),
     path("domains/<int:domain>/close/", domain_names.close, name="close-domain"),
     path("domains/<int:domain>/restore/", domain_names.restore, name="restore-domain"),
+    path("messages/", message_log.log, name="messages"),
+    path("messages/<slug:message>/", message.message, name="message"),
+    path("messages/<slug:message>/try/", message.try_now, name="message-try"),
+    path("messages/<slug:message>/give-up/", message.give_up, name="message-give-up"),
+    path("usage/", usage.usage, name="usage"),
+    path("usage/export/", usage.export, name="usage-export"),
+    path("search/", search.search, name="search"),
     path("people/", people.people, name="people"),
     path("people/add/", people.add, name="add-member"),
     path("people/<int:member>/", people.change, name="member"),

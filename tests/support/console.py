@@ -42,6 +42,8 @@ class House:
         self.sign_in = world.login_event(self.mailbox, credential=self.password)
         self.sent = queue.message(self.acme, credential=self.password)
         queue.recipient(self.sent, "carl@elsewhere.test")
+        self.message = queue.waiting(self.acme, "carl@elsewhere.test").message
+        self.their_message = queue.waiting(self.beta, "carl@elsewhere.test").message
         self.accounts = {
             "viewer": self._member("viewer", self.acme, "viewer"),
             "admin": self._member("admin", self.acme, "admin"),
@@ -76,6 +78,7 @@ class House:
             "sent": self.sent.queue_id,
             "letter": "1790000000.M1.mail",
             "part": 0,
+            "message": (self.their_message if theirs else self.message).queue_id,
         }
 
     def grow(self) -> None:
