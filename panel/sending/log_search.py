@@ -10,8 +10,9 @@ many at a time, and it is told how far back that went: no search takes long, how
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
-from django.db.models import Q, QuerySet
+from django.db.models import Q, QuerySet, Subquery
 from django.db.models.lookups import EndsWith, Exact
 
 from panel.database import ids
@@ -19,6 +20,7 @@ from panel.database.indexed import Folded, Unindexed, begins_folded, fold, is_fo
 from panel.rules.log_query import LogQuery, Party, Told
 from panel.sending.log import SeenRecipient, as_seen_by
 from panel.sending.models import Message, Recipient
+from panel.tenants.models import Tenant
 
 PAGE = 50
 # Rows of the tenant's own that are looked at in one step, where no index knows the answer.
@@ -76,12 +78,15 @@ def find(tenant_id: int, query: LogQuery, after: str = "", most: int = PAGE) -> 
 
 def began_at(tenant_id: int) -> datetime | None:
     """When the oldest recipient came that the tenant's log holds; None without any."""
-    oldest = [
-        Recipient.objects.filter(**{side: tenant_id}).order_by("pk").values_list("pk", flat=True).first()
-        for side in _SIDES
-    ]
-    known = [pk for pk in oldest if pk is not None]
+    oldest = [Recipient.objects.filter(**{side: tenant_id}).order_by("pk") for side in _SIDES]
+    known = _ids_of(tenant_id, [rows.values("pk")[:1] for rows in oldest])
     return datetime.fromtimestamp(ids.made_at_ms(min(known)) / 1000, UTC) if known else None
+
+
+def _ids_of(tenant_id: int, asked: "Sequence[QuerySet[Any, Any]]") -> list[int]:
+    """The one id that each of these gives, if it does: one query for all."""
+    row = Tenant.objects.filter(pk=tenant_id).order_by().values_list(*[Subquery(each) for each in asked]).first()
+    return [pk for pk in row or () if pk is not None]
 
 
 def read_key(text: str) -> Key | None:
@@ -106,23 +111,24 @@ class _Step:
 def _step(tenant_id: int, query: LogQuery, key: Key | None, most: int) -> _Step:
     sides = [side for side in _SIDES if side == "tenant" or not _is_submitters(query)]
     if _by_message(query):
-        pairs = sorted({pair for side in sides for pair in _of_messages(tenant_id, side, query, key, most)})[::-1]
-        rows = Recipient.objects.in_bulk([pk for _, pk in pairs[:most]])
-        return _Step([rows[pk] for _, pk in pairs[:most] if pk in rows])
+        pairs = _of_messages(tenant_id, sides, query, key, most)
+        rows = Recipient.objects.in_bulk([pk for _, pk in pairs])
+        return _Step([rows[pk] for _, pk in pairs if pk in rows])
     found: dict[int, Recipient] = {}
     floor = 0
-    for side in sides:
-        if _by_recipient(query):
-            for condition in _conditions(query):
-                rows_of = Recipient.objects.filter(condition, Exact(Unindexed(side), tenant_id))
-                found |= _first(_narrowed(rows_of, query, tenant_id, key), most)
-            continue
-        own = Recipient.objects.filter(**{side: tenant_id})
+    if _by_recipient(query):
+        for condition in _conditions(query):
+            rows_of = Recipient.objects.filter(condition, _is_tenants(tenant_id, sides))
+            found |= _first(_narrowed(rows_of, query, tenant_id, key), most)
+    else:
+        own = [Recipient.objects.filter(**{side: tenant_id}) for side in sides]
         if not query.is_everything:
-            most_looked = LOOKED_AT_WITH_MESSAGES if _needs_messages(query) else LOOKED_AT
-            last = _within(own, query, key).order_by("-pk").values_list("pk", flat=True)[most_looked:most_looked + 1]
-            floor = max(floor, next(iter(last), 0))
-        found |= _first(_narrowed(own.filter(pk__gte=floor) if floor else own, query, tenant_id, key), most)
+            looked = LOOKED_AT_WITH_MESSAGES if _needs_messages(query) else LOOKED_AT
+            floor = max(_ids_of(tenant_id, [
+                _within(each, query, key).order_by("-pk").values("pk")[looked:looked + 1] for each in own
+            ]), default=0)
+        for each in own:
+            found |= _first(_narrowed(each.filter(pk__gte=floor) if floor else each, query, tenant_id, key), most)
     kept = [pk for pk in sorted(found, reverse=True) if pk >= floor][:most]
     return _Step([found[pk] for pk in kept], (floor, floor) if floor else None)
 
@@ -158,8 +164,16 @@ def _conditions(query: LogQuery) -> Iterator[Q]:
         yield Q(state=STATES[query.status])
 
 
-def _of_messages(tenant_id: int, side: str, query: LogQuery, key: Key | None, most: int) -> list[Key]:
-    asked = Q(Exact(Unindexed(f"recipients__{side}"), tenant_id))
+def _is_tenants(tenant_id: int, sides: Sequence[str], to_recipient: str = "") -> Q:
+    """Whether a row that another index found is the tenant's."""
+    found = Q()
+    for side in sides:
+        found |= Q(Exact(Unindexed(f"{to_recipient}{side}"), tenant_id))
+    return found
+
+
+def _of_messages(tenant_id: int, sides: Sequence[str], query: LogQuery, key: Key | None, most: int) -> list[Key]:
+    asked = _is_tenants(tenant_id, sides, "recipients__")
     if query.id:
         try:
             asked &= Q(pk=ids.from_text(query.id))

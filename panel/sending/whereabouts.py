@@ -69,13 +69,12 @@ def of(tenant_id: int, message_id: int) -> Whereabouts | None:
     rows = list(Recipient.objects.filter(theirs, message=message_id).order_by(first, "pk")[: MOST + 1])
     if not rows:
         return None
-    seen = list(as_seen_by(rows[:MOST], {tenant_id}))
-    message = Message.objects.filter(pk=message_id, tenant=tenant_id).first()
-    some = seen[0] if seen else None
-    return Whereabouts(
-        message_id, message, some.accepted_at if some else None, some.reverse_path if some else "", seen,
-        len(rows) > MOST,
-    )
+    messages = Message.objects.in_bulk([message_id])
+    seen = list(as_seen_by(rows[:MOST], {tenant_id}, messages=messages))
+    message = messages.get(message_id)
+    own = message if message and message.tenant_id == tenant_id else None
+    accepted_at, reverse_path = (seen[0].accepted_at, seen[0].reverse_path) if seen else (None, "")
+    return Whereabouts(message_id, own, accepted_at, reverse_path, seen, len(rows) > MOST)
 
 
 def tried_lately(recipients: list[SeenRecipient]) -> bool:

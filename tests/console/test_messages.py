@@ -220,6 +220,22 @@ def test_a_page_asks_again_until_all_is_done(acme):
     assert "Bounced" in found
 
 
+def test_pages_ask_few_questions_also_where_own_aliases_lead_elsewhere(acme, django_assert_max_num_queries):
+    world.mailbox("ann@acme.test")
+    world.alias("in@acme.test", "ann@acme.test", "away@elsewhere.test")
+    client = member(acme)
+    for _ in range(5):
+        for message in (queue.message(), queue.message(acme, reverse_path="shop@acme.test")):
+            for resolved in ("ann@acme.test", "away@elsewhere.test"):
+                queue.attempt(queue.recipient(
+                    message, "in@acme.test", resolved=resolved, tenant=acme, recipient_tenant=acme
+                ))
+    path = f"/t/{acme.pk}/messages/"
+    for asked in ("", "?q=domain:acme.test", "?q=from:shop@acme.test", "?q=to:in@acme.test", f"{message.queue_id}/"):
+        with django_assert_max_num_queries(15):
+            assert "away" in text(client, path + asked) or not asked.endswith("/")
+
+
 def test_the_box_goes_straight_to_what_is_named_and_knows_nothing_of_others(acme, beta, sent):
     client, path = member(acme), f"/t/{acme.pk}/search/"
     page = f"/t/{acme.pk}/messages/{sent.queue_id}/"
