@@ -66,8 +66,12 @@ def onward_at(targets: Collection[str], separator: str, also: Address | None = N
     """What takes the mail of each address and leads on, where one of ours does; `also` is taken for one that does."""
     parsed = {target: address for target in targets if (address := _parsed(target))}
     names = {address.domain for address in parsed.values()}
-    homes = dict(Domain.objects.filter(name__in=names).values_list("name", "pk"))
-    homes |= dict(DomainAlias.objects.filter(name__in=names).values_list("name", "domain"))
+    aliases = DomainAlias.objects.filter(name__in=names).order_by().values_list("name", "domain")
+    # No name is both.
+    homes = dict(
+        Domain.objects.filter(name__in=names).order_by().values_list("name", "pk").union(aliases, all=True)
+        if names else ()
+    )
     asked = {target: address for target, address in parsed.items() if address.domain in homes}
     plain = {target: address.without_subaddress(separator) for target, address in asked.items()}
     local_parts = {"", *(a.local_part for a in asked.values()), *(a.local_part for a in plain.values())}

@@ -35,8 +35,9 @@ from panel.tenants.changes import (
     tenant_changed,
     write,
 )
-from panel.tenants.models import AuditEntry, PasswordReset, ProviderRole, Tenant, User
+from panel.tenants.models import AuditEntry, Membership, PasswordReset, ProviderRole, Tenant, User
 from panel.tenants.services import keep_an_owner
+from panel.tenants.standing import with_parents
 
 Suspendable = Mailbox | Domain | Tenant
 
@@ -149,6 +150,27 @@ def _refuse_to_lift(subject: Suspendable, done: str, undone: str, actor: User | 
     lock(subject)  # whoever decides something meanwhile has to be seen
     if decided.is_bound(actor) and decided.by_provider(subject, f"{model}.{done}", f"{model}.{undone}"):
         raise ServiceError(f"{_named(subject)} was {done} by your provider: ask there.")
+
+
+def may_undo_closing(tenant: Tenant, account: User) -> bool:
+    """Whether a member may restore it: not what the provider closed, nor a reseller its customer but by itself."""
+    above = {each.pk for each in with_parents(tenant)} - {tenant.pk}
+    closing = AuditEntry.objects.filter(subject_type="tenant", subject_id=tenant.pk, action="tenant.closed")
+    entry = closing.select_related("actor").order_by("-pk").first()
+    if entry is None or entry.actor is None or entry.actor.is_staff:
+        return False
+    roles = Membership.objects.filter(user__in={entry.actor.pk, account.pk}, tenant__in={tenant.pk, *above})
+    of = {each: {pk for user, pk in roles.values_list("user", "tenant") if user == each}
+          for each in (entry.actor.pk, account.pk)}
+    return tenant.pk in of[entry.actor.pk] or bool(of[account.pk] & above)
+
+
+@transaction.atomic
+def undo_closing(tenant: Tenant, *, actor: User, ip: str | None = None) -> None:
+    """`restore`, by a member. Raises ServiceError for what others closed."""
+    if not may_undo_closing(tenant, actor):
+        raise ServiceError(f"{tenant} was closed by somebody above it: ask your provider.")
+    restore(tenant, actor=actor, ip=ip)
 
 
 def _ended_at(subject: Suspendable) -> datetime | None:

@@ -158,6 +158,15 @@ class Rings:
             return 0
         return sum(values) - sum(values[n % ring.buckets] for n in range(last + 1, last + passed + 1))
 
+    def by_day(self, days: int, now_s: float) -> tuple[int, ...]:
+        """What was charged on each of the last days (calendar days in UTC, at most 31), oldest first, today last."""
+        values = _DAYS.values.unpack_from(self._packed, _DAYS.offset)
+        last, today = self._head // _DAYS.minutes, int(now_s) // (_MINUTE_S * _DAYS.minutes)
+        return tuple(
+            values[day % _DAYS.buckets] if last - _DAYS.buckets < day <= last else 0
+            for day in range(today - days + 1, today + 1)
+        )
+
     def allows(self, window: Window, allowed: int, asked: int, now_s: float) -> bool:
         """Whether `asked` more keep the window within `allowed`."""
         return self.count(window, now_s) + asked <= allowed

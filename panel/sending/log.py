@@ -12,13 +12,15 @@ from datetime import datetime
 from typing import Any
 
 from django.conf import settings
-from django.db.models import Q, QuerySet
+from django.db.models import CharField, Q, QuerySet, Value
+from django.utils import timezone
 
 from panel.database import ids
 from panel.domains.models import Domain
 from panel.mailboxes.loops import onward_at
 from panel.mailboxes.models import Address, Mailbox
 from panel.sending.models import Attempt, Message, Recipient
+from panel.sending.selection import HERE
 from panel.tenants.models import Tenant
 
 MOST_ROWS = 1000  # at one look
@@ -73,6 +75,14 @@ class SeenRecipient:
     credential: str = ""
     client_ip: str = ""
     facts: dict[str, Any] | None = None
+    # Where its way may be seen.
+    settled_at: datetime | None = None
+    expires_at: datetime | None = None  # while it waits
+    here: bool = False  # it goes into a mailbox here
+    on_the_way: bool = False  # just now
+    # These tenants caused it, and its way may be seen: theirs to try again and to give up.
+    caused: bool = False
+    holds: int = 0  # bits of Hold, for whoever caused it
 
     @property
     def queue_id(self) -> str:
@@ -99,7 +109,7 @@ def recipients_seen_by(
     left = limit
     while left > 0:
         chosen = _newest(rows if before is None else rows.filter(pk__lt=before), mine, limit)
-        for seen in _seen(chosen, mine):
+        for seen in as_seen_by(chosen, mine):
             if left and (not states or seen.state in states):
                 left -= 1
                 yield seen
@@ -162,9 +172,17 @@ def _newest(rows: QuerySet[Recipient], mine: Collection[int], limit: int) -> Seq
     return [found[pk] for pk in sorted(found, reverse=True)[:limit]]
 
 
-def _seen(rows: Sequence[Recipient], mine: Collection[int]) -> Iterable[SeenRecipient]:
-    messages = Message.objects.in_bulk({row.message_id for row in rows})
-    own = _own_subjects(messages.values(), mine)
+def as_seen_by(
+    rows: Sequence[Recipient], mine: Collection[int], *, in_list: bool = False,
+    messages: dict[int, Message] | None = None,
+) -> Iterable[SeenRecipient]:
+    """What of these rows, which are these tenants' by either column, they may see; see the head of this module.
+
+    In a list without tries and deciding facts, and with fewer queries. `messages` are the rows' own, if at hand.
+    """
+    if messages is None:
+        messages = Message.objects.in_bulk({row.message_id for row in rows})
+    own = set() if in_list else _own_subjects(messages.values(), mine)
     for message_of in messages.values():
         charged = message_of.facts.get("charged")
         if charged:
@@ -172,7 +190,7 @@ def _seen(rows: Sequence[Recipient], mine: Collection[int]) -> Iterable[SeenReci
     hidden = _hidden(rows, mine)
     attempts: dict[int, list[SeenAttempt]] = {}
     shown = [row.pk for row in rows if row.pk not in hidden]
-    for one in Attempt.objects.filter(recipient__in=shown).order_by("pk"):
+    for one in () if in_list else Attempt.objects.filter(recipient__in=shown).order_by("pk"):
         attempts.setdefault(one.recipient_id, []).append(
             SeenAttempt(one.at, one.outcome, one.host, one.address, one.tls, one.reply, one.duration_ms)
         )
@@ -221,13 +239,22 @@ def _one(
             "client_ip": message.client_ip or "", "facts": message.facts,
         }
     shown = attempts is not None
+    waits = row.state == Recipient.State.WAITING
+    way: dict[str, Any] = {}
+    if shown:
+        caused = row.tenant_id in mine
+        way = {
+            "settled_at": row.settled_at, "here": row.next_hop in HERE, "caused": caused,
+            "expires_at": row.expires_at if waits else None, "holds": row.holds if caused and waits else 0,
+            "on_the_way": waits and row.lease_until is not None and row.lease_until > timezone.now(),
+        }
     return SeenRecipient(
         id=row.pk, message_id=row.message_id, accepted_at=message.accepted_at if message else None,
         original=row.original, resolved=row.resolved if shown else "",
         reverse_path=message.reverse_path if message else "", state=row.state,
-        due_at=row.due_at if shown and row.state == Recipient.State.WAITING else None,
+        due_at=row.due_at if shown and waits else None,
         tries=row.tries if shown else 0, reply=row.last_reply if shown else NEUTRAL[Recipient.State(row.state)],
-        attempts=attempts or (), submitted=bool(submitter), **submitter,
+        attempts=attempts or (), submitted=bool(submitter), **submitter, **way,
     )
 
 
@@ -248,11 +275,13 @@ def _hidden(rows: Sequence[Recipient], mine: Collection[int]) -> dict[int, Recip
     together = {row.pk: row for row in (*beside, *doubtful)}
     asked = [row for row in together.values() if _is_theirs_or_nobodys(row, mine)]
     theirs = _addresses_of(mine, {row.resolved for row in asked})
-    reached = _reached({row.original for row in asked}, mine)
-    seen = {
-        row.pk for row in asked
-        if row.resolved == row.original or row.resolved in theirs or row.resolved in reached[row.original]
-    }
+    seen = {row.pk for row in asked if row.resolved == row.original or row.resolved in theirs}
+    wanted: dict[str, set[str]] = {}
+    for row in asked:
+        if row.pk not in seen:
+            wanted.setdefault(row.original, set()).add(row.resolved)
+    reached = _reached(wanted, mine)
+    seen |= {row.pk for row in asked if row.pk not in seen and row.resolved in reached[row.original]}
     return {pk: row for pk, row in together.items() if pk not in seen}
 
 
@@ -268,20 +297,28 @@ def _addresses_of(mine: Collection[int], asked: Collection[str]) -> set[str]:
     """Those of the addresses that are these tenants'."""
     parts = {text: text.rpartition("@") for text in asked}
     names = {domain for _, _, domain in parts.values()}
-    own = set(Domain.objects.filter(tenant__in=mine, name__in=names).values_list("name", flat=True))
-    held = set(
-        Address.objects.filter(
-            tenant__in=mine, local_part__in={local for local, _, _ in parts.values()}, domain__name__in=names
-        ).values_list("local_part", "domain__name")
+    if not parts:
+        return set()
+    # One question for both: a domain is told from its catch-all by the third column.
+    domains = Domain.objects.filter(tenant__in=mine, name__in=names).order_by()
+    held = Address.objects.filter(
+        tenant__in=mine, local_part__in={local for local, _, _ in parts.values()}, domain__name__in=names
+    ).order_by()
+    own = set(
+        domains.annotate(local=Value("", CharField()), kind_=Value(0)).values_list("local", "name", "kind_").union(
+            held.annotate(kind_=Value(1)).values_list("local_part", "domain__name", "kind_"), all=True
+        )
     )
-    return {text for text, (local, _, domain) in parts.items() if domain in own or (local, domain) in held}
+    return {text for text, (local, _, domain) in parts.items() if ("", domain, 0) in own or (local, domain, 1) in own}
 
 
-def _reached(originals: Collection[str], mine: Collection[int]) -> dict[str, set[str]]:
-    """What these tenants' own aliases and forwards, one behind the other, make of each address."""
-    reached: dict[str, set[str]] = {original: set() for original in originals}
-    level = {original: {original} for original in originals}
+def _reached(wanted: dict[str, set[str]], mine: Collection[int]) -> dict[str, set[str]]:
+    """What these tenants' own aliases and forwards, one behind the other, make of each address, as far as is wanted."""
+    reached: dict[str, set[str]] = {original: set() for original in wanted}
+    level = {original: {original} for original in wanted}
     for _ in range(MOST_NESTING):
+        if all(texts <= reached[original] for original, texts in wanted.items()):
+            break
         found = onward_at(set().union(*level.values()), settings.ENVIRONMENT.separator)
         own = {text: onward.targets for text, onward in found.items() if onward.address.tenant_id in mine}
         if not own:

@@ -308,6 +308,24 @@ def discard(recipient: Recipient, *, reason: str = "", actor: User | None, ip: s
 
 
 @transaction.atomic
+def discard_of(
+    message_id: int, recipients: Sequence[int], *, reason: str = "", actor: User | None, ip: str | None = None
+) -> "Outcome":
+    """Give up those of these recipients of one message that wait, as `discard`. One audit entry a tenant."""
+    reason = one_line(reason, "reason", most=audit.MOST_REASON)
+    found = Recipient.objects.filter(pk__in=recipients, message=message_id)
+    whose = dict(found.values_list("pk", "tenant"))
+    outcome = give_up(list(whose), timezone.now())
+    for tenant_id in sorted({whose[pk] for pk in outcome.done}, key=lambda each: each or 0):
+        count = sum(whose[pk] == tenant_id for pk in outcome.done)
+        audit.record(
+            actor, "queue.discarded", ids.to_text(message_id), tenant=_tenant(tenant_id),
+            after={"recipients": count}, reason=reason, ip=ip,
+        )
+    return outcome
+
+
+@transaction.atomic
 def retry_message(message: Message, *, actor: User | None, ip: str | None = None) -> int:
     """Make due now what of the message waits, as `retry` with `release`; gives how many. Raises ServiceError."""
     outcome = _of_message(message, lambda chosen, now: make_due(chosen, now, release=True))

@@ -47,6 +47,8 @@ class House:
         self.sign_in = world.login_event(self.mailbox, credential=self.password)
         self.sent = queue.message(self.acme, credential=self.password)
         queue.recipient(self.sent, "carl@elsewhere.test")
+        self.message = queue.waiting(self.acme, "carl@elsewhere.test").message
+        self.their_message = queue.waiting(self.beta, "carl@elsewhere.test").message
         self.accounts = {
             "viewer": self._member("viewer", self.acme, "viewer"),
             "admin": self._member("admin", self.acme, "admin"),
@@ -84,6 +86,7 @@ class House:
             "sent": self.sent.queue_id,
             "letter": "1790000000.M1.mail",
             "part": 0,
+            "message": (self.their_message if theirs else self.message).queue_id,
         }
 
     def grow(self) -> None:

@@ -1,0 +1,117 @@
+"""A tenant's settings: what it is, and closing it, with an undo until the grace period ends.
+
+Its name is the provider's to change: names are unique among all tenants, so that a refused one would tell
+a tenant of another.
+"""
+
+from datetime import timedelta
+from typing import Any
+
+from django import forms
+from django.conf import settings as django_settings
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from panel.console.access import tenant_page
+from panel.console.frame import page
+from panel.console.log_words import utc
+from panel.console.places import Role, TenantPlace
+from panel.operations import services
+from panel.operations.holdings import holdings
+from panel.rules.status import Status
+from panel.tenants.changes import ServiceError
+
+
+class CloseForm(forms.Form):
+    """The name, typed again, so that nobody closes the wrong one; and why."""
+
+    name = forms.CharField(
+        label=gettext_lazy("Name of the organisation"), max_length=100,
+        help_text=gettext_lazy("Type it as it stands above."),
+        widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"}),
+    )
+    reason = forms.CharField(
+        label=gettext_lazy("Reason"), max_length=300, required=False,
+        help_text=gettext_lazy("Optional. It stands in the audit log."),
+    )
+
+    def __init__(self, place: TenantPlace, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._name = place.tenant.name
+
+    def clean_name(self) -> str:
+        typed = str(self.cleaned_data["name"])
+        if typed.strip() != self._name.strip():
+            raise forms.ValidationError(_("This is not its name: “{name}”.").format(name=self._name))
+        return typed
+
+
+@tenant_page()
+def settings(request: HttpRequest, place: TenantPlace) -> HttpResponse:
+    """What it is, and what an owner may do to all of it."""
+    tenant = place.tenant
+    is_closed = tenant.status == Status.CLOSED
+    held, storage = holdings(tenant)
+    return page(
+        request, place, "console/settings.html", _("Settings"), is_closed=is_closed, holdings=[*held, storage],
+        word=Status(tenant.status).words, ends=utc(tenant.grace_ends_at) if tenant.grace_ends_at else "",
+        may_close=place.is_owner and place.may(Role.OWNER),
+        may_undo=is_closed and place.is_owner and services.may_undo_closing(tenant, place.account),
+        close_url=reverse("console:close-tenant", args=[tenant.pk]),
+        undo_url=reverse("console:undo-closing", args=[tenant.pk]),
+    )
+
+
+@tenant_page(role=Role.OWNER, change=Role.OWNER)
+def close(request: HttpRequest, place: TenantPlace) -> HttpResponse:
+    """Close it, after it was asked for by name."""
+    tenant = place.tenant
+    if not place.status.may_log_in:
+        return _back(place)
+    form = CloseForm(place, request.POST if request.method == "POST" else None)
+    if request.method == "POST" and form.is_valid():
+        try:
+            services.close(tenant, reason=form.cleaned_data["reason"], actor=place.account, ip=place.ip)
+        except ServiceError as error:
+            form.add_error("reason" if error.field == "reason" else None, str(error))
+        else:
+            messages.warning(request, _("{tenant} is closed. An owner can undo it here until {time}.").format(
+                tenant=tenant, time=utc(tenant.grace_ends_at) if tenant.grace_ends_at else ""
+            ))
+            return _back(place)
+    ends = timezone.now() + timedelta(days=django_settings.ENVIRONMENT.grace_days)
+    return page(
+        request, place, "console/confirm.html", _("Close {tenant}?").format(tenant=tenant),
+        crumbs=[(_("Settings"), _settings(place))], form=form, button=_("Close the organisation"), harmful=True,
+        back=_settings(place),
+        sentence=_(
+            "From then on nobody signs in to its mailboxes, nothing is sent for it, and mail to it is refused; the "
+            "same goes for organisations that belong to it. All of it is kept, and an owner can undo this here until "
+            "{time}. Then its domains, mailboxes and their mail are removed for good."
+        ).format(time=utc(ends)),
+    )
+
+
+@tenant_page(role=Role.OWNER, change=Role.OWNER, while_stopped=True)
+def undo(request: HttpRequest, place: TenantPlace) -> HttpResponse:
+    """Undo the closing, when it was a member's."""
+    if request.method == "POST" and place.tenant.status == Status.CLOSED:
+        try:
+            services.undo_closing(place.tenant, actor=place.account, ip=place.ip)
+        except ServiceError as error:
+            messages.error(request, str(error))
+        else:
+            messages.success(request, _("{tenant} is what it was before.").format(tenant=place.tenant))
+    return _back(place)
+
+
+def _settings(place: TenantPlace) -> str:
+    return reverse("console:settings", args=[place.tenant.pk])
+
+
+def _back(place: TenantPlace) -> HttpResponse:
+    return HttpResponseRedirect(_settings(place))

@@ -1,0 +1,87 @@
+"""Usage and limits: what is shown is what the counters say, and the export runs nothing."""
+
+import csv
+
+import pytest
+from django.test import Client
+from django.utils import timezone
+
+from panel.console.usage import harmless
+from panel.rules.limits import Kind, Rings
+from panel.sending.models import Counter
+from panel.tenants import services as tenants
+from panel.tenants.models import User
+from tests.support import world
+
+pytestmark = pytest.mark.django_db
+
+DAY_S = 86400
+
+
+def charge(kind: Kind, subject: int, *charges: tuple[int, float]) -> None:
+    """Recipients, seconds ago."""
+    rings, now_s = Rings(), timezone.now().timestamp()
+    for recipients, ago_s in charges:
+        rings.charge(recipients, now_s - ago_s)
+    Counter.objects.update_or_create(kind=kind, subject=subject, defaults={"rings": rings.pack()})
+
+
+@pytest.fixture
+def acme():
+    return world.tenant("=Acme")
+
+
+@pytest.fixture
+def client(acme) -> Client:
+    account = User.objects.create(kind=User.Kind.PANEL, email="ann@letters.test", password="!")
+    tenants.create_membership(user=account, tenant=acme, role="viewer", actor=None)
+    client = Client()
+    client.force_login(account)
+    return client
+
+
+def test_usage_is_what_the_counters_say_and_names_no_other_tenant(client, acme, django_assert_max_num_queries):
+    shop = world.domain("shop.test", acme)
+    beta = world.tenant("Beta")
+    world.domain("beta.test", beta)
+    ann, bob = world.mailbox("ann@shop.test"), world.mailbox("bob@beta.test")
+    world.limit(acme, day=1000)
+    world.limit(shop, day=100)
+    charge(Kind.TENANT, acme.pk, (321, 3 * DAY_S), (90, 600))
+    charge(Kind.MAILBOX, ann.pk, (300, 3 * DAY_S), (90, 600))
+    charge(Kind.DOMAIN, shop.pk, (90, 600))
+    charge(Kind.MAILBOX, bob.pk, (777, 600))
+    charge(Kind.TENANT, beta.pk, (777, 600))
+    client.get(f"/t/{acme.pk}/usage/")  # Django asks SQLite once a process what it can do
+    with django_assert_max_num_queries(15):
+        page = client.get(f"/t/{acme.pk}/usage/").content.decode().replace("<wbr>", "")
+    assert "shop.test reaches its limit about" in page and "90 of 1,000" in page and "90 of 100" in page
+    assert page.count('<rect class="bar') == 30 and "<summary" in page and ">321<" in page
+    assert "ann@shop.test" in page and ">390<" in page and ">21<" in page, "the rest, forwarded by aliases"
+    assert "777" not in page and "beta" not in page.lower() and "style=" not in page
+    for at in range(20):
+        charge(Kind.MAILBOX, world.mailbox(f"m{at}@shop.test").pk, (1, 600))
+    with django_assert_max_num_queries(15):
+        client.get(f"/t/{acme.pk}/usage/")
+    sheet = client.get(f"/t/{acme.pk}/usage/export/")
+    assert sheet["Content-Disposition"].startswith("attachment") and sheet["Content-Type"].startswith("text/csv")
+    rows = list(csv.reader(sheet.content.decode().splitlines()))
+    assert rows[0] == ["day", "of", "name", "recipients"] and "777" not in sheet.content.decode()
+    assert [row[1:] for row in rows if row[2] == "ann@shop.test"] == [
+        ["mailbox", "ann@shop.test", "300"], ["mailbox", "ann@shop.test", "90"]
+    ]
+    assert {row[2] for row in rows if row[1] == "tenant"} == {"'=Acme"}, "no formula"
+
+
+def test_usage_before_anything_was_sent_and_when_all_of_it_is(client, acme):
+    page = client.get(f"/t/{acme.pk}/usage/").content.decode()
+    assert "Nobody sent anything" in page and "What happens when I reach it?" in page
+    world.limit(acme, day=50)
+    assert "50 recipients fit into 24 hours" in client.get(f"/t/{acme.pk}/usage/").content.decode()
+    charge(Kind.TENANT, acme.pk, (50, 600))
+    assert "=Acme has reached its limit." in client.get(f"/t/{acme.pk}/usage/").content.decode()
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1"])
+def test_no_cell_is_a_formula(text):
+    assert harmless(text) == f"'{text}" and harmless("ann@acme.test") == "ann@acme.test"
