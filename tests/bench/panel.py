@@ -1,4 +1,4 @@
-"""Measures the provider's pages at size: queries and server time of each, against what they may take.
+"""Measures the provider's pages, and a tenant's, at size: queries and server time of each, against what they may take.
 
     tests/bench/panel                               SQLite, in a file of its own
     tests/bench/panel --database postgresql         a PostgreSQL server of its own
@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run(asked: argparse.Namespace, url: str) -> int:
     prepare(url)
-    from tests.bench import filling
+    from tests.bench import console_pages, filling
     from tests.bench.pages import only, pages, without_repeats
 
     size = filling.Size(asked.tenants, asked.mailboxes, asked.messages)
@@ -83,10 +83,12 @@ def run(asked: argparse.Namespace, url: str) -> int:
         filling.fill(size, tell)
         tell(f"filled in {time.monotonic() - began_s:.0f} s")
     owner = an_owner()
-    found = without_repeats(only(pages(owner), asked.only))
-    client = client_of(owner)
+    of_tenant, of_console = console_pages.of_largest()
+    staff, tenant = client_of(owner), client_of(of_tenant)
+    found = [(staff, page) for page in without_repeats(only(pages(owner), asked.only))]
+    found += [(tenant, page) for page in only(of_console, asked.only)]
     figures = []
-    for number, page in enumerate(found, 1):
+    for number, (client, page) in enumerate(found, 1):
         figures.append(measure(client, page, asked.requests))
         if not asked.json:
             if number % 40 == 1:
