@@ -19,7 +19,7 @@ from panel.console.places import Role, TenantPlace
 from panel.domains import checks, services
 from panel.domains.claims import MOST_ALIASES, NeedsProof, claim_domain_alias
 from panel.domains.models import Domain, DomainAlias, Proof
-from panel.operations import tenants_closing
+from panel.operations import services as operations
 from panel.rules.addresses import display_domain
 from panel.rules.records import Record
 from panel.rules.status import Status
@@ -112,9 +112,9 @@ def close(request: HttpRequest, place: TenantPlace, domain: int) -> HttpResponse
     if request.method == "POST":
         try:
             if is_typed:
-                tenants_closing.remove_unproved(found, actor=place.account, ip=place.ip)
+                services.remove_unproved(found, actor=place.account, ip=place.ip)
             else:
-                tenants_closing.close(found, actor=place.account, ip=place.ip)
+                operations.close(found, actor=place.account, ip=place.ip)
         except ServiceError as error:
             form.add_error(None, str(error))
         else:
@@ -142,7 +142,7 @@ def restore(request: HttpRequest, place: TenantPlace, domain: int) -> HttpRespon
     found = find(place, domain)
     if request.method == "POST":
         try:
-            tenants_closing.restore(found, actor=place.account, ip=place.ip)
+            operations.restore(found, actor=place.account, ip=place.ip)
         except ServiceError as error:
             messages.error(request, str(error))
         else:

@@ -23,13 +23,13 @@ from panel.domains.claims import NeedsProof, claim_domain
 from panel.domains.listed import Rank
 from panel.domains.models import Domain, Proof
 from panel.mailboxes.models import Address, Mailbox
-from panel.operations.tenants_closing import stopped_by_provider
 from panel.rules.addresses import BadAddress, canonical_domain, display_domain
 from panel.rules.limits import Window
 from panel.rules.status import Status
 from panel.rules.verdicts import Row, Verdict
 from panel.sending.used import Bar, used
 from panel.tenants.changes import ServiceError
+from panel.tenants.decided import is_held
 from panel.tenants.history import MOST_CHANGES, Change
 from panel.tenants.history import told as change_told
 from panel.tenants.models import AuditEntry
@@ -125,11 +125,12 @@ def domain(request: HttpRequest, place: TenantPlace, domain: int) -> HttpRespons
     now = told(found, shown, place.status)
     required, optional = _parted(shown)
     is_closed = found.status == Status.CLOSED
-    may_restore = is_closed and place.may_change and not stopped_by_provider(found)
+    held = is_held(found, place.account)
+    may_restore = is_closed and place.may_change and not held
     return page(
         request, place, "console/domain.html", display_domain(found.name), crumbs=crumbs(place), domain=found,
         shown=shown, told=now, coming=coming(found, shown, now, may_restore=may_restore), may_restore=may_restore,
-        may_check=place.may_change and not is_closed,
+        may_check=place.may_change and not is_closed, may_close=place.may_change and not (is_closed or held),
         # The first look is made as soon as somebody opens the page: they wait for it.
         looks_at_once=shown.checked_at is None and not request.headers.get("HX-Request"),
         required=sorted(required, key=_trouble_first), optional=optional,

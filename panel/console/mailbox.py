@@ -35,7 +35,7 @@ from panel.sending.services import inherit_limit, set_limit
 from panel.sending.used import Bar, levels_of, used
 from panel.tenants.audit import MOST_REASON
 from panel.tenants.changes import AlreadySo, ServiceError, hash_password
-from panel.tenants.decided import by_provider
+from panel.tenants.decided import is_held
 from panel.tenants.standing import Standing
 
 LATEST = 6
@@ -116,9 +116,7 @@ def mailbox(request: HttpRequest, place: TenantPlace, mailbox: int) -> HttpRespo
     status = Status(found.status)
     is_over = found.grace_ends_at is not None and found.grace_ends_at <= timezone.now()
     is_stopped, is_closed = status in (Status.NO_SENDING, Status.SUSPENDED), status is Status.CLOSED
-    theirs = (is_stopped and by_provider(found, "mailbox.suspended", "mailbox.resumed")) or (
-        is_closed and by_provider(found, "mailbox.closed", "mailbox.restored")
-    )
+    theirs = is_held(found, place.account)
     return page(
         request, place, "console/mailbox.html", str(found), crumbs=crumbs(place), mailbox=found, address=str(found),
         holds=holds, look=LOOKS[holds.look][0], state_icon=LOOKS[holds.look][1], passwords=passwords,
@@ -203,7 +201,7 @@ def stop(request: HttpRequest, place: TenantPlace, mailbox: int) -> HttpResponse
 
 @tenant_page(role=Role.ADMIN, change=Role.ADMIN)
 def go_on(request: HttpRequest, place: TenantPlace, mailbox: int) -> HttpResponse:
-    """Resume it, if it wasn't the provider who suspended it."""
+    """Resume it, if nobody above suspended it."""
     found = find(place, mailbox)
 
     def act() -> str:

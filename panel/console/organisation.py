@@ -24,6 +24,7 @@ from panel.operations import services
 from panel.operations.holdings import holdings
 from panel.rules.status import Status
 from panel.tenants.changes import ServiceError
+from panel.tenants.decided import is_held
 
 
 class CloseForm(forms.Form):
@@ -55,12 +56,13 @@ def settings(request: HttpRequest, place: TenantPlace) -> HttpResponse:
     """What it is, and what an owner may do to all of it."""
     tenant = place.tenant
     is_closed = tenant.status == Status.CLOSED
-    held, storage = holdings(tenant)
+    things, storage = holdings(tenant)
+    held = is_held(tenant, place.account)
     return page(
-        request, place, "console/settings.html", _("Settings"), is_closed=is_closed, holdings=[*held, storage],
+        request, place, "console/settings.html", _("Settings"), is_closed=is_closed, holdings=[*things, storage],
         word=Status(tenant.status).words, ends=utc(tenant.grace_ends_at) if tenant.grace_ends_at else "",
-        may_close=place.is_owner and place.may(Role.OWNER),
-        may_undo=is_closed and place.is_owner and services.may_undo_closing(tenant, place.account),
+        may_close=place.may(Role.OWNER) and not held,
+        may_undo=is_closed and place.is_owner and not held,
         close_url=reverse("console:close-tenant", args=[tenant.pk]),
         undo_url=reverse("console:undo-closing", args=[tenant.pk]),
     )
@@ -98,10 +100,10 @@ def close(request: HttpRequest, place: TenantPlace) -> HttpResponse:
 
 @tenant_page(role=Role.OWNER, change=Role.OWNER, while_stopped=True)
 def undo(request: HttpRequest, place: TenantPlace) -> HttpResponse:
-    """Undo the closing, when it was a member's."""
+    """Undo the closing, when nobody above closed it."""
     if request.method == "POST" and place.tenant.status == Status.CLOSED:
         try:
-            services.undo_closing(place.tenant, actor=place.account, ip=place.ip)
+            services.restore(place.tenant, actor=place.account, ip=place.ip)
         except ServiceError as error:
             messages.error(request, str(error))
         else:

@@ -28,6 +28,7 @@ from panel.tenants.changes import (
     taken_means,
     write,
 )
+from panel.tenants.decided import refuse_held
 from panel.tenants.models import Plan, Tenant, User
 
 CHECKED_BY_US = "checked by us"
@@ -118,8 +119,12 @@ def verify_domain(domain: Domain, *, actor: User | None, ip: str | None = None) 
 
 @transaction.atomic
 def delete_domain(domain: Domain, *, actor: User | None, ip: str | None = None) -> None:
-    """Delete a domain that holds no address and has no alias."""
+    """Delete a domain that holds no address and has no alias.
+
+    Raises ServiceError for any other, and where somebody above the actor suspended or closed it.
+    """
     stored = lock(domain, to_delete=True)
+    refuse_held(stored, actor)
     # Without their models, which are to the right of this app.
     for what, count in (("addresses", stored.addresses.count()), ("domain aliases", stored.aliases.count())):
         if count:
@@ -130,6 +135,15 @@ def delete_domain(domain: Domain, *, actor: User | None, ip: str | None = None) 
     )
     delete(stored, f"{stored} is still in use.")
     changed(stored.name)
+
+
+@transaction.atomic
+def remove_unproved(domain: Domain, *, actor: User | None, ip: str | None = None) -> None:
+    """Delete a domain that was only typed: no proof, nothing in it. Raises ServiceError for any other."""
+    stored = lock(domain, to_delete=True)
+    if stored.proof != Proof.PENDING:
+        raise ServiceError(f"{stored} is proved: close it.")
+    delete_domain(domain, actor=actor, ip=ip)
 
 
 @transaction.atomic

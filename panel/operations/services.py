@@ -35,9 +35,8 @@ from panel.tenants.changes import (
     tenant_changed,
     write,
 )
-from panel.tenants.models import AuditEntry, Membership, PasswordReset, ProviderRole, Tenant, User
+from panel.tenants.models import AuditEntry, PasswordReset, ProviderRole, Tenant, User
 from panel.tenants.services import keep_an_owner
-from panel.tenants.standing import with_parents
 
 Suspendable = Mailbox | Domain | Tenant
 
@@ -59,13 +58,14 @@ def suspend(
 ) -> None:
     """Stop the subject's logins and sending, or with `sending_only` its sending; its mail still comes in.
 
-    What a tenant's account suspended the provider suspends over again: then the tenant can't resume it. Raises
-    AlreadySuspended.
+    What a tenant's account suspended somebody above it suspends over again: then the tenant can't resume it. What
+    somebody above suspended may be suspended further, and stays theirs. Raises AlreadySuspended.
     """
     reason = one_line(reason, "reason", most=audit.MOST_REASON, required=True)
     status = Status.NO_SENDING if sending_only else Status.SUSPENDED
-    from_ = range(status + (not decided.is_bound(actor) and _is_a_tenants(subject)))
-    before = _move(subject, status, reason, from_)
+    stored = lock(subject)
+    over_again = stored.status == status and decided.is_above(stored, actor)
+    before = _move(subject, status, reason, range(status + over_again))
     if before is None:
         now = Status(lock(subject).status)
         raise AlreadySuspended(f"{_named(subject)} is {now.words} already.")
@@ -76,11 +76,13 @@ def suspend(
 def resume(subject: Suspendable, *, reason: str = "", actor: User | None, ip: str | None = None) -> None:
     """Make a suspended subject active again, and what waits of it due.
 
-    Only this one: what it belongs to, or what belongs to it, stays as it is. Raises NotSuspended; for a tenant's
-    account, ServiceError where the provider suspended it.
+    Only this one: what it belongs to, or what belongs to it, stays as it is. Raises NotSuspended; ServiceError
+    where somebody above the actor suspended it.
     """
     reason = one_line(reason, "reason", most=audit.MOST_REASON)
-    _refuse_to_lift(subject, "suspended", "resumed", actor)
+    stored = lock(subject)  # whoever decides something meanwhile has to be seen
+    if stored.status != Status.CLOSED:
+        decided.refuse_held(stored, actor)
     before = _move(subject, Status.ACTIVE, "", (Status.NO_SENDING, Status.SUSPENDED))
     if before is None:
         now = Status(lock(subject).status)
@@ -94,9 +96,12 @@ def close(subject: Suspendable, *, reason: str = "", actor: User | None, ip: str
     """Close the subject: no logins, no sending, its mail is refused.
 
     Everything is kept, and its queue waits, until the grace period ends (POSTHOUSE_GRACE_DAYS);
-    then operations/closing removes it. Raises AlreadySo.
+    then operations/closing removes it. Raises AlreadySo; ServiceError where somebody above the actor suspended it.
     """
     reason = one_line(reason, "reason", most=audit.MOST_REASON)
+    stored = lock(subject)
+    if stored.status != Status.CLOSED:
+        decided.refuse_held(stored, actor)
     ends_at = timezone.now() + timedelta(days=settings.ENVIRONMENT.grace_days)
     before = _move(subject, Status.CLOSED, reason, range(Status.CLOSED), grace_ends_at=ends_at)
     if before is None:
@@ -109,10 +114,12 @@ def restore(subject: Suspendable, *, reason: str = "", actor: User | None, ip: s
     """Undo the closing within its grace period: the subject is what it was before, suspended if it was.
 
     Only this one: what it belongs to, or what belongs to it, stays as it is. Raises AlreadySo
-    when it isn't closed; for a tenant's account, ServiceError where the provider closed it.
+    when it isn't closed; ServiceError where somebody above the actor closed it.
     """
     reason = one_line(reason, "reason", most=audit.MOST_REASON)
-    _refuse_to_lift(subject, "closed", "restored", actor)
+    stored = lock(subject)
+    if stored.status == Status.CLOSED:
+        decided.refuse_held(stored, actor)
     model = subject._meta.model_name
     entries = AuditEntry.objects.filter(subject_type=model, subject_id=subject.pk, action=f"{model}.closed")
     closing = entries.order_by("-pk").first()
@@ -129,48 +136,6 @@ def restore(subject: Suspendable, *, reason: str = "", actor: User | None, ip: s
         raise AlreadySo(f"{_named(subject)} is not closed.")
     _tell(subject, "restored", before, status, reason, actor, ip)
     release_suspended(_tenants_of(subject))
-
-
-def _is_a_tenants(subject: Suspendable) -> bool:
-    """Whether a tenant's account suspended it, and not the provider as well."""
-    model = subject._meta.model_name
-    lock(subject)
-    entries = AuditEntry.objects.filter(
-        subject_type=model, subject_id=subject.pk, action__in=(f"{model}.suspended", f"{model}.resumed")
-    )
-    last = entries.order_by("-pk").first()
-    return last is not None and last.action.endswith("suspended") and not decided.by_provider(
-        subject, f"{model}.suspended", f"{model}.resumed"
-    )
-
-
-def _refuse_to_lift(subject: Suspendable, done: str, undone: str, actor: User | None) -> None:
-    """Refuse a tenant's account to undo what the provider did."""
-    model = subject._meta.model_name
-    lock(subject)  # whoever decides something meanwhile has to be seen
-    if decided.is_bound(actor) and decided.by_provider(subject, f"{model}.{done}", f"{model}.{undone}"):
-        raise ServiceError(f"{_named(subject)} was {done} by your provider: ask there.")
-
-
-def may_undo_closing(tenant: Tenant, account: User) -> bool:
-    """Whether a member may restore it: not what the provider closed, nor a reseller its customer but by itself."""
-    above = {each.pk for each in with_parents(tenant)} - {tenant.pk}
-    closing = AuditEntry.objects.filter(subject_type="tenant", subject_id=tenant.pk, action="tenant.closed")
-    entry = closing.select_related("actor").order_by("-pk").first()
-    if entry is None or entry.actor is None or entry.actor.is_staff:
-        return False
-    roles = Membership.objects.filter(user__in={entry.actor.pk, account.pk}, tenant__in={tenant.pk, *above})
-    of = {each: {pk for user, pk in roles.values_list("user", "tenant") if user == each}
-          for each in (entry.actor.pk, account.pk)}
-    return tenant.pk in of[entry.actor.pk] or bool(of[account.pk] & above)
-
-
-@transaction.atomic
-def undo_closing(tenant: Tenant, *, actor: User, ip: str | None = None) -> None:
-    """`restore`, by a member. Raises ServiceError for what others closed."""
-    if not may_undo_closing(tenant, actor):
-        raise ServiceError(f"{tenant} was closed by somebody above it: ask your provider.")
-    restore(tenant, actor=actor, ip=ip)
 
 
 def _ended_at(subject: Suspendable) -> datetime | None:

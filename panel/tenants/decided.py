@@ -1,14 +1,20 @@
-"""Whether what holds was decided by the provider: a tenant's account doesn't undo that.
+"""Whether what holds was decided from above: nobody undoes what somebody higher decided.
 
-Read from the audit log, which is never changed and never pruned.
+The lowest are a tenant's own people; above them are those of its reseller (and of the reseller's), and the
+provider is above all. Who decided what is read from the audit log, which is never changed and never pruned.
 """
 
 from typing import Any
 
 from django.db import models
-from django.db.models import Q, QuerySet
+from django.db.models import Q, QuerySet, Subquery
+from django.db.models.functions import Coalesce
 
-from panel.tenants.models import AuditEntry, ProviderRole, User
+from panel.rules.status import Status
+from panel.tenants.changes import ServiceError
+from panel.tenants.models import AuditEntry, Membership, ProviderRole, Tenant, User
+
+OWN, RESELLERS, ABOVE_RESELLERS, PROVIDERS = range(4)  # how high somebody stands above a tenant
 
 
 def is_bound(actor: User | None) -> bool:
@@ -16,12 +22,43 @@ def is_bound(actor: User | None) -> bool:
     return actor is not None and not actor.has_provider_role
 
 
+def is_held(subject: Any, account: User) -> bool:
+    """Whether somebody above the account stopped the mailbox, domain or tenant: it neither undoes that nor closes it.
+
+    Two queries at most; none where it is active.
+    """
+    if subject.status == Status.ACTIVE:
+        return False
+    height, own = _heights(subject, account)
+    return own < height
+
+
+def refuse_held(stored: Any, actor: User | None) -> None:
+    """Raise ServiceError where somebody above `actor` suspended or closed the row.
+
+    Neither may it then be closed or removed: it would be restored, or made again, and be free.
+    """
+    if not is_bound(actor) or stored.status == Status.ACTIVE:
+        return
+    height, own = _heights(stored, actor)
+    if height <= own:
+        return
+    done = "closed" if stored.status == Status.CLOSED else "suspended"
+    named = f"The {stored._meta.verbose_name} {stored}"
+    if height == PROVIDERS:
+        raise ServiceError(f"{named} is {done} by your provider: ask there.")
+    raise ServiceError(f"{named} was {done} by somebody above it: ask your provider.")
+
+
+def is_above(subject: Any, account: User | None) -> bool:
+    """Whether the account is above everybody who gave the subject its status: two queries at most."""
+    height, own = _heights(subject, account)
+    return own > height
+
+
 def by_provider(subject: models.Model, done: str, undone: str) -> bool:
-    """Whether the provider did `done` ("mailbox.suspended") to it since it was last undone: two queries."""
-    entries = _entries(subject)
-    last = entries.filter(action=undone).order_by("-pk").values_list("pk", flat=True).first()
-    since = entries.filter(action=done) if last is None else entries.filter(action=done, pk__gt=last)
-    return of_provider(since).exists()
+    """Whether the provider did `done` ("credential.frozen") to it since it was last undone: one query."""
+    return of_provider(_since(subject, done, undone)).exists()
 
 
 def of_provider(entries: "QuerySet[AuditEntry]") -> "QuerySet[AuditEntry]":
@@ -29,5 +66,54 @@ def of_provider(entries: "QuerySet[AuditEntry]") -> "QuerySet[AuditEntry]":
     return entries.filter(Q(actor=None) | ~Q(actor__provider_role=ProviderRole.NONE))
 
 
-def _entries(subject: models.Model) -> "QuerySet[Any]":
-    return AuditEntry.objects.filter(subject_type=subject._meta.model_name, subject_id=subject.pk)
+def _heights(subject: Any, account: User | None) -> tuple[int, int]:
+    """How high the highest stands of those who suspended or closed the subject, and how high the account does.
+
+    All count who did it since it was last undone: what the provider suspended a tenant may suspend further.
+    """
+    model = subject._meta.model_name
+    done, undone = ("closed", "restored") if subject.status == Status.CLOSED else ("suspended", "resumed")
+    entries = _since(subject, f"{model}.{done}", f"{model}.{undone}")
+    who = dict(entries.order_by().values_list("actor", "actor__provider_role").distinct())
+    bound = {account.pk} if account is not None and is_bound(account) else set()
+    is_providers = not who or any(pk is None or role for pk, role in who.items())
+    tenant = None if is_providers else _tenant_of(subject)
+    if tenant is None:
+        return PROVIDERS, OWN if bound else PROVIDERS
+    members = _members(tenant, {*who, *bound})
+    # Who is in none of the tenants any more may have been in any: then it isn't the tenant's own people's to undo.
+    unknown = OWN if tenant.parent_id is None else RESELLERS
+    height = max(members.get(pk, unknown) for pk in who)
+    return height, max((members.get(pk, OWN) for pk in bound), default=PROVIDERS)
+
+
+def _members(tenant: Tenant, accounts: set[int]) -> dict[int, int]:
+    """How high each of the accounts stands that may change something in the tenant or in one above it."""
+    if tenant.parent_id is None:
+        return dict.fromkeys(accounts, OWN)
+    chain = Q(tenant__in=[tenant.pk, tenant.parent_id]) | Q(
+        tenant__in=Tenant.objects.filter(pk=tenant.parent_id).values("parent")
+    )
+    rows = Membership.objects.filter(chain, user__in=accounts).exclude(role=Membership.Role.VIEWER)
+    heights = {tenant.pk: OWN, tenant.parent_id: RESELLERS}
+    found: dict[int, int] = {}
+    for account, at in rows.order_by().values_list("user", "tenant"):
+        found[account] = max(found.get(account, OWN), heights.get(at, ABOVE_RESELLERS))
+    return found
+
+
+def _tenant_of(row: Any) -> Tenant | None:
+    """None for a shared domain, which is the provider's."""
+    if isinstance(row, Tenant):
+        return row
+    found = row
+    for name in row.to_tenant.split("__"):
+        found = getattr(found, name)
+    return found
+
+
+def _since(subject: models.Model, done: str, undone: str) -> "QuerySet[Any]":
+    """The entries of `done` since the last of `undone`."""
+    entries = AuditEntry.objects.filter(subject_type=subject._meta.model_name, subject_id=subject.pk)
+    last = entries.filter(action=undone).order_by("-pk").values("pk")[:1]
+    return entries.filter(action=done, pk__gt=Coalesce(Subquery(last), 0))

@@ -54,8 +54,9 @@ def test_what_the_provider_or_the_reseller_closed_is_not_the_customers_to_undo()
     for closer in (staff, None, reseller):
         operations.close(acme, actor=closer)
         assert "Undo the closing" not in client.get(path).content.decode()
-        client.post(f"{path}undo-closing/")
+        said = client.post(f"{path}undo-closing/", follow=True).content.decode()
         assert status(acme) == Status.CLOSED, closer
+        assert ("by somebody above it: ask" if closer is reseller else "by your provider: ask there") in said
         theirs.post(f"{path}undo-closing/")
         assert (status(acme) == Status.ACTIVE) == (closer is reseller)
         if closer is not reseller:

@@ -5,14 +5,22 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
+from panel.domains.services import remove_unproved
 from panel.mailboxes.models import Mailbox
 from panel.operations import services
 from panel.operations.services import AlreadySuspended, NotSuspended, change_account, create_account
 from panel.rules.status import Status, strictest
 from panel.sending.models import Hold, Recipient
 from panel.tenants.changes import ServiceError
+from panel.tenants.decided import is_held
 from panel.tenants.models import AuditEntry, DirectoryChange, User
-from panel.tenants.services import close_account, delete_account, reopen_account, set_account_password
+from panel.tenants.services import (
+    close_account,
+    create_membership,
+    delete_account,
+    reopen_account,
+    set_account_password,
+)
 from panel.tenants.sign_in import second_factor, sessions
 from tests.support import queue, world
 from tests.support.authenticator import code_of
@@ -128,6 +136,63 @@ def test_resumed_shared_domain_makes_all_its_tenants_due(shared, tenant, other_t
     services.resume(shared, actor=None)
     assert Recipient.objects.get(pk=mine.pk).holds == 0
     assert Recipient.objects.get(pk=foreign.pk).holds == Hold.SUSPENDED
+
+
+def test_nobody_undoes_or_closes_what_somebody_above_stopped(tenant, django_assert_num_queries):
+    top = world.tenant("Top")
+    above = world.tenant("Above", parent=top)
+    type(tenant).objects.filter(pk=tenant.pk).update(parent=above)
+    tenant.refresh_from_db()
+    rows = [tenant, world.domain("demo.test", tenant), world.mailbox("shop@demo.test")]
+    typed = world.domain("typed.test", tenant, proof="pending")
+
+    def account(name, *members, **fields):
+        made = create_account(email=f"{name}@people.example", password=world.PASSWORD, actor=None, **fields)
+        for one, role in members:
+            create_membership(user=made, tenant=one, role=role, actor=None)
+        return made
+
+    own = account("own", (tenant, "owner"), (above, "viewer"))  # only looks on from above
+    other = account("other", (tenant, "admin"))
+    reseller, over = account("reseller", (above, "owner")), account("over", (top, "admin"))
+    provider = account("staff", provider_role="operator")
+    ranks = [own, reseller, over, provider]
+    for row in rows:
+        for height, higher in enumerate(ranks):
+            words = "by your provider: ask there" if higher is provider else "by somebody above it: ask your provider"
+            for act, undo in ((services.suspend, services.resume), (services.close, services.restore)):
+                act(row, reason="x", actor=higher)
+                for lower in ranks[:height]:
+                    with django_assert_num_queries(1 if higher is provider else 2):
+                        assert is_held(row, lower)
+                    for refused in (undo, services.close) if act is services.suspend else (undo,):
+                        with pytest.raises(ServiceError, match=words):
+                            refused(row, actor=lower)
+                assert not any(is_held(row, same) for same in (*ranks[height:], *[other] * (height == 0)))
+                undo(row, actor=other if higher is own else higher)
+                assert status(row) is Status.ACTIVE and not is_held(row, own)
+        # Whoever stands above takes over what was suspended below, never the other way.
+        for actor in (own, reseller, provider):
+            services.suspend(row, reason="mine", actor=actor)
+        for actor in (own, reseller, provider):
+            with pytest.raises(AlreadySuspended):
+                services.suspend(row, reason="mine again", actor=actor)
+        assert is_held(row, over)
+        services.resume(row, actor=provider)
+        # What is stopped further below stays theirs who stopped it first.
+        services.suspend(row, reason="x", sending_only=True, actor=reseller)
+        services.suspend(row, reason="x", actor=own)
+        assert status(row) is Status.SUSPENDED and is_held(row, own)
+        services.resume(row, actor=reseller)
+        # Who has left may have been anybody: it isn't the tenant's own people's to undo.
+        gone = account(f"gone-{row._meta.model_name}")
+        services.close(row, actor=gone)
+        assert is_held(row, own) and not is_held(row, reseller)
+        services.restore(row, actor=reseller)
+    services.suspend(typed, reason="phishing", actor=reseller)
+    with pytest.raises(ServiceError, match="by somebody above it"):
+        remove_unproved(typed, actor=own)
+    remove_unproved(typed, actor=reseller)
 
 
 @pytest.mark.django_db(transaction=True)
