@@ -31,6 +31,8 @@ _PARAMETER = re.compile(r';[ \t]*([A-Za-z0-9*_-]{1,60})[ \t]*=[ \t]*(?:"((?:[^"\
 _NOT_BASE64 = bytes(set(range(256)) - set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"))
 _NOT_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
 _ADDRESS = re.compile(r"[^\s<>\"'(),;:@]++@[^\s<>\"'(),;:@]++")
+# More digits than any character's number has; Python reads no number of some thousands.
+_LONG_NUMBER = re.compile(r"&#[0-9]{20,}+;?")
 # What begins on a line of its own.
 _BLOCKS = frozenset((
     "p", "div", "br", "tr", "li", "ul", "ol", "table", "h1", "h2", "h3", "h4", "h5", "h6", "blockquote", "pre", "hr",
@@ -254,7 +256,12 @@ def of_html(markup: str) -> tuple[str, bool]:
 
 
 def _words(markup: str) -> str:
-    return re.sub(r"[ \t\r\n\f]++", " ", html.unescape(markup))
+    return re.sub(r"[ \t\r\n\f]++", " ", _characters(markup))
+
+
+def _characters(markup: str) -> str:
+    """With each character reference as the character."""
+    return html.unescape(_LONG_NUMBER.sub("\ufffd", markup))
 
 
 def _tag(inside: str) -> str:
@@ -270,7 +277,7 @@ def _end_of(markup: str, name: str, at: int) -> int:
 
 def _target(inside: str) -> str:
     found = re.search(r"\shref\s*+=\s*+(?:\"([^\"]*+)\"|'([^']*+)'|([^\s>]++))", inside[:5000], re.IGNORECASE)
-    given = html.unescape(next((each for each in found.groups() if each), "")) if found else ""
+    given = _characters(next((each for each in found.groups() if each), "")) if found else ""
     target = "".join(given.split())[:500]
     return target if target.lower().startswith(("http://", "https://", "mailto:")) else ""
 

@@ -58,6 +58,7 @@ def test_html_becomes_what_would_be_read_and_each_link_says_where_it_leads():
 @pytest.mark.parametrize("markup", [
     "<", "</", "<!--", "<!-- x", "<script", "<script>", "<script>x</script", "<a href=", "<a href='", "&#99999999;",
     "<>", "<a\x00b>", "<p/", "<!DOCTYPE", "<![CDATA[", "<svg><script>", "&#x0;", "<textarea>",
+    f"&#{'1' * 5000};", f"<a href='&#{'1' * 4900};'>", f"&#x{'f' * 5000};",
 ])
 def test_broken_html_ends(markup):
     mime.of_html(markup)
