@@ -90,6 +90,7 @@ def test_the_list_has_the_tenants_own_also_in_shared_domains_searched_filtered_a
         ({"q": "m0"}, 10), ({"q": "sue mil"}, 1), ({"q": "bob"}, 0), ({"q": "@isp.test"}, 1), ({"q": "m07@acme"}, 1),
         ({"q": "%"}, 0), ({"q": "<b>x"}, 0), ({"state": "suspended"}, 1), ({"state": "full"}, 1),
         ({"domain": "isp.test"}, 1), ({"domain": "beta.test"}, 0), ({"after": "\x00'@acme.test"}, 50),
+        ({"domain": "beta.test\x00"}, 0),
         ({"state": "nonsense", "domain": "isp.test"}, 1),
     ):
         text = acme.get("mailboxes/", **query)
