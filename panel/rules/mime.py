@@ -8,11 +8,13 @@ says; every loop here has a bound. RFC 2045, RFC 2046, RFC 2183, RFC 2231.
 import binascii
 import html
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
 from panel.rules import headers
+from panel.rules.addresses import Address
 from panel.rules.headers import CHARSETS, NOT_FOR_DISPLAY, BadHeader, Field
 
 MAX_DEPTH = 8  # multiparts in one another
@@ -285,15 +287,30 @@ def _target(inside: str) -> str:
 def sender(fields: Sequence[Field]) -> Sender:
     """From whom, as far as one may believe the header."""
     shown = headers.first(fields, b"From", 320)
-    froms = [field for field in fields if field.is_named(b"From")]
-    try:
-        found = headers.mailboxes(headers.unfold(froms[0].raw)[: headers.MAX_ADDRESS_LIST]) if len(froms) == 1 else ()
-    except BadHeader:
-        found = ()
+    found = _mailboxes(fields, b"From")
     address = str(found[0]) if len(found) == 1 else ""
     own = {address.lower(), found[0].display.lower()} if address else set()
-    others = dict.fromkeys(each for each in _ADDRESS.findall(shown) if each.lower() not in own) if address else ()
+    # "＠" looks like "@".
+    looks = unicodedata.normalize("NFKC", shown)
+    others = dict.fromkeys(each for each in _ADDRESS.findall(looks) if each.lower() not in own) if address else ()
     return Sender(shown, address, tuple(others), bool(address))
+
+
+def answers_to(fields: Sequence[Field], address: str) -> str:
+    """Where it says that answers go, for display; empty where that is to this address and nowhere else."""
+    found = _mailboxes(fields, b"Reply-To")
+    if address and {str(each).lower() for each in found} == {address.lower()}:
+        return ""
+    return headers.first(fields, b"Reply-To", 300)
+
+
+def _mailboxes(fields: Sequence[Field], name: bytes) -> tuple[Address, ...]:
+    """The addresses of the one field of this name; none where there are several, or where it can't be read."""
+    named = [field for field in fields if field.is_named(name)]
+    try:
+        return headers.mailboxes(headers.unfold(named[0].raw)) if len(named) == 1 else ()
+    except BadHeader:
+        return ()
 
 
 def _value(fields: Sequence[Field], name: bytes) -> str:
