@@ -415,6 +415,11 @@ def test_a_sheet_is_looked_through_before_anything_is_made(acme):
     assert file.content.decode().splitlines() == [
         "address,name,quota", "ann@acme.test,,", "c@acme.test,Carl,1 GB", "d@acme.test,,2 GB",
     ]
+    # A spreadsheet opens it, and whoever has the mailbox's name written by others.
+    Mailbox.objects.filter(pk=made["d"].pk).update(name="=cmd|'/c calc'!A1")
+    assert "d@acme.test,'=cmd|'/c calc'!A1,2 GB\r\n" in (
+        acme.client.get(f"/t/{acme.tenant.pk}/mailboxes/export/").content.decode()
+    )
     # Again, all of it is taken; and what is wrong is told a line, before and with `sure`.
     acme.plan(mailboxes=3)
     hashed = made["c"].credentials.get().secret.removeprefix("argon2")
