@@ -106,6 +106,10 @@ def test_how_many_are_behind_anothers_alias_stays_hidden_however_many(acme, beta
     assert [(each.original, each.state) for each in where.recipients] == [("team@beta.test", "discarded")]
     assert not where.more
     assert whereabouts.of(beta.pk, message.pk).more, "of its own alias it may know"
+    for number in range(5, 150):
+        queue.recipient(message, "team@beta.test", resolved=f"{number}@beta.test", recipient_tenant=beta)
+    page = log_search.find(acme.pk, parse("", timezone.now())[0], most=10)
+    assert [each.original for each in page.rows] == ["team@beta.test"] and not page.after
     queue.recipient(message, "bob@elsewhere.test")
     assert whereabouts.of(acme.pk, message.pk).more, "that is another one, which isn't shown"
 
