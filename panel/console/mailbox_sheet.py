@@ -24,6 +24,7 @@ from panel.console.places import Role, TenantPlace
 from panel.mailboxes import sheet
 from panel.mailboxes.importing import exported, import_rows
 from panel.mailboxes.sheet import BadRows, Errors, Row
+from panel.rules.cells import harmless
 from panel.tenants.changes import ServiceError
 from panel.tenants.shown import size
 
@@ -127,7 +128,7 @@ def _written(rows: Iterable[Mapping[str, str]]) -> Iterator[str]:
     yield ",".join(columns) + "\r\n"
     for row in rows:
         line = StringIO()
-        csv.writer(line, lineterminator="\r\n").writerow([row[column] for column in columns])
+        csv.writer(line, lineterminator="\r\n").writerow([harmless(row[column]) for column in columns])
         yield line.getvalue()
 
 

@@ -117,7 +117,7 @@ def mailboxes(request: HttpRequest, place: TenantPlace) -> HttpResponse:
     if not counts["all"]:
         return page(request, place, "console/mailboxes.html", _("Mailboxes"), counts=counts, **add)
     searched = Searched.of(request.GET.get("q", ""))
-    domain, state = request.GET.get("domain", ""), request.GET.get("state", "")
+    domain, state = request.GET.get("domain", "")[:253].replace("\x00", ""), request.GET.get("state", "")
     rows, is_cut = _found(place, all_rows, searched)
     if domain:
         rows = rows.filter(address__domain__name=domain)

@@ -58,13 +58,12 @@ def letter(request: HttpRequest, place: MailboxPlace, letter: str) -> HttpRespon
         {"number": number, "part": part, "size": _size(part), "name": _name(part, number)}
         for number, part in enumerate(read.parts) if not part.is_shown
     ]
-    answers_to = read.first(b"Reply-To")
     return page(
         request, place, "console/me_letter.html", read.first(b"Subject") or _("(no subject)"),
         crumbs=[(_("Read mail"), reverse("console:me-mail"))], kept=kept, at=_at(kept), sender=sender,
         to=read.first(b"To"), cc=read.first(b"Cc"), said_at=read.first(b"Date", 60), text=text,
         was_html=any(part.is_shown and part.type == "text/html" for part in read.parts), attached=attached,
-        answers_to="" if _is_of(answers_to, sender.address) else answers_to,
+        answers_to=mime.answers_to(read.fields, sender.address),
         is_whole=read.is_whole and is_all and kept.size <= len(kept.data),
         is_verified=bool(sender.address) and _was_submitted_here(place, kept),
     )
@@ -120,11 +119,6 @@ def _was_submitted_here(place: MailboxPlace, kept: Kept) -> bool:
     return Recipient.objects.filter(
         pk=number, resolved=str(place.mailbox.address), message__direction=Message.Direction.SUBMISSION
     ).exists()
-
-
-def _is_of(answers_to: str, address: str) -> bool:
-    """Whether answers go to the sender, as they do without a Reply-To."""
-    return not answers_to or (bool(address) and address in answers_to.lower())
 
 
 def _size(part: mime.Part) -> int:

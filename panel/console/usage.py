@@ -15,6 +15,7 @@ from panel.console.access import tenant_page
 from panel.console.frame import address, page
 from panel.console.places import TenantPlace
 from panel.operations.holdings import holdings
+from panel.rules.cells import harmless
 from panel.rules.forecast import Forecast
 from panel.rules.limits import Kind, Window
 from panel.sending.usage import Usage, forecasts, limited, usage_of
@@ -24,7 +25,6 @@ MOST_SENDERS = 8
 MOST_DOMAINS = 8
 # The chart, in the units of its own box.
 WIDTH, HEIGHT, TOP = 300, 120, 20
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +92,6 @@ def export(request: HttpRequest, place: TenantPlace) -> HttpResponse:
     answer = HttpResponse(written.getvalue(), content_type="text/csv; charset=utf-8")
     answer["Content-Disposition"] = f'attachment; filename="usage-{found.days[-1].isoformat()}.csv"'
     return answer
-
-
-def harmless(text: str) -> str:
-    """The text as a cell that no spreadsheet takes for a formula."""
-    return f"'{text}" if text.startswith(FORMULA) else text
 
 
 def _limit(bar: Bar, coming: dict[tuple[Kind, int], Forecast]) -> Limit:

@@ -12,6 +12,7 @@ from typing import BinaryIO, TextIO
 
 from panel.mailboxes import foreign
 from panel.rules.addresses import Address, BadAddress, parse_address
+from panel.rules.cells import as_written
 from panel.tenants.changes import ServiceError, one_line
 from panel.tenants.shown import read_size, size
 
@@ -185,7 +186,7 @@ def _row(line: int, head: list[str], cells: list[str], without_passwords: bool) 
         )
     given: Mapping[str, str] = dict(zip(head, cells, strict=True))
     try:
-        address = parse_address(given["address"]).canonical
+        address = parse_address(as_written(given["address"])).canonical
     except BadAddress as error:
         raise ServiceError(str(error)) from None
     password, hashed = given.get("password", ""), given.get("hash", "").strip()
@@ -203,7 +204,7 @@ def _row(line: int, head: list[str], cells: list[str], without_passwords: bool) 
         raise ServiceError(f"the quota {given['quota'][:40]!r} is no size: {error}.") from None
     if quota is not None and quota > MOST_QUOTA_BYTES:
         raise ServiceError(f"the quota {given['quota'][:40]!r} is larger than any disk.")
-    return Row(line, address, password, stored, quota, one_line(given.get("name", ""), "name", most=100))
+    return Row(line, address, password, stored, quota, one_line(as_written(given.get("name", "")), "name", most=100))
 
 
 def as_cells(address: str, stored: str, quota_bytes: int | None, name: str) -> dict[str, str]:

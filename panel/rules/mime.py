@@ -8,11 +8,13 @@ says; every loop here has a bound. RFC 2045, RFC 2046, RFC 2183, RFC 2231.
 import binascii
 import html
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
 from panel.rules import headers
+from panel.rules.addresses import Address
 from panel.rules.headers import CHARSETS, NOT_FOR_DISPLAY, BadHeader, Field
 
 MAX_DEPTH = 8  # multiparts in one another
@@ -31,6 +33,8 @@ _PARAMETER = re.compile(r';[ \t]*([A-Za-z0-9*_-]{1,60})[ \t]*=[ \t]*(?:"((?:[^"\
 _NOT_BASE64 = bytes(set(range(256)) - set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"))
 _NOT_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
 _ADDRESS = re.compile(r"[^\s<>\"'(),;:@]++@[^\s<>\"'(),;:@]++")
+# More digits than any character's number has; Python reads no number of some thousands.
+_LONG_NUMBER = re.compile(r"&#[0-9]{20,}+;?")
 # What begins on a line of its own.
 _BLOCKS = frozenset((
     "p", "div", "br", "tr", "li", "ul", "ol", "table", "h1", "h2", "h3", "h4", "h5", "h6", "blockquote", "pre", "hr",
@@ -254,7 +258,12 @@ def of_html(markup: str) -> tuple[str, bool]:
 
 
 def _words(markup: str) -> str:
-    return re.sub(r"[ \t\r\n\f]++", " ", html.unescape(markup))
+    return re.sub(r"[ \t\r\n\f]++", " ", _characters(markup))
+
+
+def _characters(markup: str) -> str:
+    """With each character reference as the character."""
+    return html.unescape(_LONG_NUMBER.sub("\ufffd", markup))
 
 
 def _tag(inside: str) -> str:
@@ -270,7 +279,7 @@ def _end_of(markup: str, name: str, at: int) -> int:
 
 def _target(inside: str) -> str:
     found = re.search(r"\shref\s*+=\s*+(?:\"([^\"]*+)\"|'([^']*+)'|([^\s>]++))", inside[:5000], re.IGNORECASE)
-    given = html.unescape(next((each for each in found.groups() if each), "")) if found else ""
+    given = _characters(next((each for each in found.groups() if each), "")) if found else ""
     target = "".join(given.split())[:500]
     return target if target.lower().startswith(("http://", "https://", "mailto:")) else ""
 
@@ -278,15 +287,30 @@ def _target(inside: str) -> str:
 def sender(fields: Sequence[Field]) -> Sender:
     """From whom, as far as one may believe the header."""
     shown = headers.first(fields, b"From", 320)
-    froms = [field for field in fields if field.is_named(b"From")]
-    try:
-        found = headers.mailboxes(headers.unfold(froms[0].raw)[: headers.MAX_ADDRESS_LIST]) if len(froms) == 1 else ()
-    except BadHeader:
-        found = ()
+    found = _mailboxes(fields, b"From")
     address = str(found[0]) if len(found) == 1 else ""
     own = {address.lower(), found[0].display.lower()} if address else set()
-    others = dict.fromkeys(each for each in _ADDRESS.findall(shown) if each.lower() not in own) if address else ()
+    # "＠" looks like "@".
+    looks = unicodedata.normalize("NFKC", shown)
+    others = dict.fromkeys(each for each in _ADDRESS.findall(looks) if each.lower() not in own) if address else ()
     return Sender(shown, address, tuple(others), bool(address))
+
+
+def answers_to(fields: Sequence[Field], address: str) -> str:
+    """Where it says that answers go, for display; empty where that is to this address and nowhere else."""
+    found = _mailboxes(fields, b"Reply-To")
+    if address and {str(each).lower() for each in found} == {address.lower()}:
+        return ""
+    return headers.first(fields, b"Reply-To", 300)
+
+
+def _mailboxes(fields: Sequence[Field], name: bytes) -> tuple[Address, ...]:
+    """The addresses of the one field of this name; none where there are several, or where it can't be read."""
+    named = [field for field in fields if field.is_named(name)]
+    try:
+        return headers.mailboxes(headers.unfold(named[0].raw)) if len(named) == 1 else ()
+    except BadHeader:
+        return ()
 
 
 def _value(fields: Sequence[Field], name: bytes) -> str:

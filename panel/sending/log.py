@@ -178,7 +178,8 @@ def as_seen_by(
 ) -> Iterable[SeenRecipient]:
     """What of these rows, which are these tenants' by either column, they may see; see the head of this module.
 
-    In a list without tries and deciding facts, and with fewer queries. `messages` are the rows' own, if at hand.
+    In a list, which has the newest first, without tries and deciding facts, and with fewer queries. `messages`
+    are the rows' own, if at hand.
     """
     if messages is None:
         messages = Message.objects.in_bulk({row.message_id for row in rows})
@@ -197,15 +198,17 @@ def as_seen_by(
     behind: dict[tuple[int, str], list[Recipient]] = {}
     for row in hidden.values():
         behind.setdefault(_key(row), []).append(row)
+    # One row stands for all: of those in the state that is told, the one that comes first.
+    first, standing_for = max if in_list else min, {}
+    for key, together in behind.items():
+        told = next(state for state in _TELLING if any(one.state == state for one in together))
+        standing_for[key] = first(one.pk for one in together if one.state == told)
     for row in rows:
         message = messages.get(row.message_id)
         if row.pk not in hidden:
             yield _one(row, message, mine, attempts=tuple(attempts.get(row.pk, ())))
             continue
-        together = behind[_key(row)]
-        told = next(state for state in _TELLING if any(one.state == state for one in together))
-        # One row stands for all: of those in the state that is told, the first.
-        if row.pk == min(one.pk for one in together if one.state == told):
+        if row.pk == standing_for[_key(row)]:
             yield _one(row, message, mine, attempts=None)
 
 

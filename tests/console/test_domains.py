@@ -251,6 +251,10 @@ def test_the_list_has_trouble_first_is_paged_and_asks_no_query_a_row(client, acm
     second = client.get(start, {"after": page.context["next"]})
     names = [line.domain.name for each in (page, second) for line in each.context["lines"]]
     assert len(names) == len(set(names)) == 48
+    for name in ("other.test", "another.test"):
+        world.domain_alias(name, made["a-fine"])
+    for searched in ("a-fine", "another.test", "OTHER.test"):
+        assert [line.name for line in client.get(start, {"q": searched}).context["lines"]] == ["a-fine.example"]
     for nonsense in ("9.a", "x", ".", "3.\x00", "5." + "z" * 400):
         assert client.get(start, {"after": nonsense}).status_code == 200
 

@@ -90,6 +90,7 @@ def test_the_list_has_the_tenants_own_also_in_shared_domains_searched_filtered_a
         ({"q": "m0"}, 10), ({"q": "sue mil"}, 1), ({"q": "bob"}, 0), ({"q": "@isp.test"}, 1), ({"q": "m07@acme"}, 1),
         ({"q": "%"}, 0), ({"q": "<b>x"}, 0), ({"state": "suspended"}, 1), ({"state": "full"}, 1),
         ({"domain": "isp.test"}, 1), ({"domain": "beta.test"}, 0), ({"after": "\x00'@acme.test"}, 50),
+        ({"domain": "beta.test\x00"}, 0),
         ({"state": "nonsense", "domain": "isp.test"}, 1),
     ):
         text = acme.get("mailboxes/", **query)
@@ -412,6 +413,11 @@ def test_a_sheet_is_looked_through_before_anything_is_made(acme):
     assert file.content.decode().splitlines() == [
         "address,name,quota", "ann@acme.test,,", "c@acme.test,Carl,1 GB", "d@acme.test,,2 GB",
     ]
+    # A spreadsheet opens it, and whoever has the mailbox's name written by others.
+    Mailbox.objects.filter(pk=made["d"].pk).update(name="=cmd|'/c calc'!A1")
+    assert "d@acme.test,'=cmd|'/c calc'!A1,2 GB\r\n" in (
+        acme.client.get(f"/t/{acme.tenant.pk}/mailboxes/export/").content.decode()
+    )
     # Again, all of it is taken; and what is wrong is told a line, before and with `sure`.
     acme.plan(mailboxes=3)
     hashed = made["c"].credentials.get().secret.removeprefix("argon2")

@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from panel.database import ids
 from panel.rules.log_query import parse
-from panel.sending import log_search
+from panel.sending import log_search, whereabouts
 from panel.sending.models import Recipient
 from panel.tenants import services as tenants
 from panel.tenants.models import AuditEntry, Tenant, User
@@ -97,6 +97,23 @@ def test_each_of_two_tenants_sees_its_side_of_a_message_and_a_third_none(acme, b
     assert member(third).get(f"/t/{third.pk}/messages/{sent.queue_id}/").status_code == 404
 
 
+def test_how_many_are_behind_anothers_alias_stays_hidden_however_many(acme, beta, monkeypatch):
+    monkeypatch.setattr(whereabouts, "MOST", 3)
+    message = queue.message(acme)
+    for number, state in enumerate(["delivered"] * 4 + ["discarded"]):
+        queue.recipient(message, "team@beta.test", resolved=f"{number}@beta.test", recipient_tenant=beta, state=state)
+    where = whereabouts.of(acme.pk, message.pk)
+    assert [(each.original, each.state) for each in where.recipients] == [("team@beta.test", "discarded")]
+    assert not where.more
+    assert whereabouts.of(beta.pk, message.pk).more, "of its own alias it may know"
+    for number in range(5, 150):
+        queue.recipient(message, "team@beta.test", resolved=f"{number}@beta.test", recipient_tenant=beta)
+    page = log_search.find(acme.pk, parse("", timezone.now())[0], most=10)
+    assert [each.original for each in page.rows] == ["team@beta.test"] and not page.after
+    queue.recipient(message, "bob@elsewhere.test")
+    assert whereabouts.of(acme.pk, message.pk).more, "that is another one, which isn't shown"
+
+
 SEARCHES = {
     # what is typed: what Acme finds, and Beta
     "": (["bob", "team"], ["team", "team"]),
@@ -177,7 +194,8 @@ def test_the_list_says_what_was_searched_and_what_is_wrong_in_the_search(acme, s
     assert "There is no state “lost”" in wrong and 'value="status:lost"' in wrong and 'aria-invalid="true"' in wrong
     hostile = text(client, f"{path}?q=%22%3Cscript%3Ealert(1)%3C/script%3E%00%22&after=9.x")
     assert "<script>alert" not in hostile
-    assert client.get(f"{path}?after={10**40}.1").status_code == 200
+    for far in ("1" * 41, "1" * 5000):
+        assert client.get(f"{path}?after={far}.1").status_code == 200
     assert client.get(f"/t/{acme.pk}/messages/{ids.to_text((1 << 63) - 1)}/").status_code == 404
 
 

@@ -4,7 +4,7 @@ import base64
 
 import pytest
 
-from panel.rules import mime
+from panel.rules import headers, mime
 from panel.rules.mime import Part
 
 HEAD = b"From: Ann <ann@acme.test>\r\nSubject: =?utf-8?q?Caf=C3=A9?=\r\n"
@@ -58,6 +58,7 @@ def test_html_becomes_what_would_be_read_and_each_link_says_where_it_leads():
 @pytest.mark.parametrize("markup", [
     "<", "</", "<!--", "<!-- x", "<script", "<script>", "<script>x</script", "<a href=", "<a href='", "&#99999999;",
     "<>", "<a\x00b>", "<p/", "<!DOCTYPE", "<![CDATA[", "<svg><script>", "&#x0;", "<textarea>",
+    f"&#{'1' * 5000};", f"<a href='&#{'1' * 4900};'>", f"&#x{'f' * 5000};",
 ])
 def test_broken_html_ends(markup):
     mime.of_html(markup)
@@ -138,6 +139,8 @@ def test_an_attachments_name_is_no_path_and_hides_no_ending(disposition, name):
     ([b"Ann <ann@acme.test>"], "ann@acme.test", ()), ([b"ann@acme.test"], "ann@acme.test", ()),
     ([b'"ann@acme.test" <ann@acme.test>'], "ann@acme.test", ()),
     ([b'"boss@acme.test" <x@evil.test>'], "x@evil.test", ("boss@acme.test",)),
+    (["boss\uff20acme.test <x@evil.test>".encode()], "x@evil.test", ("boss@acme.test",)),
+    ([b"Ann <ann@acme.test>" + b" " * headers.MAX_ADDRESS_LIST + b", x@evil.test"], "", ()),
     ([b"=?utf-8?q?boss=40acme.test?= <x@evil.test>"], "x@evil.test", ("boss@acme.test",)),
     ([b"=?utf-8?b?Ym9zc0BhY21lLnRlc3Q=?= <x@evil.test>"], "x@evil.test", ("boss@acme.test",)),
     # No one reading, so no address at all.
@@ -149,3 +152,15 @@ def test_a_sender_is_clear_or_it_is_said_that_it_is_not(froms, address, others):
     message = b"".join(b"From: " + value + b"\r\n" for value in froms) + b"\r\n"
     sender = mime.sender(mime.header(message))
     assert (sender.address, sender.others, sender.is_clear) == (address, others, bool(address))
+
+
+@pytest.mark.parametrize(("answers", "told"), [
+    ([], ""), ([b"ann@acme.test"], ""), ([b"Ann <ANN@acme.test>"], ""), ([b"x@evil.test"], "x@evil.test"),
+    ([b"ann@acme.test.evil.test"], "ann@acme.test.evil.test"), ([b"joann@acme.test"], "joann@acme.test"),
+    ([b'"ann@acme.test" <x@evil.test>'], '"ann@acme.test" <x@evil.test>'),
+    ([b"ann@acme.test, x@evil.test"], "ann@acme.test, x@evil.test"), ([b"ann@acme.test", b"x@evil.test"], None),
+])
+def test_where_answers_go_is_told_unless_it_is_exactly_the_sender(answers, told):
+    message = HEAD + b"".join(b"Reply-To: " + value + b"\r\n" for value in answers) + b"\r\n"
+    found = mime.answers_to(mime.header(message), "ann@acme.test")
+    assert found == told or (told is None and found)
