@@ -498,6 +498,7 @@ def _print_examples(settings: Environment, passwords: dict[str, str], *, reading
     for listen in settings.submissions:
         print(f"    outgoing SMTP  {_named(listen)}  SSL/TLS", flush=True)
     _say(f"the admin: {_panel_url(settings)}admin/ as admin@localhost")
+    _say(f"the console: {_panel_url(settings)}sign-in/ as shop@demo.test, with its password from above or demo.txt")
 
 
 def _named(listen: Listen) -> str:

@@ -156,6 +156,7 @@ def test_first_start_reaches_ready_and_ends_without_a_trace(first):
         assert any("without reading" in line and "apt-get install" in line for line in first.lines)
     assert any(line.strip().startswith("swaks ") for line in first.lines)
     assert any("curl --url smtps://" in line for line in first.lines)
+    assert any("/sign-in/ as shop@demo.test" in line for line in first.lines)
     assert first.exit_code == 0
     for name in first.settings:
         if not name.startswith("POSTHOUSE_") or name == "POSTHOUSE_DATA":
