@@ -9,6 +9,7 @@ conversion or a bounce; conversion would break signatures, and servers that real
 can't take 8-bit are no longer met: mail clients send it undeclared as well.
 """
 
+import functools
 from dataclasses import dataclass
 
 from mailserver.config import Config
@@ -31,6 +32,12 @@ class _Way:
     tls: str
 
 
+@functools.cache
+def _system_contexts() -> TlsContexts:
+    """One pair for the process, which nobody changes."""
+    return TlsContexts.default()
+
+
 class SmtpTransport(Carrier):
     """Delivers to other mail servers, over connections that are used again. One a worker."""
 
@@ -46,7 +53,7 @@ class SmtpTransport(Carrier):
         super().__init__(deadlines, idle_s)
         self._config = config
         self._resolver = resolver
-        self._contexts = contexts or TlsContexts.default()
+        self._contexts = contexts or _system_contexts()
 
     async def deliver(
         self, message: ClaimedMessage, prefix: bytes, body: Body, *, hop: str, route: Route | None, within_s: float
