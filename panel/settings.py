@@ -180,7 +180,7 @@ UNFOLD = {
     "SHOW_HISTORY": True,
     "SHOW_VIEW_ON_SITE": False,
     "DASHBOARD_CALLBACK": "panel.operations.overview.overview",
-    "STYLES": [lambda request: static("posthouse/admin.css")],
+    "STYLES": [lambda request: static("posthouse/colours.css"), lambda request: static("posthouse/admin.css")],
     "SCRIPTS": [lambda request: static("posthouse/copy.js")],
     # The console's accent, #4350b0, and its neighbours.
     "COLORS": {
