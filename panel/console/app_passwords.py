@@ -17,6 +17,7 @@ from panel.console.places import Role, TenantPlace
 from panel.mailboxes.models import Credential, Mailbox
 from panel.mailboxes.services import create_credential, freeze_credential, revoke_credential, unfreeze_credential
 from panel.tenants.changes import ServiceError
+from panel.tenants.form_fields import DayField
 
 SCOPES = [
     ("submission", gettext_lazy("Send")), ("imap", gettext_lazy("Read (IMAP)")), ("pop3", gettext_lazy("Read (POP3)")),
@@ -37,9 +38,8 @@ class AppPasswordForm(forms.Form):
         label=gettext_lazy("Only from"), required=False, rows=2,
         help_text=gettext_lazy("Addresses or networks such as 203.0.113.0/24, one a line. Empty: from anywhere."),
     )
-    last_day = forms.DateField(
-        label=gettext_lazy("Last day"), required=False, input_formats=["%Y-%m-%d"],
-        widget=forms.DateInput({"type": "date"}, format="%Y-%m-%d"),
+    last_day = DayField(
+        label=gettext_lazy("Last day"),
         help_text=gettext_lazy("Until its end, in UTC. Empty: until it is revoked."),
     )
 
@@ -99,7 +99,7 @@ def unfreeze(request: HttpRequest, place: TenantPlace, mailbox: int, credential:
         return _("The {password} works again.").format(password=one)
 
     return confirm(
-        request, place, found, forms.Form(request.POST if request.method == "POST" else None), act,
+        request, place, found, None, act,
         title=_("Unfreeze the {password}").format(password=one), button=_("Unfreeze"),
         sentence=_("It works again as before. Where somebody else knows it, make another one instead."),
     )
@@ -116,7 +116,7 @@ def revoke(request: HttpRequest, place: TenantPlace, mailbox: int, credential: i
         return _("The {password} is revoked.").format(password=name)
 
     return confirm(
-        request, place, found, forms.Form(request.POST if request.method == "POST" else None), act,
+        request, place, found, None, act,
         title=_("Revoke the {password}?").format(password=one), button=_("Revoke"), harmful=True,
         sentence=_("What uses it can no longer sign in or send. This can't be undone; Freeze can."),
     )

@@ -13,11 +13,11 @@ from django.utils.translation import ngettext
 
 from panel.console.access import tenant_page
 from panel.console.domain_words import day
-from panel.console.domains import NameForm, crumbs, find, tabs
+from panel.console.domains import NameForm, claimed, crumbs, find, tabs
 from panel.console.frame import page
 from panel.console.places import Role, TenantPlace
 from panel.domains import checks, services
-from panel.domains.claims import MOST_ALIASES, NeedsProof, claim_domain_alias
+from panel.domains.claims import MOST_ALIASES, claim_domain_alias
 from panel.domains.models import Domain, DomainAlias, Proof
 from panel.operations import services as operations
 from panel.rules.addresses import display_domain
@@ -44,22 +44,12 @@ def names(request: HttpRequest, place: TenantPlace, domain: int) -> HttpResponse
     form.fields["name"].help_text = _("anything@it then reaches anything@{domain}.").format(
         domain=display_domain(found.name)
     )
-    record = None
-    if request.method == "POST" and form.is_valid():
-        try:
-            alias = claim_domain_alias(
-                name=form.cleaned_data["name"], domain=found, actor=place.account, ip=place.ip
-            )
-        except NeedsProof as error:
-            record = error.record
-            form.add_error("name", _(
-                "Somebody here has this name, or began to add it. If it is yours, prove it by the record below."
-            ))
-        except ServiceError as error:
-            form.add_error("name" if error.field == "name" else None, str(error))
-        else:
-            messages.success(request, _("{name} was added. Now set its records.").format(name=alias.name))
-            return _to(place, "domain-names", found)
+    alias, record = claimed(request, form, lambda name: claim_domain_alias(
+        name=name, domain=found, actor=place.account, ip=place.ip
+    ))
+    if alias is not None:
+        messages.success(request, _("{name} was added. Now set its records.").format(name=alias.name))
+        return _to(place, "domain-names", found)
     aliases = list(found.aliases.order_by("name")[:MOST_ALIASES])
     for alias in aliases:
         alias.domain = found  # with its tenant: no query a row

@@ -1,9 +1,9 @@
 """A tenant's domains: the list, a new one, and the records of each with what the DNS says of them."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from django import forms
@@ -25,6 +25,7 @@ from panel.domains.models import Domain, DomainAlias, Proof
 from panel.mailboxes.models import Address, Mailbox
 from panel.rules.addresses import BadAddress, canonical_domain, display_domain
 from panel.rules.limits import Window
+from panel.rules.records import Record
 from panel.rules.status import Status
 from panel.rules.verdicts import Row, Verdict
 from panel.sending.used import Bar, used
@@ -65,6 +66,27 @@ class NameForm(forms.Form):
     )
 
 
+_Claimed = TypeVar("_Claimed")
+
+
+def claimed(
+    request: HttpRequest, form: NameForm, claim: Callable[[str], _Claimed]
+) -> tuple[_Claimed | None, Record | None]:
+    """What the form's name became; or the record that is to prove it first, and what is wrong beside the name."""
+    if request.method != "POST" or not form.is_valid():
+        return None, None
+    try:
+        return claim(form.cleaned_data["name"]), None
+    except NeedsProof as error:
+        form.add_error("name", _(
+            "Somebody here has this name, or began to add it. If it is yours, prove it by the record below."
+        ))
+        return None, error.record
+    except ServiceError as error:
+        form.add_error("name" if error.field == "name" else None, str(error))
+        return None, None
+
+
 @tenant_page()
 def domains(request: HttpRequest, place: TenantPlace) -> HttpResponse:
     """Those in trouble first. `q` searches; `after` is the place in the list that the page follows."""
@@ -92,25 +114,15 @@ def add(request: HttpRequest, place: TenantPlace) -> HttpResponse:
     form = NameForm(request.POST if request.method == "POST" else None, initial={"name": _typed(
         request.GET.get("name", "")
     )})
-    record = None
-    if request.method == "POST" and form.is_valid():
-        try:
-            domain = claim_domain(
-                name=form.cleaned_data["name"], tenant=place.tenant, actor=place.account, ip=place.ip
-            )
-        except NeedsProof as error:
-            record = error.record
-            form.add_error("name", _(
-                "Somebody here has this name, or began to add it. If it is yours, prove it by the record below."
-            ))
-        except ServiceError as error:
-            form.add_error("name" if error.field == "name" else None, str(error))
+    domain, record = claimed(request, form, lambda name: claim_domain(
+        name=name, tenant=place.tenant, actor=place.account, ip=place.ip
+    ))
+    if domain is not None:
+        if domain.proof == Proof.PROVED:
+            messages.success(request, _("{domain} is yours: we found the proof.").format(domain=domain))
         else:
-            if domain.proof == Proof.PROVED:
-                messages.success(request, _("{domain} is yours: we found the proof.").format(domain=domain))
-            else:
-                messages.success(request, _("{domain} was added. Now set its records.").format(domain=domain))
-            return HttpResponseRedirect(reverse("console:domain", args=[place.tenant.pk, domain.pk]))
+            messages.success(request, _("{domain} was added. Now set its records.").format(domain=domain))
+        return HttpResponseRedirect(reverse("console:domain", args=[place.tenant.pk, domain.pk]))
     return page(
         request, place, "console/domain_add.html", _("Add a domain"), crumbs=crumbs(place), form=form, record=record,
         back=_list(place),

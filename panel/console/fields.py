@@ -7,13 +7,12 @@ from django import forms
 from django.db.models import Q
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
-from django.utils.translation import gettext as _
 
 from panel.console.places import TenantPlace
 from panel.domains.models import Domain
 from panel.rules.status import Status
+from panel.tenants import form_fields
 from panel.tenants.changes import MOST_NUMBER
-from panel.tenants.shown import read_size, size
 
 MOST_DOMAINS = 100  # that are offered for an address
 _TYPED = {"autocomplete": "off", "spellcheck": "false", "autocapitalize": "none"}
@@ -61,35 +60,22 @@ class AddressField(forms.CharField):
         return f"{text}@{self.domains[0]}" if text and "@" not in text and len(self.domains) == 1 else text
 
 
-class LinesField(forms.CharField):
-    """One value a line, as a list."""
+class LinesField(form_fields.LinesField):
+    """One value a line, or several with a comma between, as a list."""
 
     def __init__(self, *, rows: int = 3, **kwargs: Any) -> None:
         super().__init__(widget=forms.Textarea(attrs={"rows": rows, **_TYPED}), **kwargs)
 
-    def prepare_value(self, value: Any) -> Any:
-        return "\n".join(value) if isinstance(value, list | tuple) else value
-
     def to_python(self, value: Any) -> Any:
-        text = super().to_python(value)
-        return [line.strip() for line in (text or "").replace(",", "\n").splitlines() if line.strip()]
+        return super().to_python(str(value or "").replace(",", "\n"))
 
 
-class SizeField(forms.CharField):
+class SizeField(form_fields.SizeField):
     """A number of bytes, written as "5 GB". Empty: None."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(required=False, **kwargs)
+        super().__init__(**kwargs)
         self.widget.attrs |= {**_TYPED, "maxlength": "40"}
-
-    def prepare_value(self, value: Any) -> Any:
-        return size(value) if isinstance(value, int) else value
-
-    def to_python(self, value: Any) -> Any:
-        try:
-            return read_size((super().to_python(value) or "")[:100])
-        except ValueError:
-            raise forms.ValidationError(_("This is no size: write one such as 5 GB or 500 MB.")) from None
 
 
 class RecipientsField(forms.IntegerField):

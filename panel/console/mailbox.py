@@ -209,7 +209,7 @@ def go_on(request: HttpRequest, place: TenantPlace, mailbox: int) -> HttpRespons
         return _("{mailbox} is active again.").format(mailbox=found)
 
     return confirm(
-        request, place, found, forms.Form(request.POST if request.method == "POST" else None), act,
+        request, place, found, None, act,
         title=_("Resume {mailbox}").format(mailbox=found), button=_("Resume"),
         sentence=_("It signs in and sends as before, and what waits in the queue goes."),
     )
@@ -227,7 +227,7 @@ def shut(request: HttpRequest, place: TenantPlace, mailbox: int) -> HttpResponse
         )
 
     return confirm(
-        request, place, found, forms.Form(request.POST if request.method == "POST" else None), act,
+        request, place, found, None, act,
         title=_("Close {mailbox}?").format(mailbox=found), button=_("Close"), harmful=True,
         sentence=_("Nobody signs in or sends with it, and mail for it is refused. Its mail is kept for a while, and "
                    "you can restore it; then the mail is removed for good and the address is free again."),
@@ -244,16 +244,21 @@ def reopen(request: HttpRequest, place: TenantPlace, mailbox: int) -> HttpRespon
         return _("{mailbox} is back as it was.").format(mailbox=found)
 
     return confirm(
-        request, place, found, forms.Form(request.POST if request.method == "POST" else None), act,
+        request, place, found, None, act,
         title=_("Restore {mailbox}").format(mailbox=found), button=_("Restore"),
         sentence=_("It becomes what it was before it was closed, with all its mail."),
     )
 
 
 def confirm(
-    request: HttpRequest, place: TenantPlace, found: Mailbox, form: forms.Form, act: Callable[[], str], **words: Any
+    request: HttpRequest, place: TenantPlace, found: Mailbox, form: forms.Form | None, act: Callable[[], str],
+    **words: Any,
 ) -> HttpResponse:
-    """Ask, then act and go back to the mailbox's page. What can't be done any more is said there."""
+    """Ask, then act and go back to the mailbox's page. What can't be done any more is said there.
+
+    `form` None: there is nothing to fill in.
+    """
+    form = form if form is not None else forms.Form(request.POST if request.method == "POST" else None)
     if request.method == "POST" and form.is_valid():
         try:
             messages.success(request, act())

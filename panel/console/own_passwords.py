@@ -18,9 +18,9 @@ from panel.console.frame import page
 from panel.console.own_programs import offered
 from panel.console.places import MailboxPlace
 from panel.mailboxes import services
-from panel.mailboxes.form_fields import DayField, LinesField
 from panel.mailboxes.models import Credential
 from panel.tenants.changes import ServiceError
+from panel.tenants.form_fields import DayField, LinesField
 
 MOST_LISTED = 200
 OWN_REASON = "frozen by its owner"  # what the owner froze, the owner may let go on

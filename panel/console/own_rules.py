@@ -13,9 +13,9 @@ from django.utils.translation import gettext_lazy
 from panel.console.access import mailbox_page
 from panel.console.frame import page
 from panel.console.places import MailboxPlace
-from panel.mailboxes.form_fields import DayField, LinesField
 from panel.mailboxes.rule_services import MOST_DAYS, MOST_TEXT, Rules, change_rules, rules_of
 from panel.tenants.changes import ServiceError
+from panel.tenants.form_fields import DayField, LinesField
 
 _LINES = {"rows": 3, "spellcheck": "false", "autocomplete": "off"}
 

@@ -26,12 +26,11 @@ from unfold.templatetags.unfold import RenderComponentNode
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from panel.rules.status import Status
-from panel.tenants import buttons, history
+from panel.tenants import buttons, form_fields, history
 from panel.tenants.changes import ServiceError
 from panel.tenants.models import User
 from panel.tenants.pages import AFTER, BEFORE, CappedPaginator, QuickList
 from panel.tenants.rows import box
-from panel.tenants.shown import read_size, size
 
 MOST_KEEPING = 10  # rows that keep another from being deleted, named of each kind
 PAGE = 25  # rows: what a page of them costs is mostly their writing, a millisecond each
@@ -63,22 +62,11 @@ class ReasonForm(forms.Form):
     )
 
 
-class SizeField(forms.CharField):
+class SizeField(form_fields.SizeField):
     """A number of bytes, written as "5 GB". Empty: None."""
 
     def __init__(self, *, label: str = "Storage", help_text: str = "Such as 5 GB.") -> None:
-        super().__init__(
-            required=False, label=label, help_text=f"{help_text} Empty: unlimited.", widget=UnfoldAdminTextInputWidget
-        )
-
-    def prepare_value(self, value: Any) -> Any:
-        return size(value) if isinstance(value, int) else value
-
-    def to_python(self, value: Any) -> Any:
-        try:
-            return read_size(super().to_python(value) or "")
-        except ValueError as error:
-            raise forms.ValidationError(f"This is no size: {error}.") from None
+        super().__init__(label=label, help_text=f"{help_text} Empty: unlimited.", widget=UnfoldAdminTextInputWidget)
 
 
 class ConfirmForm(forms.Form):
