@@ -6,7 +6,10 @@ downloaded.
 """
 
 import re
+import threading
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import wraps
 from typing import Any
 
 from django.conf import settings
@@ -26,9 +29,13 @@ from panel.rules import headers, mime
 from panel.sending.models import Message, Recipient
 
 LISTED = 50
+AT_ONCE = 2  # messages that a process reads: the largest takes some 100 MB
+TURN_S = 10
 _DELIVERED_AS = re.compile(r"\d+\.R([0-9A-Z]{13})\.")
 # Of what is downloaded nothing is to be opened here, whatever the browser makes of it.
 NOTHING = "default-src 'none'; sandbox; frame-ancestors 'none'"
+
+_turns = threading.BoundedSemaphore(AT_ONCE)
 
 
 @mailbox_page()
@@ -46,7 +53,26 @@ def mail(request: HttpRequest, place: MailboxPlace) -> HttpResponse:
     )
 
 
+def _a_few_at_once(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+    """A page that holds a whole message in memory, some copies of it over: so many of them wait for their turn."""
+
+    @wraps(view)
+    def waiting(request: HttpRequest, place: MailboxPlace, **named: Any) -> HttpResponse:
+        if not _turns.acquire(timeout=TURN_S):
+            answer = page(request, place, "console/me_mail_busy.html", _("Read mail"))
+            answer.status_code = 503
+            answer.headers["Retry-After"] = str(TURN_S)
+            return answer
+        try:
+            return view(request, place, **named)
+        finally:
+            _turns.release()
+
+    return waiting
+
+
 @mailbox_page()
+@_a_few_at_once
 def letter(request: HttpRequest, place: MailboxPlace, letter: str) -> HttpResponse:
     """A message as text, with what there is to know of its sender."""
     kept = _find(place, letter)
@@ -70,6 +96,7 @@ def letter(request: HttpRequest, place: MailboxPlace, letter: str) -> HttpRespon
 
 
 @mailbox_page()
+@_a_few_at_once
 def attachment(request: HttpRequest, place: MailboxPlace, letter: str, part: int) -> HttpResponse:
     """A part of a message, to keep; never to be opened here."""
     kept = _find(place, letter)

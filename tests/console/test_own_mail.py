@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from django.test import Client
 
+from panel.console import own_mail
 from panel.console.own_mail import NOTHING
 from panel.mailboxes import inbox
 from panel.mailboxes.models import MailboxUsage
@@ -107,6 +108,23 @@ def queue_text(recipient) -> str:
     from panel.database import ids
 
     return ids.to_text(recipient.pk)
+
+
+def test_only_a_few_messages_are_held_in_memory_at_once(client, ann, tmp_path, monkeypatch):
+    keep(tmp_path, ann, "1790000001.M1.mail")
+    monkeypatch.setattr(own_mail, "TURN_S", 0.01)
+    for _ in range(own_mail.AT_ONCE):
+        assert own_mail._turns.acquire(timeout=5)
+    try:
+        for where in ("", "1/"):
+            busy = client.get(f"/me/mail/1790000001.M1.mail/{where}")
+            assert busy.status_code == 503 and "in a few seconds" in busy.content.decode() and busy["Retry-After"]
+    finally:
+        for _ in range(own_mail.AT_ONCE):
+            own_mail._turns.release()
+    for _ in range(own_mail.AT_ONCE + 1):
+        text(client, "/me/mail/1790000001.M1.mail/")
+        text(client, "/me/mail/1790000009.M1.mail/", 404)
 
 
 def test_neither_anothers_mail_nor_a_link_to_elsewhere_is_read(client, ann, tmp_path):
