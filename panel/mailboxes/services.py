@@ -262,12 +262,13 @@ def change_credential(
 def freeze_credential(credential: Credential, *, reason: str, actor: User | None, ip: str | None = None) -> None:
     """Let nobody log in with it until it is unfrozen.
 
-    What somebody of the tenant froze the provider freezes over again: then the tenant can't unfreeze it.
+    What its person froze the tenant freezes over again, and what the tenant froze the provider: then those
+    lower can't unfreeze it.
     """
     reason = one_line(reason, "reason", most=audit.MOST_REASON, required=True)
     lock(credential)
     thawed = Credential.objects.filter(pk=credential.pk)
-    if decided.is_bound(actor) or decided.by_provider(credential, "credential.frozen", "credential.unfrozen"):
+    if decided.Freezer.of(actor) <= decided.froze(credential):
         thawed = thawed.filter(frozen_at=None)
     credential.frozen_at, credential.frozen_reason = timezone.now(), reason
     if not thawed.update(frozen_at=credential.frozen_at, frozen_reason=reason):
@@ -279,12 +280,14 @@ def freeze_credential(credential: Credential, *, reason: str, actor: User | None
 def unfreeze_credential(
     credential: Credential, *, reason: str = "", actor: User | None, ip: str | None = None
 ) -> None:
-    """Let it log in again. Raises ServiceError for a tenant's account, where the provider froze it."""
+    """Let it log in again. Raises ServiceError where somebody above froze it: the provider, or a person's tenant."""
     reason = one_line(reason, "reason", most=audit.MOST_REASON)
     lock(credential)  # whoever freezes it meanwhile has to be seen
-    if decided.is_bound(actor) and decided.by_provider(credential, "credential.frozen", "credential.unfrozen"):
+    froze = decided.froze(credential)
+    if decided.Freezer.of(actor) < froze:
         way = "make another one" if credential.kind == Credential.Kind.APP else "ask there"
-        raise ServiceError(f"The {credential} was frozen by your provider: {way}.")
+        who = "provider" if froze is decided.Freezer.PROVIDER else "organisation"
+        raise ServiceError(f"The {credential} was frozen by your {who}: {way}.")
     frozen = Credential.objects.filter(pk=credential.pk, frozen_at__isnull=False)
     if not frozen.update(frozen_at=None, frozen_reason=""):
         raise AlreadySo(f"The {credential} of {credential.mailbox} is not frozen.", "frozen")

@@ -4,6 +4,7 @@ The lowest are a tenant's own people; above them are those of its reseller (and 
 provider is above all. Who decided what is read from the audit log, which is never changed and never pruned.
 """
 
+from enum import IntEnum
 from typing import Any
 
 from django.db import models
@@ -56,9 +57,26 @@ def is_above(subject: Any, account: User | None) -> bool:
     return own > height
 
 
-def by_provider(subject: models.Model, done: str, undone: str) -> bool:
-    """Whether the provider did `done` ("credential.frozen") to it since it was last undone: one query."""
-    return of_provider(_since(subject, done, undone)).exists()
+class Freezer(IntEnum):
+    """Who froze a password, the highest last: nobody lower lets it go on."""
+
+    PERSON = 0  # whose mailbox it is
+    TENANT = 1
+    PROVIDER = 2
+
+    @classmethod
+    def of(cls, actor: User | None) -> "Freezer":
+        if not is_bound(actor):
+            return cls.PROVIDER
+        return cls.PERSON if actor is not None and actor.kind == User.Kind.PERSON else cls.TENANT
+
+
+def froze(credential: models.Model) -> Freezer:
+    """The highest who froze it since it was last unfrozen: two queries at most."""
+    entries = _since(credential, "credential.frozen", "credential.unfrozen")
+    if of_provider(entries).exists():
+        return Freezer.PROVIDER
+    return Freezer.TENANT if entries.filter(actor__kind=User.Kind.PANEL).exists() else Freezer.PERSON
 
 
 def of_provider(entries: "QuerySet[AuditEntry]") -> "QuerySet[AuditEntry]":

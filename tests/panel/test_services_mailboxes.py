@@ -299,6 +299,31 @@ def test_app_password_is_changed_frozen_unfrozen_and_revoked(mailbox, traces):
     assert Credential.objects.count() == 1
 
 
+def test_what_somebody_above_froze_stays_frozen_for_those_below(mailbox):
+    """The person, the tenant's people and the provider: each freezes over what those below froze."""
+    owner = User.objects.create(kind=User.Kind.PANEL, email="owner@letters.test", password="!")
+    tenants.create_membership(user=owner, tenant=mailbox.address.tenant, role="owner", actor=None)
+    person = mailbox.person
+    credential, _ = services.create_credential(mailbox, label="shop", actor=None)
+    services.freeze_credential(credential, reason="lost", actor=person)
+    with pytest.raises(ServiceError, match="frozen already"):
+        services.freeze_credential(credential, reason="mine", actor=person)
+    services.freeze_credential(credential, reason="left us", actor=owner)
+    with pytest.raises(ServiceError, match="frozen by your organisation"):
+        services.unfreeze_credential(credential, actor=person)
+    services.freeze_credential(credential, reason="sends spam", actor=None)
+    for below in (person, owner):
+        with pytest.raises(ServiceError, match="frozen by your provider"):
+            services.unfreeze_credential(credential, actor=below)
+        with pytest.raises(ServiceError, match="frozen already"):
+            services.freeze_credential(credential, reason="mine", actor=below)
+    credential.refresh_from_db()
+    assert credential.frozen_reason == "sends spam"
+    services.unfreeze_credential(credential, actor=None)
+    services.freeze_credential(credential, reason="lost", actor=person)
+    services.unfreeze_credential(credential, actor=person)
+
+
 def test_main_password_is_frozen_but_never_revoked(mailbox):
     main = Credential.objects.get(mailbox=mailbox)
     with pytest.raises(ServiceError, match="can't be revoked"):
