@@ -55,15 +55,16 @@ def claim_domain_alias(*, name: str, domain: Domain, actor: User | None, ip: str
     name = canonical_name(name)
     if domain.tenant is None:
         raise ServiceError(f"{domain} is shared by several tenants: aliases of it are the provider's to make.", "name")
-    if domain.aliases.count() >= MOST_ALIASES:
-        raise ServiceError(f"{domain} has {MOST_ALIASES} aliases, and no more fit. Remove one first.", "name")
     _refuse_own(name, domain.tenant)
     try:
-        return create_domain_alias(name=name, domain=domain, actor=actor, ip=ip)
+        with transaction.atomic():
+            _refuse_full(domain)
+            return create_domain_alias(name=name, domain=domain, actor=actor, ip=ip)
     except Taken:
         pass
     _look_for_proof(name, domain.tenant)
     with transaction.atomic():
+        _refuse_full(domain)
         _give_up_pending(name)
         return create_domain_alias(
             name=name, domain=domain, verified=True, proved_by=BY_RECORD, actor=actor, ip=ip
@@ -77,6 +78,13 @@ def _refuse_own(name: str, tenant: Tenant) -> None:
     alias = DomainAlias.objects.filter(name=name, domain__tenant=tenant).select_related("domain").first()
     if alias:
         raise Taken(f"You have {name} already: it is a domain alias, of {alias.domain}.", "name")
+
+
+def _refuse_full(domain: Domain) -> None:
+    """Raises ServiceError where no alias fits any more; until the transaction's end nobody else makes one."""
+    alone("domain names")
+    if domain.aliases.count() >= MOST_ALIASES:
+        raise ServiceError(f"{domain} has {MOST_ALIASES} aliases, and no more fit. Remove one first.", "name")
 
 
 def _look_for_proof(name: str, tenant: Tenant) -> None:

@@ -346,6 +346,19 @@ def test_a_claim_and_a_look_at_once_do_not_wait_for_each_other(standard_plan, in
 
 
 @pytest.mark.django_db(transaction=True)
+def test_parallel_claims_reach_the_number_of_other_names_and_never_pass_it(standard_plan, in_threads, monkeypatch):
+    monkeypatch.setattr(claims, "MOST_ALIASES", 3)
+    domain = world.domain("demo.test", world.tenant("Demo"))
+
+    def add(number: int) -> str:
+        return str(claims.claim_domain_alias(name=f"n{number}.test", domain=domain, actor=None))
+
+    made = in_threads(add, *range(8))
+    assert sum(isinstance(each, str) for each in made) == domain.aliases.count() == 3
+    assert all("no more fit" in str(each) for each in made if not isinstance(each, str)), made
+
+
+@pytest.mark.django_db(transaction=True)
 def test_a_round_looks_once_at_what_is_due(standard_plan, dns, in_threads):
     tenant = world.tenant("Demo")
     pending = [world.domain(f"p{n}.test", tenant, proof="pending") for n in range(3)]
