@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.http.response import HttpResponseBase
 from django.urls import reverse
 from django.utils.http import urlencode
@@ -30,6 +30,7 @@ from panel.console import persons, refusal
 from panel.console.places import AccountPlace, MailboxPlace, Role, TenantPlace
 from panel.sending.used import with_day
 from panel.tenants.models import Membership, Tenant, User
+from panel.tenants.sign_in.gate import lead
 from panel.tenants.standing import with_parents
 
 READING = ("GET", "HEAD")
@@ -62,8 +63,8 @@ def tenant_page(
             if account is None:
                 return to_sign_in(request)
             place = _member(account, tenant, client_ip(request))
-            if request.method not in READING + (CHANGING if change else ()):
-                return HttpResponseNotAllowed(READING + (CHANGING if change else ()))
+            if refused := _other_method(request, change):
+                return refused
             needs = role if request.method in READING or change is None else max(role, change)
             if place.role < needs:
                 return refusal.role_too_small(request, place, needs)
@@ -92,8 +93,8 @@ def mailbox_page(*, change: bool = False) -> Callable[[View], View]:
                     request.session.flush()
                     return to_sign_in(request)
                 raise Http404
-            if request.method not in READING + (CHANGING if change else ()):
-                return HttpResponseNotAllowed(READING + (CHANGING if change else ()))
+            if refused := _other_method(request, change):
+                return refused
             return view(request, MailboxPlace(account, client_ip(request), mailbox), **named)
 
         return _declared(page, Declared("mailbox", None, change))
@@ -112,8 +113,8 @@ def account_page(*, change: bool = False) -> Callable[[View], View]:
                 return to_sign_in(request)
             if account.kind != User.Kind.PANEL or account.is_staff:
                 raise Http404
-            if request.method not in READING + (CHANGING if change else ()):
-                return HttpResponseNotAllowed(READING + (CHANGING if change else ()))
+            if refused := _other_method(request, change):
+                return refused
             return view(request, AccountPlace(account, client_ip(request)), **named)
 
         return _declared(page, Declared("account", None, change))
@@ -132,15 +133,15 @@ def anybody(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponse
 
 
 def to_sign_in(request: HttpRequest) -> HttpResponse:
-    """To the sign-in, and from there back here; after a POST to the start.
-
-    Whose page asked for a part of itself is told to go there as a whole: it would put the sign-in into the part.
-    """
+    """To the sign-in, and from there back here; after a POST to the start."""
     asked = {"next": request.get_full_path()} if request.method in READING else {}
-    there = f"{reverse('console:sign-in')}{'?' if asked else ''}{urlencode(asked)}"
-    if "HX-Request" in request.headers:
-        return HttpResponse(headers={"HX-Redirect": there})
-    return HttpResponseRedirect(there)
+    return lead(request, f"{reverse('console:sign-in')}{'?' if asked else ''}{urlencode(asked)}")
+
+
+def _other_method(request: HttpRequest, change: Role | bool | None) -> HttpResponse | None:
+    """405 for what the page doesn't take: POST only where something can be changed."""
+    takes = READING + (CHANGING if change else ())
+    return None if request.method in takes else HttpResponseNotAllowed(takes)
 
 
 def _declared(page: Any, declared: Declared) -> Any:

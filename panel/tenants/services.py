@@ -235,13 +235,18 @@ def _locked(membership: Membership, among: Collection[str]) -> Membership:
 
 
 def _keep_a_tenants_owner(membership: Membership, actor: User | None) -> None:
-    """Refuse what would leave the tenant without an owner, its own or one above it; the provider may."""
+    """Refuse what would leave the tenant without an owner, its own or one above it; the provider may.
+
+    An account of the provider's is none of them: the console has no page for it.
+    """
     if actor is None or actor.has_provider_role:
         return
     tenant = membership.tenant
     alone(f"owners of tenant {tenant.pk}")
     above = [each.pk for each in with_parents(tenant)]
-    owners = Membership.objects.filter(tenant__in=above, role=Membership.Role.OWNER, user__is_active=True)
+    owners = Membership.objects.filter(
+        tenant__in=above, role=Membership.Role.OWNER, user__is_active=True, user__provider_role=ProviderRole.NONE
+    )
     now_owner = Membership.objects.filter(pk=membership.pk, role=Membership.Role.OWNER).exists()
     if now_owner and not owners.exclude(pk=membership.pk).exists():
         raise ServiceError(f"{membership.user} is the last owner of {tenant}: make somebody else an owner first.")

@@ -191,6 +191,8 @@ def test_who_must_have_a_second_factor_sees_only_its_set_up(ann, tenant):
     client = Client()
     leads_to(sign_in(ANN, PASSWORD, client))
     assert client.get(f"/t/{tenant.pk}/")["Location"] == "/account/second-factor/"
+    part = client.get(f"/t/{tenant.pk}/", headers={"HX-Request": "true"})
+    assert (part.status_code, part["HX-Redirect"], part.content) == (200, "/account/second-factor/", b"")
     assert client.post("/language/", {"language": "en"}).cookies, "and may choose in which language"
     secret = client.get("/account/second-factor/").context["secret"].replace(" ", "")
     done = client.post("/account/second-factor/", {"code": code_of(secret), "password": PASSWORD})

@@ -35,7 +35,15 @@ class SecondFactorGate:
             return None
         if second_factor.of(account):
             logout(request)  # it came to have one, or to need one, since this session began
-            return HttpResponseRedirect(reverse("admin:login" if account.is_staff else "console:sign-in"))
-        return HttpResponseRedirect(
-            reverse("account:second-factor" if account.is_staff else "console:account-second-factor")
-        )
+            return lead(request, reverse("admin:login" if account.is_staff else "console:sign-in"))
+        return lead(request, reverse("account:second-factor" if account.is_staff else "console:account-second-factor"))
+
+
+def lead(request: HttpRequest, where: str) -> HttpResponse:
+    """To another page instead of this one.
+
+    Whose page asked for a part of itself is told to go there as a whole: else the other page stood in the part.
+    """
+    if "HX-Request" in request.headers:
+        return HttpResponse(headers={"HX-Redirect": where})
+    return HttpResponseRedirect(where)
