@@ -21,7 +21,7 @@ from panel.tenants.models import Tenant
 MOST_TENANTS = 12  # in the switcher; all of them have a page of their own
 THEMES = ("light", "dark")
 
-# Name of the address, words, icon. In the mockups' order.
+# Name of the address, words, icon; in the order of the side.
 OF_A_TENANT: Sequence[tuple[str, Any, str]] = (
     ("home", _("Home"), "home"),
     ("domains", _("Domains"), "world"),
