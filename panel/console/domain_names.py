@@ -155,7 +155,7 @@ def _closing(name: str, held: dict[str, Any]) -> str:
     return _(
         "Nobody logs in or sends at {domain} any more, and mail for it is refused at once ({inside}). Everything is "
         "kept for {days} days, in which you can restore it; then it is removed for good, with all mail."
-    ).format(domain=name, inside=", ".join(inside), days=settings.ENVIRONMENT.grace_days)
+    ).format(domain=name, inside=_(", ").join(inside), days=settings.ENVIRONMENT.grace_days)
 
 
 def _crumbs(place: TenantPlace, found: Domain) -> list[tuple[Any, str]]:

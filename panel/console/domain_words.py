@@ -13,7 +13,6 @@ from panel.rules.verdicts import Sentence, Verdict
 
 DRAWINGS = {"good": "circle-check-filled", "warn": "alert-triangle-filled", "bad": "circle-x-filled"}
 _CHIPS = {"good": "check", "warn": "alert-triangle", "bad": "x"}
-_DAY = "{at:%Y-%m-%d, %H:%M} UTC"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +109,7 @@ def verdict(verdict: Verdict) -> str:
 
 
 def day(at: Any) -> str:
-    return _DAY.format(at=at)
+    return _("{at:%Y-%m-%d, %H:%M} UTC").format(at=at)
 
 
 def _told(look: str, words: str, sentence: str) -> Told:

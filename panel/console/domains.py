@@ -274,7 +274,7 @@ def _lede(place: TenantPlace, ranks: dict[int, int]) -> dict[str, str]:
         ) if number
     ]
     numbers = iter([each for each in (pending, fine, closed) if each])
-    rest = ", ".join(part.format(count=f"{next(numbers):,}") for part in parts)
+    rest = _(", ").join(part.format(count=f"{next(numbers):,}") for part in parts)
     allowed = place.tenant.plan.domains
     room = ""
     if allowed is not None:
@@ -319,7 +319,7 @@ def counted(rows: Sequence[Row]) -> str:
         "right": _("{count} right"), "change": _("{count} to change"), "add": _("{count} to add"),
         "unknown": _("{count} not known"),
     }
-    return ", ".join(text.format(count=numbers[what]) for what, text in words.items() if numbers[what])
+    return _(", ").join(text.format(count=numbers[what]) for what, text in words.items() if numbers[what])
 
 
 def _changes(place: TenantPlace, found: Domain) -> list[Change]:

@@ -181,7 +181,8 @@ def _of_domain(of: OfDomain, url: str) -> Need:
             _("Neither its proof nor its MX is there any more. Put the proof back at your DNS provider."), url,
         )
     overall = of.shown.overall
-    return Need(overall.look, f"{of.name}: {said(overall.words)}.", said(overall.sentence), url)
+    heading = _("{name}: {words}.").format(name=of.name, words=said(overall.words))
+    return Need(overall.look, heading, said(overall.sentence), url)
 
 
 def _reason(text: str) -> str:
@@ -222,9 +223,10 @@ def _first_steps(request: HttpRequest, place: TenantPlace, numbers: dict[str, Ho
     are_right = of is not None and of.domain.proof == Proof.PROVED and not wrong
     left = 1 + (of is None) + (not are_right)
     title = ngettext("One step left", "{count} steps left", left).format(count=left)
-    name = place.account.name
+    if place.account.name:
+        title = _("{title}, {name}").format(title=title, name=place.account.name)
     return page(
-        request, place, "console/first_steps.html", f"{title}, {name}" if name else title, of=of,
+        request, place, "console/first_steps.html", title, of=of,
         domain=of.domain if of else None, wrong=wrong, are_right=are_right,
         right=len(of.shown.required) - len(wrong) if of else 0, numbers=numbers,
         add_domain=address("add-domain", tenant=place.tenant.pk),

@@ -80,7 +80,7 @@ def fault(one: Fault) -> str:
 
 def asked_for(query: LogQuery) -> str:
     """The query as a sentence goes on after "recipients": "of messages from …, since …"."""
-    return ", ".join(_parts(query))
+    return _(", ").join(_parts(query))
 
 
 def _parts(query: LogQuery) -> Iterator[str]:
@@ -98,7 +98,7 @@ def _parts(query: LogQuery) -> Iterator[str]:
         network = query.network
         yield _("sent from {network}").format(network=network[0] if network.num_addresses == 1 else network)
     if query.words:
-        yield _("with “{words}” in the subject").format(words="”, “".join(query.words))
+        yield _("with “{words}” in the subject").format(words=_("”, “").join(query.words))
     if query.after:
         yield _("since {time}").format(time=utc(query.after))
     if query.before:
@@ -114,11 +114,11 @@ def _party(party: Party) -> str:
 
 
 def utc(at: datetime) -> str:
-    return _("{day}, {time} UTC").format(day=date_format(at, "j F Y"), time=f"{at:%H:%M}")
+    return _("{day}, {time} UTC").format(day=date_format(at, _("j F Y")), time=f"{at:%H:%M}")
 
 
 def held_because(holds: int) -> str:
-    return ", ".join(str(words) for hold, words in HOLDS.items() if holds & hold)
+    return _(", ").join(str(words) for hold, words in HOLDS.items() if holds & hold)
 
 
 def remark(seen: SeenRecipient) -> tuple[str, str]:

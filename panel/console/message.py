@@ -255,7 +255,8 @@ def _charged(where: Whereabouts) -> list[tuple[str, Gauge]]:
     for each in facts.get("charged", ()):
         used, allowed, window = each.get("used"), each.get("allowed"), each.get("window")
         if isinstance(used, int) and isinstance(allowed, int) and window in [one.value for one in Window]:
-            found.append((f"{each.get('name', '')}, {_window(Window(window))}", Gauge(used, allowed)))
+            title = _("{name}, {window}").format(name=each.get("name", ""), window=_window(Window(window)))
+            found.append((title, Gauge(used, allowed)))
     return found
 
 

@@ -36,7 +36,7 @@ class RoleForm(forms.Form):
     def __init__(self, place: TenantPlace, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.fields["role"].choices = [  # type: ignore[attr-defined] # it is a ChoiceField
-            (role.stored, f"{str(role.word).capitalize()}: {role.may}")
+            (role.stored, _("{role}: {may}").format(role=str(role.word).capitalize(), may=role.may))
             for role in sorted(Role, reverse=True) if role <= place.role
         ]
 

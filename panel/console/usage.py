@@ -95,7 +95,9 @@ def export(request: HttpRequest, place: TenantPlace) -> HttpResponse:
 
 
 def _limit(bar: Bar, coming: dict[tuple[Kind, int], Forecast]) -> Limit:
-    title = f"{bar.name}, {_('1 hour') if bar.window is Window.HOUR else _('24 hours')}"
+    title = _("{name}, {window}").format(
+        name=bar.name, window=_("1 hour") if bar.window is Window.HOUR else _("24 hours")
+    )
     one = coming.get((bar.kind, bar.subject_id)) if bar.window is Window.DAY else None
     full_at = _clock(one.full_at_s) if one and one.full_at_s is not None and bar.allowed else ""
     comes_from = _("plan {plan}").format(plan=bar.plan) if bar.plan else _("set for it")
@@ -160,7 +162,7 @@ def _columns(found: Usage, allowed: int | None) -> Iterator[Column]:
 
 def _marks(found: Usage) -> list[str]:
     """What stands below the chart, every seven days."""
-    return [date_format(found.days[at], "j M") for at in (0, 7, 14, 21)]
+    return [date_format(found.days[at], _("j M")) for at in (0, 7, 14, 21)]
 
 
 def _label(found: Usage, allowed: int | None) -> str:
@@ -174,4 +176,4 @@ def _label(found: Usage, allowed: int | None) -> str:
 
 
 def _day(day: date) -> str:
-    return date_format(day, "j F")
+    return date_format(day, _("j F"))
