@@ -142,8 +142,8 @@ LOGIN_URL = "admin:login"
 LOGIN_REDIRECT_URL = "admin:index"
 
 LANGUAGE_CODE = "en"
-# With a second one the console offers the choice.
-LANGUAGES = [("en", "English")]
+# Each as it calls itself: the console offers the choice. A browser that asks for another one has English.
+LANGUAGES = [("en", "English"), ("ja", "日本語")]
 LOCALE_PATHS = [BASE_DIR / "panel" / "locale"]
 TIME_ZONE = "UTC"
 USE_I18N = True
@@ -161,12 +161,15 @@ STATICFILES_DIRS = [BASE_DIR / "panel" / "static"]
 SESSION_ENGINE = "panel.tenants.sign_in.sessions"
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
+LANGUAGE_COOKIE_HTTPONLY = True
+LANGUAGE_COOKIE_SAMESITE = "Lax"
+LANGUAGE_COOKIE_AGE = 31536000
 X_FRAME_OPTIONS = "DENY"
 CSRF_FAILURE_VIEW = "panel.console.refusal.csrf_failure"
 if ENVIRONMENT.https_proxy:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
     SESSION_COOKIE_SECURE = True
-    CSRF_COOKIE_SECURE = True
+    CSRF_COOKIE_SECURE = LANGUAGE_COOKIE_SECURE = True
     SECURE_HSTS_SECONDS = 31536000
     SECURE_SSL_REDIRECT = True
 
