@@ -24,10 +24,10 @@ from panel.rules.status import Status
 from panel.rules.verdicts import Verdict
 from panel.sending.log import SeenLine, latest_seen_by
 from panel.sending.models import Recipient
-from panel.sending.used import Bar, day_of, with_day
+from panel.sending.used import Bar, day_of, window_words, with_day
 from panel.tenants.models import Tenant, User
 from panel.tenants.shown import moment
-from panel.tenants.standing import with_parents
+from panel.tenants.standing import status_words, with_parents
 
 NAMED = 3  # of each kind of what needs somebody
 LATEST = 6  # recipients
@@ -129,7 +129,7 @@ def home(request: HttpRequest, place: TenantPlace) -> HttpResponse:
 
 
 def _sent(bar: Bar) -> str:
-    return _("Sent in {window}").format(window=bar.window.words)
+    return _("Sent in {window}").format(window=window_words(bar.window))
 
 
 def _needs(place: TenantPlace, domains: Sequence[OfDomain]) -> Iterator[Need]:
@@ -137,7 +137,7 @@ def _needs(place: TenantPlace, domains: Sequence[OfDomain]) -> Iterator[Need]:
     tenant = place.tenant
     for each in with_parents(tenant):
         if each.status != Status.ACTIVE:
-            yield Need("bad", _("{name} is {word}.").format(name=tenant, word=Status(each.status).words), (
+            yield Need("bad", _("{name} is {word}.").format(name=tenant, word=status_words(each.status)), (
                 _reason(each.status_reason) if each == tenant and each.status_reason else _("Ask your provider.")
             ))
             break
@@ -151,7 +151,7 @@ def _needs(place: TenantPlace, domains: Sequence[OfDomain]) -> Iterator[Need]:
     for mailbox in stopped.order_by("pk")[: 2 * NAMED]:
         url = address("mailbox", tenant=tenant.pk, mailbox=mailbox.pk)
         if mailbox.status != Status.ACTIVE:
-            yield Need("warn", _("{name} is {word}.").format(name=mailbox, word=Status(mailbox.status).words),
+            yield Need("warn", _("{name} is {word}.").format(name=mailbox, word=status_words(mailbox.status)),
                        _reason(mailbox.status_reason), url)
         if mailbox.has_frozen:
             yield Need("bad", _("A password of {mailbox} is frozen.").format(mailbox=mailbox),
@@ -161,7 +161,7 @@ def _needs(place: TenantPlace, domains: Sequence[OfDomain]) -> Iterator[Need]:
 def _of_domain(of: OfDomain, url: str) -> Need:
     domain = of.domain
     if domain.status != Status.ACTIVE:
-        word = Status(domain.status).words
+        word = status_words(domain.status)
         return Need("bad", _("{name} is {word}.").format(name=of.name, word=word), _reason(domain.status_reason), url)
     if domain.proof == Proof.LAPSED:
         return Need(
@@ -206,7 +206,7 @@ def _is_troubled(of: OfDomain) -> bool:
 
 
 def _word(row: Tenant | Domain) -> str:
-    return Status(row.status).words.capitalize()
+    return status_words(row.status).capitalize()
 
 
 def line_of(seen: SeenLine) -> Line:

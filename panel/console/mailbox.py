@@ -36,7 +36,6 @@ from panel.sending.used import Bar, levels_of, used
 from panel.tenants.audit import MOST_REASON
 from panel.tenants.changes import AlreadySo, ServiceError, hash_password
 from panel.tenants.decided import is_held
-from panel.tenants.standing import Standing
 
 LATEST = 6
 MOST_ALIASES = 10
@@ -50,12 +49,15 @@ class Password:
     """A password of the mailbox, as its page shows it."""
 
     credential: Credential
-    standing: Standing
     may: Sequence[Any]
 
     @property
     def is_app(self) -> bool:
         return self.credential.kind == Credential.Kind.APP
+
+    @property
+    def is_over(self) -> bool:
+        return self.credential.expires_at is not None and self.credential.expires_at <= timezone.now()
 
 
 class ChangeForm(forms.Form):
@@ -108,7 +110,7 @@ def mailbox(request: HttpRequest, place: TenantPlace, mailbox: int) -> HttpRespo
     found = find(place, mailbox)
     holds = standing.of_mailbox(found, place.account)
     credentials = list(found.credentials.order_by("-kind", "label", "pk"))
-    passwords = [Password(each, standing.of_credential(each, holds), _may(each)) for each in credentials]
+    passwords = [Password(each, _may(each)) for each in credentials]
     levels = used(levels_of(found))
     was_used = [each for each in credentials if each.last_used_at]
     used_last = max(was_used, key=lambda each: each.last_used_at, default=None)  # type: ignore[arg-type, return-value]

@@ -33,7 +33,7 @@ from panel.tenants.changes import RULES_IN_WORDS, ServiceError, hash_password
 from panel.tenants.gauge import NEAR_PERCENT
 from panel.tenants.listed import first
 from panel.tenants.shown import size
-from panel.tenants.standing import with_parents
+from panel.tenants.standing import status_words, with_parents
 
 PAGE = 50
 MOST_DOMAINS = 100  # that the list is narrowed down by
@@ -265,7 +265,7 @@ def row_state(mailbox: Mailbox) -> tuple[str, Any, str, str]:
     rows: list[Any] = [mailbox, domain, *with_parents(mailbox.address.tenant)]
     holding = max(rows, key=lambda row: row.status)  # of equals the nearest
     if holding.status != Status.ACTIVE:
-        word = Status(holding.status).words.capitalize()
+        word = status_words(holding.status).capitalize()
         why = holding.status_reason if holding is mailbox else _("With {name}").format(name=holding)
         return "", word, "x" if holding.status == Status.CLOSED else "player-pause", why
     if domain.proof == Proof.PENDING:

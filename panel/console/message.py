@@ -28,6 +28,7 @@ from panel.sending.log import SeenAttempt, SeenRecipient
 from panel.sending.log_search import told_of
 from panel.sending.message_page import tls_in_words
 from panel.sending.models import Hold, Recipient
+from panel.sending.used import window_words
 from panel.sending.whereabouts import Whereabouts
 from panel.tenants.changes import ServiceError
 from panel.tenants.gauge import Gauge
@@ -255,13 +256,9 @@ def _charged(where: Whereabouts) -> list[tuple[str, Gauge]]:
     for each in facts.get("charged", ()):
         used, allowed, window = each.get("used"), each.get("allowed"), each.get("window")
         if isinstance(used, int) and isinstance(allowed, int) and window in [one.value for one in Window]:
-            title = _("{name}, {window}").format(name=each.get("name", ""), window=_window(Window(window)))
+            title = _("{name}, {window}").format(name=each.get("name", ""), window=window_words(Window(window)))
             found.append((title, Gauge(used, allowed)))
     return found
-
-
-def _window(window: Window) -> str:
-    return _("1 hour") if window is Window.HOUR else _("24 hours")
 
 
 def _log(place: TenantPlace) -> str:

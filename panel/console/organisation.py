@@ -25,6 +25,7 @@ from panel.operations.holdings import holdings
 from panel.rules.status import Status
 from panel.tenants.changes import ServiceError
 from panel.tenants.decided import is_held
+from panel.tenants.standing import status_words
 
 
 class CloseForm(forms.Form):
@@ -60,7 +61,7 @@ def settings(request: HttpRequest, place: TenantPlace) -> HttpResponse:
     held = is_held(tenant, place.account)
     return page(
         request, place, "console/settings.html", _("Settings"), is_closed=is_closed, holdings=[*things, storage],
-        word=Status(tenant.status).words, ends=utc(tenant.grace_ends_at) if tenant.grace_ends_at else "",
+        word=status_words(tenant.status), ends=utc(tenant.grace_ends_at) if tenant.grace_ends_at else "",
         may_close=place.may(Role.OWNER) and not held,
         may_undo=is_closed and place.is_owner and not held,
         close_url=reverse("console:close-tenant", args=[tenant.pk]),

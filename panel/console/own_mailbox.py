@@ -21,7 +21,7 @@ from panel.mailboxes.storage import Storage
 from panel.rules.status import Status, strictest
 from panel.sending.models import Recipient
 from panel.sending.sent import listed, sent_with
-from panel.sending.used import Bar, used
+from panel.sending.used import Bar, used, window_words
 from panel.tenants.standing import with_parents
 
 PASSWORDS = 5  # on the first page
@@ -46,7 +46,7 @@ def home(request: HttpRequest, place: MailboxPlace) -> HttpResponse:
     mailbox = place.mailbox
     usage = Storage.of(mailbox)
     storage = Filled(usage.used_bytes, mailbox.quota_bytes)
-    bars = [(_("Sent, {window}").format(window=each.window.words), each) for each in used([mailbox]).bars]
+    bars = [(_("Sent, {window}").format(window=window_words(each.window)), each) for each in used([mailbox]).bars]
     works = _works(mailbox, storage, [bar for _title, bar in bars])
     credentials = list(Credential.objects.filter(mailbox=mailbox).order_by("-pk")[:MOST_CREDENTIALS])
     events = own_sign_ins.newest(mailbox)
@@ -93,7 +93,7 @@ def _works(mailbox: Mailbox, storage: Filled, bars: Sequence[Bar]) -> Works:
         if bar.allowed is not None and bar.used is not None and bar.used >= bar.allowed:
             return Works(
                 _("You can read; sending goes on soon"), "warn",
-                _("You have written to as many recipients as you may in {window}.").format(window=bar.window.words),
+                _("You have written to as many recipients as you may in {window}.").format(window=window_words(bar.window)),
                 _("Send the rest later; nothing is lost."),
             )
     return Works(_("Your mailbox works"))

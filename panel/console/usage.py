@@ -19,7 +19,7 @@ from panel.rules.cells import harmless
 from panel.rules.forecast import Forecast
 from panel.rules.limits import Kind, Window
 from panel.sending.usage import Usage, forecasts, limited, usage_of
-from panel.sending.used import Bar
+from panel.sending.used import Bar, window_words
 
 MOST_SENDERS = 8
 MOST_DOMAINS = 8
@@ -95,9 +95,7 @@ def export(request: HttpRequest, place: TenantPlace) -> HttpResponse:
 
 
 def _limit(bar: Bar, coming: dict[tuple[Kind, int], Forecast]) -> Limit:
-    title = _("{name}, {window}").format(
-        name=bar.name, window=_("1 hour") if bar.window is Window.HOUR else _("24 hours")
-    )
+    title = _("{name}, {window}").format(name=bar.name, window=window_words(bar.window))
     one = coming.get((bar.kind, bar.subject_id)) if bar.window is Window.DAY else None
     full_at = _clock(one.full_at_s) if one and one.full_at_s is not None and bar.allowed else ""
     comes_from = _("plan {plan}").format(plan=bar.plan) if bar.plan else _("set for it")

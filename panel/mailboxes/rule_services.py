@@ -12,6 +12,8 @@ from typing import Any
 
 from django.conf import settings
 from django.db import transaction
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from panel.domains.models import Domain
 from panel.mailboxes import loops
@@ -58,23 +60,29 @@ class Rules:
         """What they do, for a person; nothing when they do nothing."""
         said = [self._of_vacation(today)] if self.vacation else []
         if self.forward_to:
-            keeping = "and keeps a copy" if self.forward_keep else "without keeping a copy"
-            said.append(f"Forwards to {', '.join(self.forward_to)} {keeping}.")
+            forwards = (
+                _("Forwards to {addresses} and keeps a copy.") if self.forward_keep
+                else _("Forwards to {addresses} without keeping a copy.")
+            )
+            said.append(forwards.format(addresses=_(", ").join(self.forward_to)))
         if self.junk:
-            said.append("Puts what is marked as junk into Junk.")
+            said.append(_("Puts what is marked as junk into Junk."))
         if self.blocked:
-            shown = ", ".join(self.blocked[:3])
-            more = f" and {len(self.blocked) - 3} more" if len(self.blocked) > 3 else ""
-            said.append(f"Takes nothing from {shown}{more}.")
+            shown, more = _(", ").join(self.blocked[:3]), len(self.blocked) - 3
+            takes = _("Takes nothing from {senders} and {more} more.") if more > 0 else (
+                _("Takes nothing from {senders}.")
+            )
+            said.append(takes.format(senders=shown, more=more))
         return said
 
     def _of_vacation(self, today: date) -> str:
         if self.vacation_until and today > self.vacation_until:
-            return f"Answered senders until {self.vacation_until:%Y-%m-%d}; that is over."
-        begins = f" from {self.vacation_from:%Y-%m-%d}" if self.vacation_from and today < self.vacation_from else ""
-        ends = f" until {self.vacation_until:%Y-%m-%d}" if self.vacation_until else ""
-        days = "a day" if self.vacation_days == 1 else f"{self.vacation_days} days"
-        return f"Answers each sender once in {days}{begins}{ends}."
+            return _("Answered senders until {day:%Y-%m-%d}; that is over.").format(day=self.vacation_until)
+        is_to_come = self.vacation_from and today < self.vacation_from
+        begins = _(" from {day:%Y-%m-%d}").format(day=self.vacation_from) if is_to_come else ""
+        ends = _(" until {day:%Y-%m-%d}").format(day=self.vacation_until) if self.vacation_until else ""
+        days = ngettext("a day", "{count} days", self.vacation_days).format(count=self.vacation_days)
+        return _("Answers each sender once in {days}{begins}{ends}.").format(days=days, begins=begins, ends=ends)
 
 
 def rules_of(mailbox: Mailbox) -> Rules:

@@ -2,6 +2,7 @@
 
 from django.utils import timezone
 from django.utils.html import format_html
+from django.utils.translation import gettext as _
 
 from panel.domains.models import Proof
 from panel.mailboxes.models import Credential, Mailbox
@@ -14,24 +15,26 @@ READ = (
     "address__domain__tenant__parent__parent", "address__tenant__plan", "address__tenant__parent__parent",
 )
 
-# What a mailbox does that nobody suspended: its domain's proof decides.
-_ACTIVE = {
-    Proof.PENDING: standing.Standing(
-        "warn", "not proved", "Neither sends nor receives yet: the ownership of its domain isn't proved."
-    ),
-    Proof.PROVED: standing.Standing("good", "active", "Sends and receives."),
-    Proof.LAPSED: standing.Standing(
-        "bad", "proof lapsed", "Receives, but can't send: the proof of its domain's ownership lapsed."
-    ),
-}
-
 
 def of_mailbox(mailbox: Mailbox, reader: User) -> standing.Standing:
     """What holds for it: one query where something is in its way, else none. Select READ with it."""
     address, domain = mailbox.address, mailbox.address.domain
     # Whatever else can hold it back: its domain, and the tenants of both, with theirs.
     above = [domain, *standing.with_parents(address.tenant), *standing.with_parents(domain.tenant)]
-    return standing.standing(mailbox, above, reader, _ACTIVE[Proof(domain.proof)])
+    return standing.standing(mailbox, above, reader, _active(Proof(domain.proof)))
+
+
+def _active(proof: Proof) -> standing.Standing:
+    """What a mailbox does that nobody suspended: its domain's proof decides."""
+    if proof == Proof.PROVED:
+        return standing.Standing("good", _("active"), _("Sends and receives."))
+    if proof == Proof.PENDING:
+        return standing.Standing(
+            "warn", _("not proved"), _("Neither sends nor receives yet: the ownership of its domain isn't proved.")
+        )
+    return standing.Standing(
+        "bad", _("proof lapsed"), _("Receives, but can't send: the proof of its domain's ownership lapsed.")
+    )
 
 
 def of_credential(credential: Credential, of_its_mailbox: standing.Standing) -> standing.Standing:

@@ -5,6 +5,7 @@ from typing import Any
 
 from django.db.models import Count, OuterRef, QuerySet, Subquery, Sum
 from django.db.models.functions import Coalesce, JSONObject
+from django.utils.translation import gettext as _
 
 from panel.domains.models import Domain
 from panel.mailboxes.models import Alias, Credential, Mailbox
@@ -29,8 +30,10 @@ class Storage(Holding):
 
     @property
     def words(self) -> str:
-        granted = f"{about(self.used or 0)} given"
-        return f"{granted}, unlimited" if self.allowed is None else f"{granted} of {size(self.allowed)}"
+        given = about(self.used or 0)
+        if self.allowed is None:
+            return _("{given} given, unlimited").format(given=given)
+        return _("{given} given of {allowed}").format(given=given, allowed=size(self.allowed))
 
 
 def with_counts(tenants: "QuerySet[Tenant]") -> "QuerySet[Tenant]":
@@ -66,11 +69,11 @@ def holdings(tenant: Tenant) -> tuple[list[Holding], Storage]:
     found = [
         Holding(counted[f"{name}_count"], getattr(plan, name), name, title)
         for name, title in (
-            ("domains", "Domains"), ("mailboxes", "Mailboxes"), ("aliases", "Aliases"),
-            ("credentials", "App passwords"),
+            ("domains", _("Domains")), ("mailboxes", _("Mailboxes")), ("aliases", _("Aliases")),
+            ("credentials", _("App passwords")),
         )
     ]
-    return found, Storage(counted["granted"], plan.storage_bytes, "storage_bytes", "Storage", counted["filled"])
+    return found, Storage(counted["granted"], plan.storage_bytes, "storage_bytes", _("Storage"), counted["filled"])
 
 
 def _number(rows: "QuerySet[Any]", tenant: str, number: Any) -> Coalesce:

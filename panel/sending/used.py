@@ -13,6 +13,8 @@ from typing import Any
 from django.db.models import Exists, OuterRef, Q, QuerySet, Subquery
 from django.utils import timezone
 from django.utils.html import format_html
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from panel.domains.models import Domain
 from panel.mailboxes.models import Credential, Mailbox
@@ -27,6 +29,10 @@ Key = tuple[Kind, int]
 
 _KINDS: dict[type, Kind] = {
     Credential: Kind.CREDENTIAL, Mailbox: Kind.MAILBOX, Domain: Kind.DOMAIN, Tenant: Kind.TENANT,
+}
+_THIS: dict[Kind, Any] = {
+    Kind.CREDENTIAL: gettext_lazy("This password"), Kind.MAILBOX: gettext_lazy("This mailbox"),
+    Kind.DOMAIN: gettext_lazy("This domain"), Kind.TENANT: gettext_lazy("This tenant"),
 }
 _COLUMNS = {kind: f"{kind.name.lower()}_id" for kind in Kind}
 
@@ -51,15 +57,15 @@ class Bar(Gauge):
     @property
     def title(self) -> str:
         """Such as "This mailbox, 1 hour" or "acme.example, 24 hours"."""
-        noun = "password" if self.kind is Kind.CREDENTIAL else self.kind.name.lower()
-        return f"{f'This {noun}' if self.is_first else self.name}, {self.window.words}"
+        name = str(_THIS[self.kind]) if self.is_first else self.name
+        return _("{name}, {window}").format(name=name, window=window_words(self.window))
 
     @property
     def comes_free(self) -> str:
         """Such as "17 in 3 min", the exact time on hover; empty where nothing is taken or nothing limits."""
         if self.next_free_at is None or not self.allowed:
             return ""
-        return format_html("{} {}", f"{self.next_free:,}", moment(self.next_free_at))
+        return format_html(_("{n} {when}"), n=f"{self.next_free:,}", when=moment(self.next_free_at))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +75,10 @@ class Levels:
     bars: tuple[Bar, ...]
     # Levels that have no limit, and are then not even counted: credentials and domains.
     unlimited: tuple[str, ...]
+
+
+def window_words(window: Window) -> str:
+    return _("1 hour") if window is Window.HOUR else _("24 hours")
 
 
 def levels_of(subject: Subject) -> list[Subject]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from django.template.loader import render_to_string
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
 
 NEAR_PERCENT, FULL_PERCENT = 75, 90  # from where a bar is amber, and red
 
@@ -19,10 +20,12 @@ class Gauge:
     def words(self) -> str:
         """Such as "41 of 60", "41, unlimited" or "none allowed"."""
         if self.used is None:
-            return "unknown"
-        if self.allowed == 0:
-            return "none allowed" if not self.used else f"{self.used:,}, none allowed"
-        return f"{self.used:,}, unlimited" if self.allowed is None else f"{self.used:,} of {self.allowed:,}"
+            return _("unknown")
+        if self.allowed is None:
+            return _("{used:,}, unlimited").format(used=self.used)
+        if self.allowed:
+            return _("{used:,} of {allowed:,}").format(used=self.used, allowed=self.allowed)
+        return _("{used:,}, none allowed").format(used=self.used) if self.used else _("none allowed")
 
     @property
     def low(self) -> float:

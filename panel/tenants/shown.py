@@ -2,11 +2,21 @@
 
 import re
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.utils import timezone
 from django.utils.html import format_html
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 _UNITS = ("bytes", "KB", "MB", "GB", "TB")  # each 1,024 of the one before, as mail clients count
+# Seconds of one, below how many they are told by it, and how it is said: to come, gone by.
+_SPANS: tuple[tuple[int, int, Any, Any], ...] = (
+    (1, 60, gettext_lazy("in {n} s"), gettext_lazy("{n} s ago")),
+    (60, 3600, gettext_lazy("in {n} min"), gettext_lazy("{n} min ago")),
+    (3600, 48 * 3600, gettext_lazy("in {n} h"), gettext_lazy("{n} h ago")),
+    (86400, 31 * 86400, gettext_lazy("in {n} days"), gettext_lazy("{n} days ago")),
+)
 _SIZE = re.compile(r"([0-9]{1,19}(?:\.[0-9]{1,3})?) ?([KMGT]?)(?:I?B)?", re.IGNORECASE)
 
 
@@ -22,10 +32,10 @@ def moment(at: datetime, now: datetime | None = None, *, plain: bool = False) ->
 def _apart(ahead: timedelta, at: datetime) -> str:
     seconds = int(abs(ahead.total_seconds()))
     if seconds < 5:
-        return "just now"
-    for size, unit, below in ((1, "s", 60), (60, "min", 3600), (3600, "h", 48 * 3600), (86400, "days", 31 * 86400)):
+        return _("just now")
+    for span, below, to_come, gone in _SPANS:
         if seconds < below:
-            return f"in {seconds // size} {unit}" if ahead > timedelta(0) else f"{seconds // size} {unit} ago"
+            return str(to_come if ahead > timedelta(0) else gone).format(n=seconds // span)
     return f"{at:%Y-%m-%d}"
 
 
