@@ -9,6 +9,8 @@ from django.contrib import admin, messages
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_protect
 from django.views.decorators.debug import sensitive_post_parameters
@@ -24,7 +26,8 @@ EVEN_S = 0.15  # an answer takes so long at least: known and unknown addresses a
 
 class ForgotForm(forms.Form):
     email = forms.EmailField(
-        label="Email address", max_length=254, help_text="The one that you sign in with.",
+        label=gettext_lazy("Email address"), max_length=254,
+        help_text=gettext_lazy("The one that you sign in with."),
         widget=UnfoldAdminEmailInputWidget(attrs={"autocomplete": "username", "autofocus": True}),
     )
 
@@ -41,7 +44,7 @@ def forgot(request: HttpRequest) -> HttpResponse:
     """Ask for the link; 429 for a network that asked too often."""
     form = ForgotForm(request.POST or None)
     if request.method != "POST" or not form.is_valid():
-        return _page(request, "sign_in/forgot.html", "Forgot your password?", form=form)
+        return _page(request, "sign_in/forgot.html", _("Forgot your password?"), form=form)
     began_s = time.monotonic()
     try:
         password_reset.ask(
@@ -49,13 +52,15 @@ def forgot(request: HttpRequest) -> HttpResponse:
         )
     except password_reset.TooMany as error:
         minutes = math.ceil(error.wait_s / 60)
-        form.add_error(None, f"{error} Try again in {minutes} minute{'' if minutes == 1 else 's'}.")
-        answer = _page(request, "sign_in/forgot.html", "Forgot your password?", form=form)
+        form.add_error(None, ngettext(
+            "{error} Try again in {count} minute.", "{error} Try again in {count} minutes.", minutes
+        ).format(error=error, count=minutes))
+        answer = _page(request, "sign_in/forgot.html", _("Forgot your password?"), form=form)
         answer.status_code = 429
         answer.headers["Retry-After"] = str(math.ceil(error.wait_s))
         return answer
     time.sleep(max(0.0, began_s + EVEN_S - time.monotonic()))
-    return _page(request, "sign_in/sent.html", "Look into your mail", email=form.cleaned_data["email"])
+    return _page(request, "sign_in/sent.html", _("Look into your mail"), email=form.cleaned_data["email"])
 
 
 @sensitive_post_parameters()
@@ -69,7 +74,7 @@ def reset(request: HttpRequest, token: str) -> HttpResponse:
     """
     account = password_reset.of(token)
     if account is None:
-        return _page(request, "sign_in/over.html", "This link is over")
+        return _page(request, "sign_in/over.html", _("This link is over"))
     form = ResetForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
         try:
@@ -77,9 +82,9 @@ def reset(request: HttpRequest, token: str) -> HttpResponse:
         except ServiceError as error:
             form.add_error("new" if error.field else None, str(error))
         else:
-            messages.success(request, "Your new password holds. Sign in with it.")
+            messages.success(request, _("Your new password holds. Sign in with it."))
             return HttpResponseRedirect(reverse("admin:login" if account.is_staff else "console:sign-in"))
-    return _page(request, "sign_in/reset.html", "Choose a new password", form=form, account=account)
+    return _page(request, "sign_in/reset.html", _("Choose a new password"), form=form, account=account)
 
 
 def _page(request: HttpRequest, template: str, title: str, **context: Any) -> HttpResponse:

@@ -12,6 +12,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
+from django.utils.text import format_lazy
 from unfold.contrib.filters.admin import AutocompleteSelectFilter
 from unfold.decorators import action, display
 from unfold.widgets import (
@@ -109,7 +110,7 @@ class MailboxForm(HeldForm):
     quota_bytes = SizeField()
     password = forms.CharField(
         strip=False, widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}),
-        help_text=f"The main password, for the mail client. {RULES_IN_WORDS}",
+        help_text=format_lazy("The main password, for the mail client. {}", RULES_IN_WORDS),
     )
 
     class Meta:

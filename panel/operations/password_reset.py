@@ -17,6 +17,7 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from panel.operations.services import is_hosted
 from panel.rules.lockout import network_of
@@ -51,7 +52,7 @@ class TooMany(ServiceError):
     """This network asked too often; `wait_s` until it may again."""
 
     def __init__(self, wait_s: float) -> None:
-        super().__init__("Too many requests came from your network.")
+        super().__init__(_("Too many requests came from your network."))
         self.wait_s = wait_s
 
 
@@ -100,11 +101,11 @@ def set_password(token: str, password: str, *, ip: str | None) -> User:
     """Use the token up for a new password; the account's sessions end. Raises ServiceError."""
     account = of(token)
     if account is None:
-        raise ServiceError("This link was used already, or is older than an hour.")
+        raise ServiceError(_("This link was used already, or is older than an hour."))
     hashed = hash_password(password, account)
     with transaction.atomic():
         if not _open(token).update(token=""):
-            raise ServiceError("This link was used already, or is older than an hour.")
+            raise ServiceError(_("This link was used already, or is older than an hour."))
         set_account_password(account, hashed, actor=account, reason="by a link sent to its address", ip=ip)
     return account
 

@@ -16,12 +16,16 @@ from django.contrib.auth.hashers import make_password
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, connection, models, transaction
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from panel.rules.status import Status
 from panel.tenants.models import DirectoryChange, Plan, Tenant, User
 
 # Of the passwords that people may choose (sign_in/password_rules).
-RULES_IN_WORDS = "At least 10 characters; no common password, nor one that holds the name or address."
+RULES_IN_WORDS: Any = gettext_lazy(
+    "At least 10 characters; no common password, nor one that holds the name or address."
+)
 MOST_PASSWORD = 200  # characters: SASL PLAIN's line stays below 12,288 bytes (RFC 4954 §4.4)
 PLAN_WORDS = {"credentials": "app passwords"}  # what a plan's number is called where its name doesn't say
 KEEP: Any = object()  # for a value that a change leaves as it is
@@ -78,9 +82,9 @@ def hash_password(password: "str | HashedPassword", about: User | None = None) -
 def check_password_rules(password: str, about: User | None = None) -> None:
     """Refuse a password that the validators of the settings do. Raises ServiceError (field "password")."""
     if any(unicodedata.category(character) in ("Cc", "Cs") or character in _DECEIVING for character in password):
-        raise ServiceError("The password holds a control character.", "password")
+        raise ServiceError(_("The password holds a control character."), "password")
     if len(password) > MOST_PASSWORD:
-        raise ServiceError(f"The password is longer than {MOST_PASSWORD} characters.", "password")
+        raise ServiceError(_("The password is longer than {most} characters.").format(most=MOST_PASSWORD), "password")
     try:
         validate_password(password, about)
     except ValidationError as error:
@@ -194,7 +198,7 @@ def delete(row: models.Model, sentence: str) -> None:
     """Delete the row. Raises ServiceError with the sentence when others need it, Gone when it is gone."""
     try:
         with transaction.atomic():
-            deleted, _ = type(row)._default_manager.filter(pk=row.pk).delete()
+            deleted, _rows = type(row)._default_manager.filter(pk=row.pk).delete()
     except (models.ProtectedError, models.RestrictedError, IntegrityError):
         raise ServiceError(sentence) from None
     if not deleted:

@@ -9,6 +9,8 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.safestring import mark_safe
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext, pgettext
 from django.views.decorators.http import require_POST
 
 from panel.client_address import client_ip
@@ -44,7 +46,7 @@ def own(request: HttpRequest, door: Door = ADMIN) -> HttpResponse:
     factor = SecondFactor.objects.filter(user=account).first()
     left = factor.recovery_codes.filter(used_at=None).count() if factor else 0
     return door.page(
-        request, "account/own.html", "Your account", account=account, factor=factor, left=left,
+        request, "account/own.html", _("Your account"), account=account, factor=factor, left=left,
         required=second_factor.is_required(account),
         sessions=[_shown(each, request) for each in sessions.of(account)],
     )
@@ -72,11 +74,13 @@ def change_password(request: HttpRequest, door: Door = ADMIN) -> HttpResponse:
             form.add_error("new", str(error))
         else:
             update_session_auth_hash(request, account)
-            messages.success(request, "Your password is changed; wherever else you were signed in, you no longer are.")
+            messages.success(
+                request, _("Your password is changed; wherever else you were signed in, you no longer are.")
+            )
             return HttpResponseRedirect(door.url("own"))
     return _confirm(
-        request, door, form, "Change your password", "Change password",
-        "Wherever else you are signed in, you are signed out.",
+        request, door, form, _("Change your password"), _("Change password"),
+        _("Wherever else you are signed in, you are signed out."),
     )
 
 
@@ -89,7 +93,7 @@ def end_session(request: HttpRequest, name: str, door: Door = ADMIN) -> HttpResp
     except ServiceError as error:
         messages.warning(request, str(error))
     else:
-        messages.success(request, "Signed out there.")
+        messages.success(request, _("Signed out there."))
     return HttpResponseRedirect(door.url("own"))
 
 
@@ -101,9 +105,11 @@ def end_all_sessions(request: HttpRequest, door: Door = ADMIN) -> HttpResponse:
     ended = sessions.end_all(account, but=but, actor=account, ip=client_ip(request))
     if but is None:
         request.session.flush()
-        messages.success(request, "You are signed out everywhere.")
+        messages.success(request, _("You are signed out everywhere."))
         return HttpResponseRedirect(reverse(door.sign_in))
-    messages.success(request, f"Signed out {ended} other session{'' if ended == 1 else 's'}.")
+    messages.success(request, ngettext(
+        "Signed out {count} other session.", "Signed out {count} other sessions.", ended
+    ).format(count=ended))
     return HttpResponseRedirect(door.url("own"))
 
 
@@ -124,10 +130,10 @@ def enrol(request: HttpRequest, door: Door = ADMIN) -> HttpResponse:
         else:
             request.session.pop(OFFERED, None)
             request.session[VERIFIED] = True
-            return _show_codes(request, door, codes, "Your second factor is set up")
+            return _show_codes(request, door, codes, _("Your second factor is set up"))
     request.session[OFFERED] = second_factor.seal(secret)
     return door.page(
-        request, "account/enrol.html", "Set up a second factor", form=form,
+        request, "account/enrol.html", _("Set up a second factor"), form=form,
         required=second_factor.is_required(account), secret=" ".join(secret[at:at + 4] for at in range(0, 32, 4)),
         # Made here of the account's address and our host name, with only black and white paths in it.
         qr_code=mark_safe(second_factor.qr_code(second_factor.uri(account, secret))),  # noqa: S308
@@ -142,9 +148,10 @@ def renew_recovery_codes(request: HttpRequest, door: Door = ADMIN) -> HttpRespon
         return HttpResponseRedirect(door.url("own"))
     if request.method == "POST" and form.is_valid():
         codes = second_factor.renew_recovery_codes(account, ip=client_ip(request))
-        return _show_codes(request, door, codes, "Your new recovery codes")
+        return _show_codes(request, door, codes, _("Your new recovery codes"))
     return _confirm(
-        request, door, form, "New recovery codes", "Make new ones", "The ones that you have now no longer work then.",
+        request, door, form, _("New recovery codes"), _("Make new ones"),
+        _("The ones that you have now no longer work then."),
     )
 
 
@@ -157,12 +164,13 @@ def remove(request: HttpRequest, door: Door = ADMIN) -> HttpResponse:
     if request.method == "POST" and form.is_valid():
         second_factor.remove(account, actor=account, ip=client_ip(request))
         request.session[VERIFIED] = False
-        messages.success(request, "Your second factor is removed; your password alone opens the account.")
+        messages.success(request, _("Your second factor is removed; your password alone opens the account."))
         return HttpResponseRedirect(door.url("own"))
     return _confirm(
-        request, door, form, "Remove your second factor", "Remove",
-        "Whoever learns your password can then sign in as you. To change to another phone, remove it here and set "
-        "it up again there.", harmful=True,
+        request, door, form, _("Remove your second factor"), pgettext("a second factor", "Remove"), _(
+            "Whoever learns your password can then sign in as you. To change to another phone, remove it here and set "
+            "it up again there."
+        ), harmful=True,
     )
 
 

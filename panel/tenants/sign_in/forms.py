@@ -10,6 +10,8 @@ from django.contrib.auth.hashers import check_password
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest
 from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
 from unfold.forms import AuthenticationForm
 from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminTextInputWidget
 
@@ -18,18 +20,22 @@ from panel.tenants.changes import RULES_IN_WORDS
 from panel.tenants.models import User
 from panel.tenants.sign_in import lockout, second_factor
 
-WRONG = "This email address and password don't belong together. The password minds capital and small letters."
+WRONG: Any = gettext_lazy(
+    "This email address and password don't belong together. The password minds capital and small letters."
+)
 
 
 def locked_sentence(wait_s: float) -> str:
     """What to do, and when; the same for every account, known or not."""
     minutes = math.ceil(wait_s / 60)
     opens = timezone.now() + timedelta(minutes=minutes)
-    return (
-        "Too many wrong passwords came for this account or from your network. "
-        f"Try again in {minutes} minute{'s' if minutes > 1 else ''}, at {opens:%H:%M} UTC: "
-        "until then no password is looked at, not even the right one."
-    )
+    return ngettext(
+        "Too many wrong passwords came for this account or from your network. Try again in {count} minute, at "
+        "{opens:%H:%M} UTC: until then no password is looked at, not even the right one.",
+        "Too many wrong passwords came for this account or from your network. Try again in {count} minutes, at "
+        "{opens:%H:%M} UTC: until then no password is looked at, not even the right one.",
+        minutes,
+    ).format(count=minutes, opens=opens)
 
 
 class Guarded(AnyAuthenticationForm):
@@ -41,7 +47,7 @@ class Guarded(AnyAuthenticationForm):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.wait_s = 0.0  # while it is locked
-        self.fields["username"].label = "Email address"
+        self.fields["username"].label = _("Email address")
 
     def clean(self) -> dict[str, Any]:
         login, password = self.cleaned_data.get("username"), self.cleaned_data.get("password")
@@ -70,7 +76,7 @@ class SignInForm(Guarded, AuthenticationForm):
     error_messages = {**AuthenticationForm.error_messages, "invalid_login": WRONG}
 
 
-def _code_field(label: str, help_text: str, *, digits: bool) -> forms.CharField:
+def _code_field(label: Any, help_text: Any, *, digits: bool) -> forms.CharField:
     typed = {"autocomplete": "one-time-code", "inputmode": "numeric"} if digits else {"autocomplete": "off"}
     return forms.CharField(
         label=label, max_length=64, help_text=help_text,
@@ -87,9 +93,9 @@ class CodeForm(forms.Form):
         self.wait_s = 0.0
         self.opened: second_factor.Opened | None = None
         if recovery:
-            self.fields["code"] = _code_field("Recovery code", "One of the ten that you kept.", digits=False)
+            self.fields["code"] = _code_field(_("Recovery code"), _("One of the ten that you kept."), digits=False)
         else:
-            self.fields["code"] = _code_field("Code", "Six digits, from your authenticator app.", digits=True)
+            self.fields["code"] = _code_field(_("Code"), _("Six digits, from your authenticator app."), digits=True)
         self.fields["code"].widget.attrs["autofocus"] = True
 
     def clean_code(self) -> str:
@@ -108,18 +114,18 @@ class NewPasswordForm(forms.Form):
     """A new password, twice."""
 
     new = forms.CharField(
-        label="New password", strip=False, help_text=RULES_IN_WORDS,
+        label=gettext_lazy("New password"), strip=False, help_text=RULES_IN_WORDS,
         widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}),
     )
     again = forms.CharField(
-        label="The same again", strip=False,
+        label=gettext_lazy("The same again"), strip=False,
         widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}),
     )
 
     def clean(self) -> dict[str, Any]:
         new, again = self.cleaned_data.get("new"), self.cleaned_data.get("again")
         if new and again and new != again:
-            self.add_error("again", "This differs from the one above.")
+            self.add_error("again", _("This differs from the one above."))
         return self.cleaned_data
 
 
@@ -127,7 +133,7 @@ class OwnForm(forms.Form):
     """What somebody who is signed in does to the own account: the password is asked again."""
 
     password = forms.CharField(
-        label="Your password", strip=False,
+        label=gettext_lazy("Your password"), strip=False,
         widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "current-password"}),
     )
 
@@ -143,7 +149,7 @@ class OwnForm(forms.Form):
             raise ValidationError(locked_sentence(wait_s), code="locked")
         if not check_password(password, self.account.password):
             lockout.wrong(login, ip, password)
-            raise ValidationError("This isn't your password.")
+            raise ValidationError(_("This isn't your password."))
         return str(password)
 
 
@@ -154,14 +160,16 @@ class OwnPasswordForm(NewPasswordForm, OwnForm):
 class EnrolForm(OwnForm):
     """A code of the app that was just set up."""
 
-    code = _code_field("Code", "The six digits that the app shows now.", digits=True)
+    code = _code_field(gettext_lazy("Code"), gettext_lazy("The six digits that the app shows now."), digits=True)
     field_order = ["code", "password"]
 
 
 class OwnCodeForm(OwnForm):
     """Password and code, for what weakens the account."""
 
-    code = _code_field("Code", "From your authenticator app, or a recovery code.", digits=False)
+    code = _code_field(
+        gettext_lazy("Code"), gettext_lazy("From your authenticator app, or a recovery code."), digits=False
+    )
 
     def clean(self) -> dict[str, Any]:
         code, ip = self.cleaned_data.get("code"), client_ip(self.request)

@@ -12,6 +12,7 @@ from typing import BinaryIO
 from django.conf import settings
 from django.contrib.auth.password_validation import CommonPasswordValidator
 from django.core.exceptions import ValidationError
+from django.utils.translation import gettext as _
 
 from panel.rules import passwords
 from panel.tenants.changes import RULES_IN_WORDS
@@ -32,15 +33,17 @@ class CommonPassword(CommonPasswordValidator):
 
     def validate(self, password: str, user: User | None = None) -> None:
         if password.lower().strip() in self.passwords:
-            raise ValidationError("This is one of the most common passwords.")
+            raise ValidationError(_("This is one of the most common passwords."))
         core = next((each for each in passwords.cores(password) if each in self.passwords), None)
         if core is not None:
-            raise ValidationError(f"This is “{core}” with a few characters around it: attackers try that first.")
+            raise ValidationError(
+                _("This is “{core}” with a few characters around it: attackers try that first.").format(core=core)
+            )
         if passwords.is_monotonous(password):
-            raise ValidationError("These are few different characters, or neighbours in a row.")
+            raise ValidationError(_("These are few different characters, or neighbours in a row."))
 
     def get_help_text(self) -> str:
-        return RULES_IN_WORDS
+        return str(RULES_IN_WORDS)
 
 
 class LeakedPassword:
@@ -57,7 +60,7 @@ class LeakedPassword:
             _log.error("POSTHOUSE_LEAKED_PASSWORDS can't be read, so nothing is looked for there: %s", error)
             return
         if is_leaked:
-            raise ValidationError("This password was in a leak somewhere: attackers have it on their lists.")
+            raise ValidationError(_("This password was in a leak somewhere: attackers have it on their lists."))
 
     def get_help_text(self) -> str:
         return ""

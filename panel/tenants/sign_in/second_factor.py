@@ -12,6 +12,7 @@ import secrets
 import time
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 from urllib.parse import quote, urlencode
 
 import segno
@@ -19,6 +20,8 @@ from cryptography.fernet import Fernet, InvalidToken
 from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from django_otp.oath import hotp
 
 from panel.tenants import audit
@@ -29,7 +32,7 @@ STEP_S = 30
 TOLERANCE = 1  # steps before and after now (RFC 6238 §5.2)
 DIGITS = 6
 RECOVERY_CODES = 10
-WRONG = "This code isn't right, or was used already. The app shows a new one every 30 seconds."
+WRONG: Any = gettext_lazy("This code isn't right, or was used already. The app shows a new one every 30 seconds.")
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's: no I, L, O, U
 _MISREAD = str.maketrans("OIL", "011")
@@ -95,12 +98,12 @@ def add(
     """
     step = _step_of(secret, code, after=0)
     if step is None:
-        raise ServiceError(WRONG, "code")
+        raise ServiceError(str(WRONG), "code")
     with transaction.atomic():
         first = {"secret": seal(secret), "last_step": step}
         factor, made = SecondFactor.objects.get_or_create(user=account, defaults=first)
         if not made:
-            raise ServiceError("The account has a second factor already: remove that one first.")
+            raise ServiceError(_("The account has a second factor already: remove that one first."))
         codes = _new_recovery_codes(factor)
         PanelSession.objects.filter(user=account).exclude(pk=keep or "").delete()
         audit.record(account, "account.second_factor_added", account, tenant=None, ip=ip)
@@ -112,7 +115,7 @@ def renew_recovery_codes(account: User, *, ip: str | None = None) -> list[str]:
     with transaction.atomic():
         factor = SecondFactor.objects.select_for_update().filter(user=account).first()
         if factor is None:
-            raise ServiceError("The account has no second factor.")
+            raise ServiceError(_("The account has no second factor."))
         factor.recovery_codes.all().delete()
         codes = _new_recovery_codes(factor)
         audit.record(account, "account.recovery_codes_renewed", account, tenant=None, ip=ip)
@@ -125,8 +128,8 @@ def remove(account: User, *, actor: User | None, reason: str = "", ip: str | Non
     owners_alone(actor, account)
     reason = one_line(reason, "reason", most=audit.MOST_REASON)
     if actor == account and is_required(account):
-        raise ServiceError("This account must have a second factor.")
-    deleted, _ = SecondFactor.objects.filter(user=account).delete()
+        raise ServiceError(_("This account must have a second factor."))
+    deleted, _rows = SecondFactor.objects.filter(user=account).delete()
     if not deleted:
         raise AlreadySo(f"The account {account} has no second factor.")
     audit.record(actor, "account.second_factor_removed", account, tenant=None, reason=reason, ip=ip)

@@ -15,6 +15,7 @@ from django.contrib.sessions.backends.db import SessionStore as DatabaseStore
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from panel.client_address import client_ip
 from panel.tenants import audit
@@ -114,7 +115,7 @@ def end(account: User, name: str, *, actor: User | None, ip: str | None = None) 
     owners_alone(actor, account)
     found = next((each for each in of(account) if name_of(each.session_key) == name), None)
     if found is None or not PanelSession.objects.filter(pk=found.pk).delete()[0]:
-        raise Gone("This session is over already.")
+        raise Gone(_("This session is over already."))
     told = {"from": found.ip, "browser": browser(found.browser)}
     audit.record(actor, "account.session_ended", account, tenant=None, before=told, ip=ip)
 
@@ -126,7 +127,7 @@ def end_all(
     """End all sessions of the account, except the one of the key `but`. How many that were. Raises ServiceError."""
     owners_alone(actor, account)
     reason = one_line(reason, "reason", most=500)
-    ended, _ = PanelSession.objects.filter(user=account).exclude(pk=but or "").delete()
+    ended, _rows = PanelSession.objects.filter(user=account).exclude(pk=but or "").delete()
     after = {"ended": ended}
     audit.record(actor, "account.sessions_ended", account, tenant=None, after=after, reason=reason, ip=ip)
     return ended

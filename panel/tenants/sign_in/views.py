@@ -87,10 +87,9 @@ class SignInCode(RedirectURLMixin, View):
             return _locked(self._page(account, form), form.wait_s)
         complete(request, account, verified=True)
         if form.opened.left is not None:
-            messages.warning(
-                request, f"You signed in with a recovery code; {form.opened.left} are left. You find new ones under "
-                "your account."
-            )
+            messages.warning(request, _(
+                "You signed in with a recovery code; {left} are left. You find new ones under your account."
+            ).format(left=form.opened.left))
         return HttpResponseRedirect(self.get_success_url())
 
     @property
@@ -115,7 +114,7 @@ class SignInCode(RedirectURLMixin, View):
         return TemplateResponse(self.request, self.template_name, context)
 
     def _again(self) -> HttpResponse:
-        messages.info(self.request, "That took longer than ten minutes. Start again with your password.")
+        messages.info(self.request, _("That took longer than ten minutes. Start again with your password."))
         query = urlencode({"next": self.get_redirect_url()})
         return HttpResponseRedirect(f"{reverse(self.start)}?{query}")
 
