@@ -13,7 +13,7 @@ from tests.support import catalogue
 from tests.support.catalogue import Entry
 
 LANGUAGES = [code for code, _name in settings.LANGUAGES if code != "en"]
-PLACEHOLDERS = re.compile(r"%\((\w+)\)s|\{(\w*)(?::[^}]*)?\}")
+PLACEHOLDERS = re.compile(r"%\((\w+)\)s|\{(\w*)(?:!r)?(?::[^}]*)?\}")
 MARKUP = re.compile(r"</?[a-z]+[^>]*>|&[a-z]+;")
 
 

@@ -81,10 +81,11 @@ def freeze(request: HttpRequest, place: TenantPlace, mailbox: int, credential: i
 
     def act() -> str:
         freeze_credential(one, reason=form.cleaned_data["reason"], actor=place.account, ip=place.ip)
-        return _("Nobody signs in or sends with the {password} any more.").format(password=one)
+        return _("Nobody signs in or sends with the {password} any more.").format(password=one.words)
 
     return confirm(
-        request, place, found, form, act, title=_("Freeze the {password}").format(password=one), button=_("Freeze"),
+        request, place, found, form, act, title=_("Freeze the {password}").format(password=one.words),
+        button=_("Freeze"),
         sentence=_("Nobody signs in or sends with it, on open connections too. Unfreeze undoes it."),
     )
 
@@ -96,11 +97,11 @@ def unfreeze(request: HttpRequest, place: TenantPlace, mailbox: int, credential:
 
     def act() -> str:
         unfreeze_credential(one, actor=place.account, ip=place.ip)
-        return _("The {password} works again.").format(password=one)
+        return _("The {password} works again.").format(password=one.words)
 
     return confirm(
         request, place, found, None, act,
-        title=_("Unfreeze the {password}").format(password=one), button=_("Unfreeze"),
+        title=_("Unfreeze the {password}").format(password=one.words), button=_("Unfreeze"),
         sentence=_("It works again as before. Where somebody else knows it, make another one instead."),
     )
 
@@ -111,13 +112,13 @@ def revoke(request: HttpRequest, place: TenantPlace, mailbox: int, credential: i
     found, one = _find(place, mailbox, credential)
 
     def act() -> str:
-        name = str(one)
+        name = one.words
         revoke_credential(one, actor=place.account, ip=place.ip)
         return _("The {password} is revoked.").format(password=name)
 
     return confirm(
         request, place, found, None, act,
-        title=_("Revoke the {password}?").format(password=one), button=_("Revoke"), harmful=True,
+        title=_("Revoke the {password}?").format(password=one.words), button=_("Revoke"), harmful=True,
         sentence=_("What uses it can no longer sign in or send. This can't be undone; Freeze can."),
     )
 

@@ -16,6 +16,7 @@ from django.db import InterfaceError, OperationalError, transaction
 from django.db.models import Q
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
+from django.utils.translation import gettext as _
 
 from panel.domains import lookup
 from panel.domains.models import Domain, DomainAlias, DomainCheck, Proof
@@ -159,9 +160,9 @@ def check(domain: Domain, *, actor: User | None, ip: str | None = None) -> Shown
     with transaction.atomic():
         is_free = free.update(asked_at=now)
     if not is_free:
-        raise TooSoon(
-            f"{domain} was looked up within the last {BETWEEN.seconds} seconds. What is shown is what was found."
-        )
+        raise TooSoon(_(
+            "{domain} was looked up within the last {count} seconds. What is shown is what was found."
+        ).format(domain=domain, count=BETWEEN.seconds))
     looked = lookup.look_up([_wanted(domain)], settings.ENVIRONMENT.dns)[0]
     _settle(domain, looked, began=now, now=timezone.now(), actor=actor, ip=ip)
     fresh = Domain.objects.select_related("tenant", "latest_check").filter(pk=domain.pk).first()

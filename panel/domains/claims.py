@@ -6,6 +6,7 @@ domain is never taken from anybody here.
 
 from django.conf import settings
 from django.db import transaction
+from django.utils.translation import gettext as _
 
 from panel.domains import lookup
 from panel.domains.checks import token
@@ -24,10 +25,10 @@ class NeedsProof(Taken):
     """The name is free only to who proves it: `record` is to be set first, then it is to be added again."""
 
     def __init__(self, record: Record, name: str) -> None:
-        super().__init__(
-            f"{name} can't be added before it is proved: somebody here has it, or began to add it. If it is yours, "
-            f"set the TXT record {record.name} to {record.values[0]} and add the domain again.", "name",
-        )
+        super().__init__(_(
+            "{name} can't be added before it is proved: somebody here has it, or began to add it. If it is yours, set "
+            "the TXT record {record} to {value} and add the domain again."
+        ).format(name=name, record=record.name, value=record.values[0]), "name")
         self.record = record
 
 
@@ -54,7 +55,9 @@ def claim_domain_alias(*, name: str, domain: Domain, actor: User | None, ip: str
     """A new alias of a tenant's domain, on the terms of claim_domain; at most MOST_ALIASES of one domain."""
     name = canonical_name(name)
     if domain.tenant is None:
-        raise ServiceError(f"{domain} is shared by several tenants: aliases of it are the provider's to make.", "name")
+        raise ServiceError(_(
+            "{domain} is shared by several tenants: aliases of it are the provider's to make."
+        ).format(domain=domain), "name")
     _refuse_own(name, domain.tenant)
     try:
         with transaction.atomic():
@@ -74,17 +77,21 @@ def claim_domain_alias(*, name: str, domain: Domain, actor: User | None, ip: str
 def _refuse_own(name: str, tenant: Tenant) -> None:
     """Raises Taken for a name that the tenant has already: whose it is, may be said then."""
     if Domain.objects.filter(name=name, tenant=tenant).exists():
-        raise Taken(f"You have {name} already: it is a domain of yours.", "name")
+        raise Taken(_("You have {name} already: it is a domain of yours.").format(name=name), "name")
     alias = DomainAlias.objects.filter(name=name, domain__tenant=tenant).select_related("domain").first()
     if alias:
-        raise Taken(f"You have {name} already: it is a domain alias, of {alias.domain}.", "name")
+        raise Taken(_("You have {name} already: it is a domain alias, of {domain}.").format(
+            name=name, domain=alias.domain
+        ), "name")
 
 
 def _refuse_full(domain: Domain) -> None:
     """Raises ServiceError where no alias fits any more; until the transaction's end nobody else makes one."""
     alone("domain names")
     if domain.aliases.count() >= MOST_ALIASES:
-        raise ServiceError(f"{domain} has {MOST_ALIASES} aliases, and no more fit. Remove one first.", "name")
+        raise ServiceError(_("{domain} has {count} aliases, and no more fit. Remove one first.").format(
+            domain=domain, count=MOST_ALIASES
+        ), "name")
 
 
 def _look_for_proof(name: str, tenant: Tenant) -> None:
@@ -104,10 +111,10 @@ def _give_up_pending(name: str) -> None:
         if stored.proof != Proof.PENDING:
             continue
         if stored.addresses.exists():
-            raise ServiceError(
-                f"{name} is yours by its TXT record, but somebody has made addresses in it: ask the provider to hand "
-                "it over.", "name",
-            )
+            raise ServiceError(_(
+                "{name} is yours by its TXT record, but somebody has made addresses in it: ask the provider to hand it "
+                "over."
+            ).format(name=name), "name")
         names = list(stored.aliases.values_list("name", flat=True))
         audit.record(
             None, "domain.deleted", stored, tenant=stored.tenant, before={"proof": stored.proof, "aliases": names},

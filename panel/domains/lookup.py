@@ -17,6 +17,7 @@ import dns.exception
 import dns.name
 import dns.rdatatype
 import dns.resolver
+from django.utils.translation import gettext as _
 
 from panel.environment import Listen
 from panel.rules import spf
@@ -59,7 +60,7 @@ class Busy(ServiceError):
 def look_up(wanted: Sequence[Wanted], server: Listen | None) -> list[Looked]:
     """What the DNS says of each, in their order. `server` None asks the system's resolvers. Raises Busy."""
     if not _turns.acquire(blocking=False):
-        raise Busy("Other domains are being looked up just now. Try again in ten seconds.")
+        raise Busy(_("Other domains are being looked up just now. Try again in ten seconds."))
     try:
         return asyncio.run(_look_up(wanted, server))
     finally:

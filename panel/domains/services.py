@@ -10,6 +10,7 @@ from typing import Any
 from django.conf import settings
 from django.db import transaction
 from django.db.models import Q, QuerySet
+from django.utils.translation import gettext as _
 
 from panel.domains.models import Domain, DomainAlias, DomainCheck, Proof
 from panel.rules.addresses import BadAddress, canonical_domain
@@ -159,12 +160,12 @@ def create_domain_alias(
     alone("domain names")
     stored = lock(domain)
     if stored.status == Status.CLOSED:
-        raise ServiceError(f"{stored} is closed.", "domain")
+        raise ServiceError(_("{domain} is closed.").format(domain=stored), "domain")
     _refuse_foreign_name(name, stored.tenant, verified)
     values = {"proof": Proof.PROVED if verified else Proof.PENDING, "proved_by": proved_by if verified else ""}
     if Domain.objects.filter(name=name).exists():
-        raise Taken(f"The name {name} is taken already: it is a domain.", "name")
-    with taken_means(f"The name {name} is taken already: it is a domain alias.", "name"):
+        raise Taken(_("The name {name} is taken already: it is a domain.").format(name=name), "name")
+    with taken_means(_("The name {name} is taken already: it is a domain alias.").format(name=name), "name"):
         alias = DomainAlias.objects.create(name=name, domain=stored, **values)
     audit.record(
         actor, "domainalias.created", alias, tenant=stored.tenant, after={"name": name, "domain": stored, **values},
@@ -195,7 +196,7 @@ def canonical_name(name: str, field: str = "name") -> str:
     try:
         return canonical_domain(name)
     except BadAddress as error:
-        raise ServiceError(str(error), field) from None
+        raise ServiceError(_(str(error)), field) from None
 
 
 def _verify(
@@ -212,11 +213,11 @@ def _verify(
 
 def _refuse_foreign_name(name: str, tenant: Tenant | None, verified: bool) -> None:
     if DomainAlias.objects.filter(name=name).exists():
-        raise Taken(f"The name {name} is taken already: it is a domain alias.", "name")
+        raise Taken(_("The name {name} is taken already: it is a domain alias.").format(name=name), "name")
     if tenant and not verified and name == settings.ENVIRONMENT.hostname:
-        raise ServiceError(
-            f"{name} is this server's own name: a tenant has it only when its ownership was checked by us.", "name"
-        )
+        raise ServiceError(_(
+            "{name} is this server's own name: a tenant has it only when its ownership was checked by us."
+        ).format(name=name), "name")
     refuse_neighbours(name, tenant, only_proved=verified)
 
 
@@ -236,5 +237,7 @@ def refuse_neighbours(name: str, tenant: Tenant | None, *, only_proved: bool) ->
             rows = rows.exclude(proof=Proof.PENDING)
         other = rows.first()
         if other:
-            where = "under" if other.name in over else "over"
-            raise Taken(f"{name} lies {where} {other.name}, which belongs to somebody else here.", "name")
+            told = _("{name} lies under {other}, which belongs to somebody else here.") if other.name in over else (
+                _("{name} lies over {other}, which belongs to somebody else here.")
+            )
+            raise Taken(told.format(name=name, other=other.name), "name")

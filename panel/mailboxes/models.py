@@ -5,6 +5,7 @@ import secrets
 from django.db import models
 from django.db.models import F, Q
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from panel.database.indexed import Folded
 from panel.domains.models import Domain
@@ -193,6 +194,13 @@ class Credential(models.Model):
 
     def __str__(self):
         return f'app password "{self.label or self.pk}"' if self.kind == self.Kind.APP else "main password"
+
+    @property
+    def words(self) -> str:
+        """The same in the reader's language; what is kept for later is in English."""
+        if self.kind == self.Kind.APP:
+            return _('app password "{label}"').format(label=self.label or self.pk)
+        return _("main password")
 
 
 class MailRules(models.Model):

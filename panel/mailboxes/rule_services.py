@@ -150,7 +150,7 @@ def change_rules(
     senders = before.blocked if blocked is KEEP else _senders(blocked, "blocked", mailbox)
     senders = tuple(sorted({*senders, *_senders(block, "block", mailbox)} - set(_senders(unblock, "unblock", mailbox))))
     if len(senders) > MOST_BLOCKED:
-        raise ServiceError(f"A mailbox blocks {MOST_BLOCKED} senders at most.", "blocked")
+        raise ServiceError(_("A mailbox blocks {most} senders at most.").format(most=MOST_BLOCKED), "blocked")
     told = {name: getattr(after, name) for name in given if getattr(after, name) != getattr(before, name)}
     if senders != before.blocked:
         told["blocked"] = senders
@@ -190,7 +190,7 @@ def _checked(values: dict[str, Any], mailbox: Mailbox) -> dict[str, Any]:
     if "vacation_days" in values:
         days = values["vacation_days"]
         if not isinstance(days, int) or isinstance(days, bool) or not 1 <= days <= MOST_DAYS:
-            raise ServiceError(f"Write a number of days from 1 to {MOST_DAYS}.", "vacation_days")
+            raise ServiceError(_("Write a number of days from 1 to {most}.").format(most=MOST_DAYS), "vacation_days")
     if "forward_to" in values:
         values["forward_to"] = _targets(values["forward_to"], mailbox)
     return values
@@ -199,9 +199,9 @@ def _checked(values: dict[str, Any], mailbox: Mailbox) -> dict[str, Any]:
 def _after(before: Rules, values: dict[str, Any]) -> Rules:
     after = Rules(**{**_fields(before), **values})
     if after.vacation and not after.vacation_text:
-        raise ServiceError("Write what senders are answered.", "vacation_text")
+        raise ServiceError(_("Write what senders are answered."), "vacation_text")
     if after.vacation_from and after.vacation_until and after.vacation_until < after.vacation_from:
-        raise ServiceError("The last day is before the first.", "vacation_until")
+        raise ServiceError(_("The last day is before the first."), "vacation_until")
     return after
 
 
@@ -228,12 +228,16 @@ def _targets(texts: Iterable[str], mailbox: Mailbox) -> tuple[str, ...]:
         try:
             parsed = addresses.parse_address(text).canonical
         except BadAddress as error:
-            raise ServiceError(f"{text.strip()[:60]!r}: {error}", "forward_to") from None
+            raise ServiceError(f"{text.strip()[:60]!r}: {_(str(error))}", "forward_to") from None
         if parsed in _own(mailbox, parsed):
-            raise ServiceError(f"{parsed} is this mailbox itself; keep a copy instead.", "forward_to")
+            raise ServiceError(
+                _("{address} is this mailbox itself; keep a copy instead.").format(address=parsed), "forward_to"
+            )
         found[str(parsed)] = None
     if len(found) > MOST_FORWARDS:
-        raise ServiceError(f"A mailbox forwards to {MOST_FORWARDS} addresses at most.", "forward_to")
+        raise ServiceError(
+            _("A mailbox forwards to {most} addresses at most.").format(most=MOST_FORWARDS), "forward_to"
+        )
     return tuple(found)
 
 
@@ -250,7 +254,7 @@ def _own(mailbox: Mailbox, asked: addresses.Address) -> set[addresses.Address]:
 def _refuse_circle(mailbox: Mailbox, targets: tuple[str, ...]) -> None:
     chain = loops.chain_back_to(mailbox.address, targets, settings.ENVIRONMENT.separator)
     if chain:
-        raise ServiceError(f"The mail would come back here: {' → '.join(chain)}.", "forward_to")
+        raise ServiceError(_("The mail would come back here: {chain}.").format(chain=" → ".join(chain)), "forward_to")
 
 
 def _senders(texts: Iterable[str], field: str, mailbox: Mailbox) -> tuple[str, ...]:
@@ -264,8 +268,8 @@ def _senders(texts: Iterable[str], field: str, mailbox: Mailbox) -> tuple[str, .
             else:
                 sender = addresses.canonical_domain(text.removeprefix("@"), single_label=True)
         except BadAddress as error:
-            raise ServiceError(f"{text[:60]!r}: {error}", field) from None
+            raise ServiceError(f"{text[:60]!r}: {_(str(error))}", field) from None
         if field != "unblock" and sender == str(mailbox.address):
-            raise ServiceError(f"{sender} is this mailbox itself.", field)
+            raise ServiceError(_("{address} is this mailbox itself.").format(address=sender), field)
         found[sender] = None
     return tuple(found)

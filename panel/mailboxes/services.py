@@ -14,6 +14,7 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models import Q, Sum
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from panel.domains.models import Domain, DomainAlias
 from panel.mailboxes import loops, passwords
@@ -227,7 +228,7 @@ def create_credential(
     count_against_plan(mailbox.address.tenant, "credentials", _COUNTS["credentials"])
     stored = lock(mailbox)
     if stored.status == Status.CLOSED:
-        raise ServiceError(f"{mailbox} is closed.", "mailbox")
+        raise ServiceError(_("{mailbox} is closed.").format(mailbox=mailbox), "mailbox")
     secret = passwords.new_app_secret()
     credential = Credential.objects.create(
         mailbox=stored, kind=Credential.Kind.APP, secret=passwords.hash_app(secret), **values
@@ -272,7 +273,9 @@ def freeze_credential(credential: Credential, *, reason: str, actor: User | None
         thawed = thawed.filter(frozen_at=None)
     credential.frozen_at, credential.frozen_reason = timezone.now(), reason
     if not thawed.update(frozen_at=credential.frozen_at, frozen_reason=reason):
-        raise AlreadySo(f"The {credential} of {credential.mailbox} is frozen already.", "frozen")
+        raise AlreadySo(_("The {password} of {mailbox} is frozen already.").format(
+            password=credential.words, mailbox=credential.mailbox
+        ), "frozen")
     _tell(credential, "frozen", actor, ip, reason=reason)
 
 
@@ -285,12 +288,12 @@ def unfreeze_credential(
     lock(credential)  # whoever freezes it meanwhile has to be seen
     froze = decided.froze(credential)
     if decided.Freezer.of(actor) < froze:
-        way = "make another one" if credential.kind == Credential.Kind.APP else "ask there"
-        who = "provider" if froze is decided.Freezer.PROVIDER else "organisation"
-        raise ServiceError(f"The {credential} was frozen by your {who}: {way}.")
+        raise ServiceError(_frozen_above(credential, froze).format(password=credential.words))
     frozen = Credential.objects.filter(pk=credential.pk, frozen_at__isnull=False)
     if not frozen.update(frozen_at=None, frozen_reason=""):
-        raise AlreadySo(f"The {credential} of {credential.mailbox} is not frozen.", "frozen")
+        raise AlreadySo(_("The {password} of {mailbox} is not frozen.").format(
+            password=credential.words, mailbox=credential.mailbox
+        ), "frozen")
     credential.frozen_at, credential.frozen_reason = None, ""
     _tell(credential, "unfrozen", actor, ip, reason=reason)
 
@@ -342,7 +345,9 @@ def _hash_main(password: str | HashedPassword, about: User) -> HashedPassword:
 def _refuse_app_prefix(password: str) -> None:
     if password.startswith(passwords.APP_PREFIX):
         # A login with it would be looked for among the app passwords alone.
-        raise ServiceError(f"A password can't begin with {passwords.APP_PREFIX}: app passwords do.", "password")
+        raise ServiceError(
+            _("A password can't begin with {text}: app passwords do.").format(text=passwords.APP_PREFIX), "password"
+        )
 
 
 def hold_storage(tenant: Tenant, quotas: Sequence[int | None], *, instead_of: int = 0) -> None:
@@ -355,25 +360,27 @@ def hold_storage(tenant: Tenant, quotas: Sequence[int | None], *, instead_of: in
     if plan.storage_bytes is None:
         return
     if None in quotas:
-        raise ServiceError(
-            f"The plan {plan} allows {size(plan.storage_bytes)} of storage: give the mailbox a quota.", "quota_bytes"
-        )
+        raise ServiceError(_("The plan {plan} allows {most} of storage: give the mailbox a quota.").format(
+            plan=plan, most=size(plan.storage_bytes)
+        ), "quota_bytes")
     mailboxes = Mailbox.objects.filter(address__tenant=tenant)
     used = mailboxes.aggregate(total=Sum("quota_bytes"))["total"] or 0
     asked = sum(quota or 0 for quota in quotas)
     if used - instead_of + asked > plan.storage_bytes:
-        taken = size(used - instead_of) if used > instead_of else "nothing"
-        raise ServiceError(
-            f"The plan {plan} allows {size(plan.storage_bytes)} of storage; the quotas of {tenant} take {taken} of it, "
-            f"and {size(asked)} more are asked for. Choose a larger plan first.", "quota_bytes",
-        )
+        taken = size(used - instead_of) if used > instead_of else _("nothing")
+        raise ServiceError(_(
+            "The plan {plan} allows {most} of storage; the quotas of {tenant} take {taken} of it, and {asked} more are "
+            "asked for. Choose a larger plan first."
+        ).format(
+            plan=plan, most=size(plan.storage_bytes), tenant=tenant, taken=taken, asked=size(asked)
+        ), "quota_bytes")
 
 
 def _parse(text: str, field: str) -> addresses.Address:
     try:
         return addresses.parse_address(text).canonical
     except BadAddress as error:
-        raise ServiceError(str(error), field) from None
+        raise ServiceError(_(str(error)), field) from None
 
 
 def _parse_alias(text: str) -> addresses.Address:
@@ -384,7 +391,7 @@ def _parse_alias(text: str) -> addresses.Address:
     try:
         return addresses.Address("", addresses.canonical_domain(text[1:]))
     except BadAddress as error:
-        raise ServiceError(str(error), "address") from None
+        raise ServiceError(_(str(error)), "address") from None
 
 
 def _parse_targets(texts: Sequence[str]) -> list[str]:
@@ -394,11 +401,13 @@ def _parse_targets(texts: Sequence[str]) -> list[str]:
         try:
             wanted[str(addresses.parse_address(text).canonical)] = None
         except BadAddress as error:
-            raise ServiceError(f"Target {text.strip()[:100]!r}: {error}", "targets") from None
+            raise ServiceError(_("Target {text!r}: {error}").format(
+                text=text.strip()[:100], error=_(str(error))
+            ), "targets") from None
     if not wanted:
-        raise ServiceError("An alias needs a target: write at least one address.", "targets")
+        raise ServiceError(_("An alias needs a target: write at least one address."), "targets")
     if len(wanted) > MOST_TARGETS:
-        raise ServiceError(f"An alias leads to {MOST_TARGETS} addresses at most.", "targets")
+        raise ServiceError(_("An alias leads to {most} addresses at most.").format(most=MOST_TARGETS), "targets")
     return list(wanted)
 
 
@@ -416,21 +425,21 @@ def _take_address(
     if domain is None:
         other = DomainAlias.objects.filter(name=parsed.domain).select_related("domain").first()
         if other:
-            raise ServiceError(f"{other.name} stands for {other.domain}: use an address in {other.domain}.", "address")
+            raise _stands_for(other)
         raise ServiceError(f"The domain {parsed.domain} isn't hosted here: create it first.", "address")
     separator = settings.ENVIRONMENT.separator
     if separator and parsed.without_subaddress(separator) != parsed:
-        raise ServiceError(
-            f"The address holds {separator}: what follows it is a subaddress, mail for which "
-            f"reaches {parsed.without_subaddress(separator)}.", "address",
-        )
+        raise ServiceError(_(
+            "The address holds {separator}: what follows it is a subaddress, mail for which reaches {address}."
+        ).format(separator=separator, address=parsed.without_subaddress(separator)), "address")
     owner = count_against_plan(_holder(domain, parsed, tenant, actor), what, _COUNTS[what])
     if lock(domain).status == Status.CLOSED:
-        raise ServiceError(f"The domain {domain} is closed.", "address")
+        raise ServiceError(_("The domain {domain} is closed.").format(domain=domain), "address")
     if what == "mailboxes" and User.objects.filter(email=str(parsed)).exists():
         # Whose account it is, and that there is one, isn't a tenant's to know.
         raise Taken(
-            f"{parsed} can't be given to a mailbox: ask your provider." if decided.is_bound(actor) else
+            _("{address} can't be given to a mailbox: ask your provider.").format(address=parsed)
+            if decided.is_bound(actor) else
             f"{parsed} is the login of a panel account: give that account another address first.", "address",
         )
     try:
@@ -444,8 +453,14 @@ def _refuse_foreign(name: str, tenant: Tenant | None) -> None:
     """Say that it is none of the tenant's domains, the same whether or not it is hosted for somebody else."""
     own = DomainAlias.objects.filter(name=name, domain__tenant=tenant).select_related("domain").first()
     if tenant and own:
-        raise ServiceError(f"{own.name} stands for {own.domain}: use an address in {own.domain}.", "address")
-    raise ServiceError(f"{name} is none of your domains: add it first.", "address")
+        raise _stands_for(own)
+    raise ServiceError(_("{name} is none of your domains: add it first.").format(name=name), "address")
+
+
+def _stands_for(alias: DomainAlias) -> ServiceError:
+    return ServiceError(_("{name} stands for {domain}: use an address in {domain}.").format(
+        name=alias.name, domain=alias.domain
+    ), "address")
 
 
 _COUNTS = {
@@ -464,31 +479,37 @@ def _holder(domain: Domain, parsed: addresses.Address, tenant: Tenant | None, ac
             raise ServiceError(f"{domain} is not a domain of {tenant}: leave the tenant out.", "tenant")
         return domain.tenant
     if not parsed.local_part:
-        raise ServiceError(f"{domain} is a shared domain: it has no catch-all.", "address")
+        raise ServiceError(_("{domain} is a shared domain: it has no catch-all.").format(domain=domain), "address")
     if tenant is None:
         raise ServiceError(f"{domain} is a shared domain: name the tenant whose address this is.", "tenant")
     by_staff = actor is None or actor.has_provider_role
     if not by_staff and not domain.plans.filter(pk=tenant.plan_id).exists():
-        raise ServiceError(f"Addresses in {domain} are given by the provider.", "address")
+        raise ServiceError(_("Addresses in {domain} are given by the provider.").format(domain=domain), "address")
     if not by_staff and parsed.local_part in OF_THE_PROVIDER:
-        raise ServiceError(f"{parsed} speaks for the whole domain: the provider keeps it.", "address")
+        raise ServiceError(
+            _("{address} speaks for the whole domain: the provider keeps it.").format(address=parsed), "address"
+        )
     return tenant
 
 
 def _taken(parsed: addresses.Address, asking: Tenant) -> Taken:
     """Who has the address already is told only to its own tenant."""
     held = Address.objects.filter(local_part=parsed.local_part, domain__name=parsed.domain).first()
-    what = ""
+    told = _("The address {address} is taken already.")
     if held and held.tenant_id == asking.pk:
-        what = ": it is a mailbox" if Mailbox.objects.filter(address=held).exists() else ": it is an alias"
-    return Taken(f"The address {_name(parsed)} is taken already{what}.", "address")
+        told = _("The address {address} is taken already: it is a mailbox.") if (
+            Mailbox.objects.filter(address=held).exists()
+        ) else _("The address {address} is taken already: it is an alias.")
+    return Taken(told.format(address=_name(parsed)), "address")
 
 
 def _refuse_loop(alias: Alias) -> None:
     targets = alias.targets.values_list("target", flat=True)
     chain = loops.chain_back_to(alias.address, targets, settings.ENVIRONMENT.separator)
     if chain:
-        raise ServiceError(f"The alias would lead back to itself: {' → '.join(chain)}.", "targets")
+        raise ServiceError(
+            _("The alias would lead back to itself: {chain}.").format(chain=" → ".join(chain)), "targets"
+        )
 
 
 def _domains_here(targets: Iterable[str]) -> set[str]:
@@ -498,6 +519,18 @@ def _domains_here(targets: Iterable[str]) -> set[str]:
     return set(rows.values_list("name", flat=True))
 
 
+def _frozen_above(credential: Credential, froze: decided.Freezer) -> str:
+    """Says who froze it and what is left to do; `{password}` is still to be put in."""
+    own = credential.kind == Credential.Kind.APP  # another one of which can be made
+    if froze is decided.Freezer.PROVIDER:
+        return _("The {password} was frozen by your provider: make another one.") if own else _(
+            "The {password} was frozen by your provider: ask there."
+        )
+    return _("The {password} was frozen by your organisation: make another one.") if own else _(
+        "The {password} was frozen by your organisation: ask there."
+    )
+
+
 def _credential_values(**values: Any) -> dict[str, Any]:
     if "label" in values:
         values["label"] = one_line(values["label"], "label", most=100)
@@ -505,14 +538,16 @@ def _credential_values(**values: Any) -> dict[str, Any]:
         asked = set(values["scopes"])
         values["scopes"] = [scope for scope in SCOPES if scope in asked]
         if not asked or asked - set(SCOPES):
-            raise ServiceError(f"An app password is for one or more of {', '.join(SCOPES)}.", "scopes")
+            raise ServiceError(
+                _("An app password is for one or more of {scopes}.").format(scopes=", ".join(SCOPES)), "scopes"
+            )
     if "networks" in values:
         values["networks"] = _networks(values["networks"])
     if values.get("expires_at"):
         if timezone.is_naive(values["expires_at"]):
             values["expires_at"] = timezone.make_aware(values["expires_at"])
         if values["expires_at"] <= timezone.now():
-            raise ServiceError("The app password would have expired already: write a later end.", "expires_at")
+            raise ServiceError(_("The app password would have expired already: write a later end."), "expires_at")
     return values
 
 
@@ -522,11 +557,11 @@ def _networks(texts: Iterable[str]) -> list[str]:
         try:
             networks[str(ipaddress.ip_network(text.strip()))] = None
         except ValueError:
-            raise ServiceError(
-                f"{text.strip()[:60]!r} is not a network: write 192.0.2.0/24 or 2001:db8::/32.", "networks"
-            ) from None
+            raise ServiceError(_("{text!r} is not a network: write 192.0.2.0/24 or 2001:db8::/32.").format(
+                text=text.strip()[:60]
+            ), "networks") from None
     if len(networks) > MOST_NETWORKS:
-        raise ServiceError(f"An app password has {MOST_NETWORKS} networks at most.", "networks")
+        raise ServiceError(_("An app password has {most} networks at most.").format(most=MOST_NETWORKS), "networks")
     return list(networks)
 
 

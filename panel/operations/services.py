@@ -11,6 +11,7 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from panel.domains.models import Domain, DomainAlias, Proof
 from panel.mailboxes.models import Mailbox
@@ -270,14 +271,16 @@ def _account_email(text: str) -> str:
     try:
         email = str(addresses.parse_address(text, smtputf8=False).canonical)
     except BadAddress as error:
-        raise ServiceError(str(error), "email") from None
+        raise ServiceError(_(str(error)), "email") from None
     return one_line(email, "email", most=254, required=True)
 
 
 def _refuse_hosted(email: str) -> None:
     if is_hosted(email):
         domain = email.rpartition("@")[2]
-        raise Taken(f"{domain} is hosted here: addresses hosted here sign in with their mailbox.", "email")
+        raise Taken(_("{domain} is hosted here: addresses hosted here sign in with their mailbox.").format(
+            domain=domain
+        ), "email")
 
 
 def is_hosted(email: str) -> bool:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from django.db import transaction
 from django.db.models import Count, F, QuerySet
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from panel.database import ids
 from panel.domains.models import Domain
@@ -67,7 +68,9 @@ def set_limit(
     if recipients is not None and (
         isinstance(recipients, bool) or not isinstance(recipients, int) or not 0 <= recipients <= MOST_NUMBER
     ):
-        raise ServiceError(f"A limit is a whole number from 0 to {MOST_NUMBER}, or unlimited.", "recipients")
+        raise ServiceError(
+            _("A limit is a whole number from 0 to {most}, or unlimited.").format(most=MOST_NUMBER), "recipients"
+        )
     field, owner = _limit_of(subject)
     lock(subject)
     if is_bound(actor) and not _bound_by(subject, window).allows(recipients):
@@ -76,7 +79,7 @@ def set_limit(
     if old and old.recipients == recipients:
         return old
     key: dict[str, Any] = {field: subject, "window": window}
-    limit, _ = SendingLimit.objects.update_or_create(**key, defaults={"recipients": recipients, "owner": owner})
+    limit, _made = SendingLimit.objects.update_or_create(**key, defaults={"recipients": recipients, "owner": owner})
     audit.record(
         actor, "limit.set", subject, tenant=owner, before={window: _in_words(old.recipients if old else INHERIT)},
         after={window: _in_words(recipients)}, ip=ip,
@@ -111,12 +114,14 @@ def inherit_limit(subject: LimitSubject, *, window: str, actor: User | None, ip:
 def _bound_by(subject: LimitSubject, window: str) -> Given:
     """What a tenant's account may choose from. Raises ServiceError for a tenant: what it may send is the provider's."""
     if isinstance(subject, Tenant):
-        raise ServiceError("What an organisation may send is its provider's to say.", "recipients")
+        raise ServiceError(_("What an organisation may send is its provider's to say."), "recipients")
     return given(subject, window)
 
 
 def _more_than_given(most: Given) -> ServiceError:
-    return ServiceError(f"Your provider gave {most.recipients:,}: choose that or less.", "recipients")
+    return ServiceError(
+        _("Your provider gave {most:,}: choose that or less.").format(most=most.recipients), "recipients"
+    )
 
 
 def read_limit(text: str) -> int | Inherit | None:
@@ -331,8 +336,10 @@ def retry_message(message: Message, *, actor: User | None, ip: str | None = None
     outcome = _of_message(message, lambda chosen, now: make_due(chosen, now, release=True))
     if not outcome.done:
         if outcome.held:
-            raise ServiceError("It waits until its sender is resumed.")
-        raise ServiceError("It is being delivered just now." if outcome.on_the_way else "Nothing of it waits any more.")
+            raise ServiceError(_("It waits until its sender is resumed."))
+        raise ServiceError(
+            _("It is being delivered just now.") if outcome.on_the_way else _("Nothing of it waits any more.")
+        )
     audit.record(
         actor, "queue.retried", message, tenant=_tenant(message.tenant_id),
         after={"recipients": len(outcome.done), "released": True}, ip=ip,
@@ -347,8 +354,8 @@ def discard_message(message: Message, *, reason: str, actor: User | None, ip: st
     outcome = _of_message(message, give_up)
     if not outcome.done:
         if outcome.on_the_way:
-            raise ServiceError("It is being delivered just now: try again in a minute.")
-        raise ServiceError("Nothing of it waits any more.")
+            raise ServiceError(_("It is being delivered just now: try again in a minute."))
+        raise ServiceError(_("Nothing of it waits any more."))
     audit.record(
         actor, "queue.discarded", message, tenant=_tenant(message.tenant_id),
         after={"recipients": len(outcome.done)}, reason=reason, ip=ip,

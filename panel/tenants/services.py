@@ -9,6 +9,7 @@ from collections.abc import Collection
 from typing import Any
 
 from django.db import transaction
+from django.utils.translation import gettext as _
 
 from panel.tenants import audit
 from panel.tenants.changes import (
@@ -184,8 +185,8 @@ def create_membership(
     """Make a panel account a member of a tenant (and of the tenants below it)."""
     role = choice(role, Membership.Role, "role")
     if user.kind != User.Kind.PANEL:
-        raise ServiceError("A person with a mailbox can't be a member: use a panel account.", "user")
-    with taken_means(f"{user} is a member of {tenant} already.", "user"):
+        raise ServiceError(_("A person with a mailbox can't be a member: use a panel account."), "user")
+    with taken_means(_("{user} is a member of {tenant} already.").format(user=user, tenant=tenant), "user"):
         membership = Membership.objects.create(user=user, tenant=tenant, role=role)
     audit.record(actor, "membership.created", membership, tenant=tenant, after={"user": user, "role": role}, ip=ip)
     return membership
@@ -230,7 +231,9 @@ def _locked(membership: Membership, among: Collection[str]) -> Membership:
     """As it is now. Raises ServiceError for another role than these, Gone."""
     stored = lock(membership, to_delete=True)
     if stored.role not in among:
-        raise ServiceError(f"{membership.user} is {stored.role} now, and yours is a lesser role.")
+        raise ServiceError(_("{user} is {role} now, and yours is a lesser role.").format(
+            user=membership.user, role=stored.role
+        ))
     return stored
 
 
@@ -249,7 +252,9 @@ def _keep_a_tenants_owner(membership: Membership, actor: User | None) -> None:
     )
     now_owner = Membership.objects.filter(pk=membership.pk, role=Membership.Role.OWNER).exists()
     if now_owner and not owners.exclude(pk=membership.pk).exists():
-        raise ServiceError(f"{membership.user} is the last owner of {tenant}: make somebody else an owner first.")
+        raise ServiceError(_("{user} is the last owner of {tenant}: make somebody else an owner first.").format(
+            user=membership.user, tenant=tenant
+        ))
 
 
 # Panel accounts

@@ -17,12 +17,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 LOCALES = ROOT / "panel" / "locale"
 
-# Function: which arguments are the context, the text and its plural. A Sentence and a Record of
-# panel/rules hold texts that are translated where they are shown.
+# Function: which arguments are the context, the text and its plural. What panel/rules says in a
+# Sentence, a Record and a BadAddress is translated where it is shown.
 _ARGUMENTS: dict[str, tuple[int | None, int, int | None]] = {
     "gettext": (None, 0, None), "ngettext": (None, 0, 1), "pgettext": (0, 1, None), "npgettext": (0, 1, 2),
 }
-_SHOWN_ELSEWHERE = {"Sentence": 0, "Record": 6}
+_SHOWN_ELSEWHERE = {"Sentence": 0, "Record": 6, "BadAddress": 0}
 _IN_A_TEMPLATE = re.compile(r"\b(n?p?gettext|_)\(")
 
 
@@ -75,13 +75,18 @@ def _of_python(source: str) -> Iterator[Entry]:
         for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom) and node.module == "django.utils.translation" for each in node.names
     }
+    named = {
+        node.targets[0].id: node.value for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+    }
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
             continue
         name = node.func.id
-        if name in _SHOWN_ELSEWHERE:
-            at = _SHOWN_ELSEWHERE[name]
-            if len(node.args) > at and (text := _literal(node.args[at])):
+        if name in _SHOWN_ELSEWHERE and len(node.args) > _SHOWN_ELSEWHERE[name]:
+            given = node.args[_SHOWN_ELSEWHERE[name]]
+            text = _literal(named.get(given.id, given) if isinstance(given, ast.Name) else given)
+            if text:
                 yield Entry(text)
         elif called.get(name) in _ARGUMENTS:
             yield from _of_call(called[name], node.args)
