@@ -9,6 +9,7 @@ import pytest
 from django.conf import settings
 from django.test import Client
 
+from panel.tenants.action_words import ACTIONS
 from tests.support import catalogue
 from tests.support.catalogue import Entry
 
@@ -54,6 +55,11 @@ def test_the_sources_texts_are_found(texts):
     assert texts["a sender", "from"].text == "from", "by its context apart from the other"
     assert texts[None, "{count} alias"].plural == "{count} aliases"
     assert (None, "Doesn't receive") in texts, "and sentences of the rules"
+
+
+def test_an_action_of_the_audit_log_is_called_what_it_is():
+    """In English it is searched by these words: "mailbox rules changed" is mailbox.rules_changed."""
+    assert not [action for action, words in ACTIONS.items() if str(words) != re.sub(r"[._]", " ", action)]
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

@@ -10,6 +10,7 @@ from typing import Any
 from django.db import models
 from django.db.models import QuerySet
 
+from panel.tenants.action_words import ACTIONS
 from panel.tenants.models import AuditEntry, User
 from panel.tenants.shown import moment, size
 
@@ -57,8 +58,8 @@ def latest(subject: models.Model, reader: User) -> list[Change]:
 
 def told(entry: AuditEntry) -> Change:
     """An entry by itself, in words that name what it was done to."""
-    noun, _, done = entry.action.partition(".")
-    return Change(entry, f"{noun} {done}".replace("_", " ").strip(), tuple(_differences(entry)))
+    words = ACTIONS.get(entry.action) or entry.action.replace(".", " ", 1).replace("_", " ").strip()
+    return Change(entry, str(words), tuple(_differences(entry)))
 
 
 def _words(action: str, subject: models.Model) -> str:
