@@ -35,7 +35,7 @@ def faults(entry: Entry, forms: int) -> list[str]:
     """What is wrong with a translation."""
     whole = entry.plural or entry.text
     found = []
-    if entry.is_fuzzy or not all(entry.forms):
+    if not entry.is_translated:
         found.append("isn't translated")
     if len(entry.forms) != (forms if entry.plural else 1):
         found.append("has not as many forms as the language")
@@ -51,7 +51,7 @@ def faults(entry: Entry, forms: int) -> list[str]:
 
 def test_the_sources_texts_are_found(texts):
     assert len(texts) > 900
-    assert texts[None, "Reason: {reason}"].files == ("panel/console/domain_words.py", "panel/console/home.py")
+    assert "panel/console/home.py" in texts[None, "Reason: {reason}"].files
     assert texts["a sender", "from"].text == "from", "by its context apart from the other"
     assert texts[None, "{count} alias"].plural == "{count} aliases"
     assert (None, "Doesn't receive") in texts, "and sentences of the rules"

@@ -93,7 +93,9 @@ def _works(mailbox: Mailbox, storage: Filled, bars: Sequence[Bar]) -> Works:
         if bar.allowed is not None and bar.used is not None and bar.used >= bar.allowed:
             return Works(
                 _("You can read; sending goes on soon"), "warn",
-                _("You have written to as many recipients as you may in {window}.").format(window=window_words(bar.window)),
+                _("You have written to as many recipients as you may in {window}.").format(
+                    window=window_words(bar.window)
+                ),
                 _("Send the rest later; nothing is lost."),
             )
     return Works(_("Your mailbox works"))

@@ -42,6 +42,10 @@ class Entry:
     def key(self) -> tuple[str | None, str]:
         return self.context, self.text
 
+    @property
+    def is_translated(self) -> bool:
+        return bool(self.forms) and all(self.forms) and not self.is_fuzzy
+
 
 @dataclass(slots=True)
 class Catalogue:
@@ -187,10 +191,10 @@ def _lines(entry: Entry) -> Iterator[str]:
 
 
 def _quoted(text: str) -> str:
-    lines = [
-        '"{}"'.format(line.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n"))
-        for line in text.splitlines(keepends=True)
+    escaped = [
+        line.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") for line in text.splitlines(keepends=True)
     ]
+    lines = [f'"{line}"' for line in escaped]
     return "\n".join(['""', *lines]) if len(lines) > 1 else "".join(lines) or '""'
 
 
@@ -216,7 +220,7 @@ def renewed(catalogue: Catalogue, sources: Iterable[Entry]) -> Catalogue:
 
 def compiled(catalogue: Catalogue) -> bytes:
     """The catalogue as gettext reads it: texts and translations by offset, sorted by text; no hash table."""
-    pairs = sorted(_pair(each) for each in (catalogue.head, *catalogue.entries) if all(each.forms) and not each.is_fuzzy)
+    pairs = sorted(_pair(each) for each in (catalogue.head, *catalogue.entries) if each.is_translated)
     tables, heap = [], b""
     begin = 7 * 4 + 16 * len(pairs)
     for side in zip(*pairs, strict=True):
@@ -248,7 +252,7 @@ def main() -> int:
         catalogue = renewed(read(path), sources)
         write(path, catalogue)
         path.with_suffix(".mo").write_bytes(compiled(catalogue))
-        without = [each for each in catalogue.entries if not all(each.forms) or each.is_fuzzy]
+        without = [each for each in catalogue.entries if not each.is_translated]
         left += len(without)
         print(f"{path.relative_to(ROOT)}: {len(catalogue.entries)} texts, {len(without)} without a translation")
         for each in without:
