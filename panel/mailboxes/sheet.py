@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
 from panel.mailboxes import foreign
 from panel.rules.addresses import Address, BadAddress, parse_address
 from panel.rules.cells import as_written
@@ -24,7 +27,6 @@ MOST_LINE_BYTES = 8192
 MOST_ROW_LINES = 20  # that one row may take: a quote that is never closed ends there
 MOST_ERRORS = 50  # told
 MOST_QUOTA_BYTES = 2**63 - 1
-HEAD = f"the first line names the columns: {','.join(COLUMNS)}, of which address is needed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +104,10 @@ def _read(file: BinaryIO, path: Path, errors: Errors, without_passwords: bool) -
         except StopIteration:
             break
         except csv.Error as error:
-            raise ServiceError(
-                f"{path}, line {start}: the row is not understood ({error}). Write a value that holds a comma or a "
-                "quote in double quotes, and such a quote twice."
-            ) from None
+            raise ServiceError(_(
+                "{file}, line {line}: the row is not understood ({error}). Write a value that holds a comma or a quote "
+                "in double quotes, and such a quote twice."
+            ).format(file=path, line=start, error=error)) from None
         if not any(cell.strip() for cell in cells):
             continue
         if head is None:
@@ -113,17 +115,21 @@ def _read(file: BinaryIO, path: Path, errors: Errors, without_passwords: bool) -
             continue
         count += 1
         if count > MOST_ROWS:
-            raise ServiceError(f"{path} holds more than {MOST_ROWS:,} mailboxes: split it.")
+            raise ServiceError(
+                _("{file} holds more than {most:,} mailboxes: split it.").format(file=path, most=MOST_ROWS)
+            )
         try:
             row = _row(start, head, cells, without_passwords)
             if row.address in seen:
-                raise ServiceError(f"{row.address} stands in line {seen[row.address]} already.")
+                raise ServiceError(_("{address} stands in line {line} already.").format(
+                    address=row.address, line=seen[row.address]
+                ))
             seen[row.address] = start
             rows.append(row)
         except ServiceError as error:
             errors.add(start, str(error))
     if head is None or not count:
-        raise ServiceError(f"{path} holds no mailbox: {HEAD}.")
+        raise ServiceError(_("{file} holds no mailbox: {head}.").format(file=path, head=_head_words()))
     return rows
 
 
@@ -150,48 +156,62 @@ class _Lines:
         self._number += 1
         self._bytes += len(line)
         if self._number > MOST_LINES or self._bytes > MOST_BYTES:
-            raise ServiceError(
-                f"{self._path} holds more than {MOST_LINES:,} lines or {size(MOST_BYTES)}: split it, {MOST_ROWS:,} "
-                "mailboxes at most in each."
-            )
-        where = f"{self._path}, line {self._number}"
+            raise ServiceError(_(
+                "{file} holds more than {lines:,} lines or {size}: split it, {rows:,} mailboxes at most in each."
+            ).format(file=self._path, lines=MOST_LINES, size=size(MOST_BYTES), rows=MOST_ROWS))
+        where = {"file": self._path, "line": self._number}
         if len(line) > MOST_LINE_BYTES:
-            raise ServiceError(f"{where}: it is longer than {MOST_LINE_BYTES} bytes; is this a CSV of mailboxes?")
+            raise ServiceError(_(
+                "{file}, line {line}: it is longer than {most} bytes; is this a CSV of mailboxes?"
+            ).format(**where, most=MOST_LINE_BYTES))
         if self._number - self._row_began > MOST_ROW_LINES:
-            raise ServiceError(f"{self._path}, line {self._row_began + 1}: a double quote is opened and not closed.")
+            raise ServiceError(_("{file}, line {line}: a double quote is opened and not closed.").format(
+                file=self._path, line=self._row_began + 1
+            ))
         if b"\0" in line:
-            raise ServiceError(f"{where}: it holds a NUL byte; save the file as UTF-8.")
+            raise ServiceError(_("{file}, line {line}: it holds a NUL byte; save the file as UTF-8.").format(**where))
         try:
             return line.decode("utf-8-sig" if self._number == 1 else "utf-8")
         except UnicodeDecodeError:
-            raise ServiceError(f"{where}: it is not UTF-8; save the file as UTF-8.") from None
+            raise ServiceError(
+                _("{file}, line {line}: it is not UTF-8; save the file as UTF-8.").format(**where)
+            ) from None
+
+
+def _head_words() -> str:
+    return _("the first line names the columns: {columns}, of which address is needed").format(
+        columns=",".join(COLUMNS)
+    )
 
 
 def _head(cells: list[str], path: Path, line: int) -> list[str]:
     head = [cell.strip().lower() for cell in cells]
     if "address" not in head:
-        raise ServiceError(f"{path}, line {line}: {HEAD}.")
+        raise ServiceError(_("{file}, line {line}: {head}.").format(file=path, line=line, head=_head_words()))
     unknown = [cell for cell in head if cell not in COLUMNS]
     if unknown or len(set(head)) < len(head):
         odd = unknown[0] if unknown else next(cell for cell in head if head.count(cell) > 1)
-        why = "is unknown" if unknown else "stands there twice"
-        raise ServiceError(f"{path}, line {line}: the column {odd[:40]!r} {why}; {HEAD}.")
+        told = _("{file}, line {line}: the column {column!r} is unknown; {head}.") if unknown else (
+            _("{file}, line {line}: the column {column!r} stands there twice; {head}.")
+        )
+        raise ServiceError(told.format(file=path, line=line, column=odd[:40], head=_head_words()))
     return head
 
 
 def _row(line: int, head: list[str], cells: list[str], without_passwords: bool) -> Row:
     if len(cells) != len(head):
-        raise ServiceError(
-            f"it has {len(cells)} {'value' if len(cells) == 1 else 'values'}, the first line names {len(head)} columns."
-        )
+        raise ServiceError(ngettext(
+            "it has {count} value, the first line names {columns} columns.",
+            "it has {count} values, the first line names {columns} columns.", len(cells),
+        ).format(count=len(cells), columns=len(head)))
     given: Mapping[str, str] = dict(zip(head, cells, strict=True))
     try:
         address = parse_address(as_written(given["address"])).canonical
     except BadAddress as error:
-        raise ServiceError(str(error)) from None
+        raise ServiceError(_(str(error))) from None
     password, hashed = given.get("password", ""), given.get("hash", "").strip()
     if password and hashed:
-        raise ServiceError("it has a password and a hash: write one of them.")
+        raise ServiceError(_("it has a password and a hash: write one of them."))
     if not (password or hashed or without_passwords):
         raise ServiceError("it has neither a password nor a hash; with --without-passwords it may.")
     try:
@@ -200,10 +220,12 @@ def _row(line: int, head: list[str], cells: list[str], without_passwords: bool) 
         raise ServiceError(f"{error}.") from None
     try:
         quota = read_size(given.get("quota", ""))
-    except ValueError as error:
-        raise ServiceError(f"the quota {given['quota'][:40]!r} is no size: {error}.") from None
+    except ValueError:
+        raise ServiceError(_("the quota {quota!r} is no size: write a size such as 5 GB or 500 MB.").format(
+            quota=given["quota"][:40]
+        )) from None
     if quota is not None and quota > MOST_QUOTA_BYTES:
-        raise ServiceError(f"the quota {given['quota'][:40]!r} is larger than any disk.")
+        raise ServiceError(_("the quota {quota!r} is larger than any disk.").format(quota=given["quota"][:40]))
     return Row(line, address, password, stored, quota, one_line(as_written(given.get("name", "")), "name", most=100))
 
 

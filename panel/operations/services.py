@@ -38,6 +38,7 @@ from panel.tenants.changes import (
 )
 from panel.tenants.models import AuditEntry, PasswordReset, ProviderRole, Tenant, User
 from panel.tenants.services import keep_an_owner
+from panel.tenants.standing import status_words
 
 Suspendable = Mailbox | Domain | Tenant
 
@@ -69,7 +70,9 @@ def suspend(
     before = _move(subject, status, reason, range(status + over_again))
     if before is None:
         now = Status(lock(subject).status)
-        raise AlreadySuspended(f"{_named(subject)} is {now.words} already.")
+        raise AlreadySuspended(_("{what} is {word} already.").format(
+            what=decided.named(subject), word=status_words(now)
+        ))
     _tell(subject, "suspended", before, status, reason, actor, ip)
 
 
@@ -87,7 +90,9 @@ def resume(subject: Suspendable, *, reason: str = "", actor: User | None, ip: st
     before = _move(subject, Status.ACTIVE, "", (Status.NO_SENDING, Status.SUSPENDED))
     if before is None:
         now = Status(lock(subject).status)
-        raise NotSuspended(f"{_named(subject)} is {now.words}, not suspended.")
+        raise NotSuspended(_("{what} is {word}, not suspended.").format(
+            what=decided.named(subject), word=status_words(now)
+        ))
     _tell(subject, "resumed", before, Status.ACTIVE, reason, actor, ip)
     release_suspended(_tenants_of(subject))
 
@@ -106,7 +111,7 @@ def close(subject: Suspendable, *, reason: str = "", actor: User | None, ip: str
     ends_at = timezone.now() + timedelta(days=settings.ENVIRONMENT.grace_days)
     before = _move(subject, Status.CLOSED, reason, range(Status.CLOSED), grace_ends_at=ends_at)
     if before is None:
-        raise AlreadySo(f"{_named(subject)} is closed already.")
+        raise AlreadySo(_("{what} is closed already.").format(what=decided.named(subject)))
     _tell(subject, "closed", before, Status.CLOSED, reason, actor, ip)
 
 
@@ -129,12 +134,12 @@ def restore(subject: Suspendable, *, reason: str = "", actor: User | None, ip: s
     old_reason = closing.before.get("status_reason", "") if closing else ""
     ended_at = _ended_at(subject)
     if ended_at:
-        raise ServiceError(
-            f"{_named(subject)} can't be restored any more: its grace period ended on {ended_at:%Y-%m-%d %H:%M} UTC."
-        )
+        raise ServiceError(_(
+            "{what} can't be restored any more: its grace period ended on {ended_at:%Y-%m-%d %H:%M} UTC."
+        ).format(what=decided.named(subject), ended_at=ended_at))
     before = _move(subject, status, old_reason, (Status.CLOSED,))
     if before is None:
-        raise AlreadySo(f"{_named(subject)} is not closed.")
+        raise AlreadySo(_("{what} is not closed.").format(what=decided.named(subject)))
     _tell(subject, "restored", before, status, reason, actor, ip)
     release_suspended(_tenants_of(subject))
 
@@ -191,11 +196,6 @@ def _tenants_of(subject: Suspendable) -> Any:
             family = Q(pk=subject.pk) | Q(parent=subject) | Q(parent__parent=subject)
             return Tenant.objects.filter(family).values("pk")
     return [subject.tenant_id] if subject.tenant_id else subject.addresses.values("tenant")
-
-
-def _named(subject: Suspendable) -> str:
-    kind = "tenant" if isinstance(subject, Tenant) else "domain" if isinstance(subject, Domain) else "mailbox"
-    return f"The {kind} {subject}"
 
 
 # Panel accounts

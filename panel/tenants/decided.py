@@ -10,12 +10,23 @@ from typing import Any
 from django.db import models
 from django.db.models import Q, QuerySet, Subquery
 from django.db.models.functions import Coalesce
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from panel.rules.status import Status
 from panel.tenants.changes import ServiceError
 from panel.tenants.models import AuditEntry, Membership, ProviderRole, Tenant, User
 
 OWN, RESELLERS, ABOVE_RESELLERS, PROVIDERS = range(4)  # how high somebody stands above a tenant
+_NAMED: dict[str, Any] = {
+    "tenant": gettext_lazy("The tenant {name}"), "domain": gettext_lazy("The domain {name}"),
+    "mailbox": gettext_lazy("The mailbox {name}"),
+}
+
+
+def named(subject: Any) -> str:
+    """A tenant, domain or mailbox, as a sentence begins with it."""
+    return str(_NAMED[subject._meta.model_name]).format(name=subject)
 
 
 def is_bound(actor: User | None) -> bool:
@@ -44,11 +55,14 @@ def refuse_held(stored: Any, actor: User | None) -> None:
     height, own = _heights(stored, actor)
     if height <= own:
         return
-    done = "closed" if stored.status == Status.CLOSED else "suspended"
-    named = f"The {stored._meta.verbose_name} {stored}"
-    if height == PROVIDERS:
-        raise ServiceError(f"{named} is {done} by your provider: ask there.")
-    raise ServiceError(f"{named} was {done} by somebody above it: ask your provider.")
+    told = (
+        _("{what} is closed by your provider: ask there.") if height == PROVIDERS
+        else _("{what} was closed by somebody above it: ask your provider.")
+    ) if stored.status == Status.CLOSED else (
+        _("{what} is suspended by your provider: ask there.") if height == PROVIDERS
+        else _("{what} was suspended by somebody above it: ask your provider.")
+    )
+    raise ServiceError(told.format(what=named(stored)))
 
 
 def is_above(subject: Any, account: User | None) -> bool:
