@@ -222,7 +222,7 @@ def set_route(
     before = {field: getattr(old, field) for field in values} if old else {}
     if old and before == values:
         return old
-    route, _ = OutboundRoute.objects.update_or_create(domain=name, defaults=values)
+    route, _made = OutboundRoute.objects.update_or_create(domain=name, defaults=values)
     audit.record(actor, "route.set", route, tenant=None, before=before, after=values, ip=ip)
     _route_changed(name)
     return route
@@ -412,7 +412,7 @@ def give_up(recipients: Sequence[int], now: datetime) -> Outcome:
     kept = list(contents.values_list("pk", flat=True))
     done: list[int] = []
     on_the_way: list[int] = []
-    for pk, _, lease_until in _locked(recipients):
+    for pk, _message, lease_until in _locked(recipients):
         (on_the_way if lease_until is not None and lease_until > now else done).append(pk)
     Recipient.objects.filter(pk__in=done).update(
         state=Recipient.State.DISCARDED, settled_at=now, lease_until=None, lease_by="", last_reply=str(reply.DISCARDED)
@@ -446,7 +446,7 @@ def _waiting(recipients: QuerySet[Recipient] | Iterable[int]) -> QuerySet[Recipi
 
 def _lock(rows: QuerySet[Recipient]) -> QuerySet[Recipient]:
     """The rows, locked in the order of their ids, as the mailserver does it: no deadlock."""
-    for _ in rows.order_by("pk").select_for_update(of=("self",)).values_list("pk").iterator():
+    for _row in rows.order_by("pk").select_for_update(of=("self",)).values_list("pk").iterator():
         pass
     return rows.order_by()
 
