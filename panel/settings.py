@@ -5,6 +5,7 @@ from urllib.parse import urlsplit
 import environ
 from django.templatetags.static import static
 from django.urls import reverse_lazy
+from django.utils.translation import gettext_lazy, pgettext_lazy
 
 from panel import environment
 
@@ -113,7 +114,7 @@ def _sqlite(name: str) -> dict[str, object]:
     }
 
 
-def _link(title: str, icon: str, view: str) -> dict[str, object]:
+def _link(title: object, icon: str, view: str) -> dict[str, object]:
     """An entry of the admin's side bar."""
     return {"title": title, "icon": icon, "link": reverse_lazy(f"admin:{view}_changelist")}
 
@@ -192,39 +193,39 @@ UNFOLD = {
             "600": "#4350b0", "700": "#363f91", "800": "#2d3577", "900": "#262b4d", "950": "#181b33",
         },
     },
-    "ACCOUNT": {"navigation": [{"title": "Your account", "link": reverse_lazy("account:own")}]},
+    "ACCOUNT": {"navigation": [{"title": gettext_lazy("Your account"), "link": reverse_lazy("account:own")}]},
     "SIDEBAR": {
         "show_search": False,
         "navigation": [
-            {"title": "Customers", "separator": True, "items": [
-                _link("Tenants", "domain", "tenants_tenant"),
-                _link("Plans", "sell", "tenants_plan"),
-                _link("Accounts", "manage_accounts", "tenants_user"),
-                _link("Memberships", "group", "tenants_membership"),
+            {"title": gettext_lazy("Customers"), "separator": True, "items": [
+                _link(gettext_lazy("Tenants"), "domain", "tenants_tenant"),
+                _link(gettext_lazy("Plans"), "sell", "tenants_plan"),
+                _link(gettext_lazy("Accounts"), "manage_accounts", "tenants_user"),
+                _link(gettext_lazy("Memberships"), "group", "tenants_membership"),
             ]},
-            {"title": "Addresses", "separator": True, "items": [
-                _link("Domains", "language", "domains_domain"),
-                _link("Domain aliases", "alt_route", "domains_domainalias"),
-                _link("Mailboxes", "inbox", "mailboxes_mailbox"),
-                _link("Aliases", "alternate_email", "mailboxes_alias"),
-                _link("Passwords", "key", "mailboxes_credential"),
+            {"title": gettext_lazy("Addresses"), "separator": True, "items": [
+                _link(gettext_lazy("Domains"), "language", "domains_domain"),
+                _link(gettext_lazy("Domain aliases"), "alt_route", "domains_domainalias"),
+                _link(gettext_lazy("Mailboxes"), "inbox", "mailboxes_mailbox"),
+                _link(gettext_lazy("Aliases"), "alternate_email", "mailboxes_alias"),
+                _link(gettext_lazy("Passwords"), "key", "mailboxes_credential"),
             ]},
-            {"title": "Mail", "separator": True, "items": [
-                _link("Messages", "mail", "sending_message"),
+            {"title": gettext_lazy("Mail"), "separator": True, "items": [
+                _link(gettext_lazy("Messages"), "mail", "sending_message"),
                 {
-                    "title": "Queue", "icon": "outbox", "link": reverse_lazy("admin:sending_queue"),
+                    "title": gettext_lazy("Queue"), "icon": "outbox", "link": reverse_lazy("admin:sending_queue"),
                     "active": lambda request: _is_in_queue(request.path),
                 },
                 {
-                    **_link("Recipients", "forward_to_inbox", "sending_recipient"),
+                    **_link(gettext_lazy("Recipients"), "forward_to_inbox", "sending_recipient"),
                     "active": lambda request: "/sending/recipient/" in request.path and not _is_in_queue(request.path),
                 },
-                _link("Sending limits", "speed", "sending_sendinglimit"),
-                _link("Routes", "signpost", "sending_outboundroute"),
+                _link(gettext_lazy("Sending limits"), "speed", "sending_sendinglimit"),
+                _link(gettext_lazy("Routes"), "signpost", "sending_outboundroute"),
             ]},
-            {"title": "Records", "separator": True, "items": [
-                _link("Logins", "login", "mailboxes_loginevent"),
-                _link("Audit log", "history", "tenants_auditentry"),
+            {"title": pgettext_lazy("logs", "Records"), "separator": True, "items": [
+                _link(gettext_lazy("Logins"), "login", "mailboxes_loginevent"),
+                _link(gettext_lazy("Audit log"), "history", "tenants_auditentry"),
             ]},
         ],
     },

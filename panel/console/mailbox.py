@@ -12,7 +12,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, pgettext
 
 from panel.console.access import tenant_page
 from panel.console.fields import RecipientsField, SizeField
@@ -230,7 +230,7 @@ def shut(request: HttpRequest, place: TenantPlace, mailbox: int) -> HttpResponse
 
     return confirm(
         request, place, found, None, act,
-        title=_("Close {mailbox}?").format(mailbox=found), button=_("Close"), harmful=True,
+        title=_("Close {mailbox}?").format(mailbox=found), button=pgettext("to end", "Close"), harmful=True,
         sentence=_("Nobody signs in or sends with it, and mail for it is refused. Its mail is kept for a while, and "
                    "you can restore it; then the mail is removed for good and the address is free again."),
     )

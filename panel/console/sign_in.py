@@ -13,6 +13,7 @@ from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.translation import override
 from django.views.decorators.http import require_POST
 
 from panel.client_address import client_ip
@@ -91,13 +92,15 @@ def sign_out(request: HttpRequest) -> HttpResponse:
 def _complete(request: HttpRequest, credential: Credential) -> None:
     """The person is in: a session of its own, and the mailbox's login history says so."""
     ip, mailbox, now = client_ip(request), credential.mailbox, timezone.now()
+    with override("en"):  # what is kept of it
+        kept = str(credential)
     with transaction.atomic():
         login(request, mailbox.person, backend=BACKEND)
         persons.remember(request, credential)
         sessions.begin(request, mailbox.person)
         LoginEvent.objects.create(
             at=now, last_at=now, tenant=mailbox.address.tenant, mailbox=mailbox, credential=credential,
-            credential_text=str(credential), login=str(mailbox), ip=ip, protocol=PROTOCOL,
+            credential_text=kept, login=str(mailbox), ip=ip, protocol=PROTOCOL,
             outcome=LoginEvent.Outcome.OK,
         )
     lockout.right(str(mailbox), ip)

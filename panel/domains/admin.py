@@ -10,6 +10,8 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from unfold.contrib.filters.admin import AutocompleteSelectFilter
 from unfold.decorators import action, display
 from unfold.widgets import UnfoldBooleanSwitchWidget
@@ -22,27 +24,38 @@ from panel.sending.models import SendingLimit
 from panel.sending.used import levels_of, used
 from panel.tenants import standing
 from panel.tenants.admin import SuspendableAdmin
-from panel.tenants.scoped_admin import ScopedAdmin, badge, by, list_url, mono, state_of
+from panel.tenants.scoped_admin import ScopedAdmin, badge, by, linked, list_url, mono, state_of
 from panel.tenants.shown import moment
 
 MOST_ALIASES = 10  # on a domain's page
 IN_DOMAIN = "address__domain__id__exact"  # the filter of mailboxes and aliases
 
 # What a domain does that nobody suspended: its proof decides.
-_ACTIVE = {
-    Proof.PENDING: standing.Standing(
-        "warn", "not proved", "Its mail isn't taken and nobody sends as it: its ownership isn't proved yet."
+_ACTIVE: dict[Proof, tuple[str, Any, Any]] = {
+    Proof.PENDING: (
+        "warn", gettext_lazy("not proved"),
+        gettext_lazy("Its mail isn't taken and nobody sends as it: its ownership isn't proved yet."),
     ),
-    Proof.PROVED: standing.Standing("good", "active", "Sends and receives."),
-    Proof.LAPSED: standing.Standing(
-        "bad", "proof lapsed", "Receives, but nobody sends as it: the proof of its ownership lapsed."
+    Proof.PROVED: ("good", gettext_lazy("active"), gettext_lazy("Sends and receives.")),
+    Proof.LAPSED: (
+        "bad", gettext_lazy("proof lapsed"),
+        gettext_lazy("Receives, but nobody sends as it: the proof of its ownership lapsed."),
     ),
+}
+
+
+# What is kept of how it was proved, in the reader's language.
+_PROVED_BY: dict[str, Any] = {
+    services.CHECKED_BY_US: gettext_lazy("checked by us"), services.BY_RECORD: gettext_lazy("by TXT record"),
 }
 
 
 def proof_badge(row: Domain | DomainAlias) -> str:
     look = {Proof.PENDING: "warn", Proof.PROVED: "good", Proof.LAPSED: "bad"}[Proof(row.proof)]
-    return badge(look, f"{row.get_proof_display()}{', ' + row.proved_by if row.proved_by else ''}")
+    state = str(row.get_proof_display())
+    if not row.proved_by:
+        return badge(look, state)
+    return badge(look, _("{state}, {by}").format(state=state, by=_PROVED_BY.get(row.proved_by, row.proved_by)))
 
 
 def domain_name(name: str) -> SafeString:
@@ -53,8 +66,8 @@ def domain_name(name: str) -> SafeString:
 
 class VerifiedMixin(forms.ModelForm):
     verified = forms.BooleanField(
-        required=False, label="Ownership checked by us", widget=UnfoldBooleanSwitchWidget,
-        help_text="Without it the domain is pending: its mail is not taken and nobody sends as it.",
+        required=False, label=gettext_lazy("Ownership checked by us"), widget=UnfoldBooleanSwitchWidget,
+        help_text=gettext_lazy("Without it the domain is pending: its mail is not taken and nobody sends as it."),
     )
 
 
@@ -63,8 +76,8 @@ class DomainForm(VerifiedMixin):
         model = Domain
         fields = ["name", "tenant", "plans"]
         help_texts = {
-            "name": "Such as acme.example or bücher.example.",
-            "tenant": "Whose domain it is. Empty: a shared domain of the provider's.",
+            "name": gettext_lazy("Such as acme.example or bücher.example."),
+            "tenant": gettext_lazy("Whose domain it is. Empty: a shared domain of the provider's."),
         }
 
 
@@ -72,7 +85,7 @@ class DomainAliasForm(VerifiedMixin):
     class Meta:
         model = DomainAlias
         fields = ["name", "domain"]
-        help_texts = {"domain": "Where its mail goes: anything@alias reaches anything@domain."}
+        help_texts = {"domain": gettext_lazy("Where its mail goes: anything@alias reaches anything@domain.")}
 
 
 class VerifiableAdmin(ScopedAdmin):
@@ -80,24 +93,30 @@ class VerifiableAdmin(ScopedAdmin):
         """Subclasses prove it by their service."""
         raise PermissionDenied
 
-    @action(description="Ownership checked…", url_path="verify", permissions=["act"], icon="verified")
+    @action(description=gettext_lazy("Ownership checked…"), url_path="verify", permissions=["act"], icon="verified")
     def verify(self, request: HttpRequest, object_id: str) -> HttpResponse:
         def act(obj: Any, data: dict[str, Any]) -> str:
             self.verify_row(request, obj)
-            return f"{obj} is proved; mail for it is taken from now on."
+            return _("{obj} is proved; mail for it is taken from now on.").format(obj=obj)
 
         return self.confirm(
-            request, object_id, title="Ownership of {}", button="We checked it", act=act,
-            sentence="Say that you checked who owns {}. Its mail is taken and may be sent from then on; "
-            "the audit log keeps your name.",
+            request, object_id, title=_("Ownership of {}"), button=_("We checked it"), act=act,
+            sentence=_(
+                "Say that you checked who owns {}. Its mail is taken and may be sent from then on; the audit log "
+                "keeps your name."
+            ),
         )
 
 
 @admin.register(Domain)
 class DomainAdmin(VerifiableAdmin, SuspendableAdmin):
-    noun = "domain"
-    falls = "its mailboxes with all their mail and its aliases are removed, and what they have in the queue bounces"
-    empty_words = "A domain is a tenant's own, or a shared one of yours in which tenants hold single addresses."
+    noun = gettext_lazy("domain")
+    falls = gettext_lazy(
+        "its mailboxes with all their mail and its aliases are removed, and what they have in the queue bounces"
+    )
+    empty_words = gettext_lazy(
+        "A domain is a tenant's own, or a shared one of yours in which tenants hold single addresses."
+    )
     list_display = ["shown_name", "ownership", "state", "tenant", "address_count"]
     list_filter = ["proof", "status", "kind", ("tenant", AutocompleteSelectFilter)]
     search_fields = ["name", "tenant__name"]
@@ -118,7 +137,7 @@ class DomainAdmin(VerifiableAdmin, SuspendableAdmin):
     def get_fieldsets(self, request: HttpRequest, obj: Domain | None = None) -> Any:
         if obj is None:
             return [(None, {"fields": ["name", "tenant", "verified", "plans"]})]
-        return [("The domain", {"fields": ["store", *([] if obj.tenant_id else ["plans"]), "created_at"]})]
+        return [(_("The domain"), {"fields": ["store", *([] if obj.tenant_id else ["plans"]), "created_at"]})]
 
     def told(self, request: HttpRequest, obj: Any) -> dict[str, Any]:
         held = Address.objects.filter(domain=obj).aggregate(
@@ -126,15 +145,16 @@ class DomainAdmin(VerifiableAdmin, SuspendableAdmin):
         )
         aliases = list(obj.aliases.order_by("name")[: MOST_ALIASES + 1])
         records = checks.shown(obj)
+        look, word, sentence = _ACTIVE[Proof(obj.proof)]
         return {
             "name": domain_name(obj.name),
             "standing": standing.standing(
-                obj, list(standing.with_parents(obj.tenant)), by(request)["actor"], _ACTIVE[Proof(obj.proof)]
+                obj, list(standing.with_parents(obj.tenant)), by(request)["actor"],
+                standing.Standing(look, str(word), str(sentence)),
             ),
-            "about": format_html(
-                'A domain of <a class="text-primary-600 dark:text-primary-500" href="{}">{}</a>',
-                reverse("admin:tenants_tenant_change", args=(obj.tenant_id,)), obj.tenant,
-            ) if obj.tenant else "A shared domain of the provider's: each address in it is some tenant's.",
+            "about": format_html(_("A domain of {}"), linked(
+                reverse("admin:tenants_tenant_change", args=(obj.tenant_id,)), obj.tenant
+            )) if obj.tenant else _("A shared domain of the provider's: each address in it is some tenant's."),
             "proof": proof_badge(obj),
             "records": records,
             "looked_at": moment(records.checked_at) if records.checked_at else "",
@@ -142,9 +162,9 @@ class DomainAdmin(VerifiableAdmin, SuspendableAdmin):
             "levels": used(levels_of(obj)),
             "limit_url": self.add_url(request, SendingLimit, domain=obj.pk) if obj.tenant else "",
             "numbers": [
-                ("Mailboxes", f"{held['mailboxes']:,}", list_url("mailboxes_mailbox", IN_DOMAIN, obj.pk)),
-                ("Aliases", f"{held['aliases']:,}", list_url("mailboxes_alias", IN_DOMAIN, obj.pk)),
-                *([] if obj.tenant else [("Tenants who hold them", f"{held['tenants']:,}", "")]),
+                (_("Mailboxes"), f"{held['mailboxes']:,}", list_url("mailboxes_mailbox", IN_DOMAIN, obj.pk)),
+                (_("Aliases"), f"{held['aliases']:,}", list_url("mailboxes_alias", IN_DOMAIN, obj.pk)),
+                *([] if obj.tenant else [(_("Tenants who hold them"), f"{held['tenants']:,}", "")]),
             ],
             "aliases": [(each, proof_badge(each)) for each in aliases[:MOST_ALIASES]],
             "more_aliases_url": (
@@ -153,32 +173,33 @@ class DomainAdmin(VerifiableAdmin, SuspendableAdmin):
             "add_alias_url": self.add_url(request, DomainAlias, domain=obj.pk),
         }
 
-    @action(description="Check now…", url_path="check-now", permissions=["act"], icon="dns")
+    @action(description=gettext_lazy("Check now…"), url_path="check-now", permissions=["act"], icon="dns")
     def check_now(self, request: HttpRequest, object_id: str) -> HttpResponse:
         def act(obj: Domain, data: dict[str, Any]) -> str:
-            return f"{obj} was looked up: {checks.check(obj, **by(request)).overall.words}."
+            found = checks.check(obj, **by(request)).overall
+            return _("{obj} was looked up: {words}.").format(obj=obj, words=found.words.said(_))
 
         return self.confirm(
-            request, object_id, title="DNS records of {}", button="Check now", act=act,
-            sentence="Ask the DNS for the records of {}. If its TXT record is there, that proves who owns it.",
+            request, object_id, title=_("DNS records of {}"), button=_("Check now"), act=act,
+            sentence=_("Ask the DNS for the records of {}. If its TXT record is there, that proves who owns it."),
         )
 
     def offered(self, obj: Domain) -> set[str]:
         return super().offered(obj) - ({"verify"} if obj.proof == Proof.PROVED else set())
 
-    @display(description="Domain", ordering="name")
+    @display(description=gettext_lazy("Domain"), ordering="name")
     def shown_name(self, domain: Domain) -> str:
         return domain_name(domain.name)
 
-    @display(description="Ownership", ordering="proof")
+    @display(description=gettext_lazy("Ownership"), ordering="proof")
     def ownership(self, domain: Domain) -> str:
         return proof_badge(domain)
 
-    @display(description="State", ordering="status")
+    @display(description=gettext_lazy("State"), ordering="status")
     def state(self, domain: Domain) -> str:
         return state_of(domain)
 
-    @display(description="Addresses")
+    @display(description=gettext_lazy("Addresses"))
     def address_count(self, domain: Any) -> int:
         return int(domain.addresses_count)
 
@@ -197,7 +218,7 @@ class DomainAdmin(VerifiableAdmin, SuspendableAdmin):
 
 @admin.register(DomainAlias)
 class DomainAliasAdmin(VerifiableAdmin):
-    empty_words = "A domain alias stands for a whole domain: anything@alias reaches anything@domain."
+    empty_words = gettext_lazy("A domain alias stands for a whole domain: anything@alias reaches anything@domain.")
     list_display = ["shown_name", "domain", "ownership"]
     list_filter = ["proof"]
     search_fields = ["name", "domain__name"]
@@ -225,11 +246,11 @@ class DomainAliasAdmin(VerifiableAdmin):
     def offered(self, obj: DomainAlias) -> set[str]:
         return super().offered(obj) - ({"verify"} if obj.proof == Proof.PROVED else set())
 
-    @display(description="Name", ordering="name")
+    @display(description=gettext_lazy("Name"), ordering="name")
     def shown_name(self, alias: DomainAlias) -> str:
         return domain_name(alias.name)
 
-    @display(description="Ownership", ordering="proof")
+    @display(description=gettext_lazy("Ownership"), ordering="proof")
     def ownership(self, alias: DomainAlias) -> str:
         return proof_badge(alias)
 

@@ -167,7 +167,7 @@ def check(domain: Domain, *, actor: User | None, ip: str | None = None) -> Shown
     _settle(domain, looked, began=now, now=timezone.now(), actor=actor, ip=ip)
     fresh = Domain.objects.select_related("tenant", "latest_check").filter(pk=domain.pk).first()
     if fresh is None:
-        raise Gone(f"{domain} is no longer here.")
+        raise Gone(_("{name} is no longer here.").format(name=domain))
     return shown(fresh)
 
 
@@ -259,7 +259,7 @@ def _settle(
     stored = lock(domain)
     latest = DomainCheck.objects.select_for_update(of=("self",)).filter(domain=stored).first()
     if latest is None:
-        raise Gone(f"{domain} is no longer here.")
+        raise Gone(_("{name} is no longer here.").format(name=domain))
     # Later than LEASE is a clock that was wrong, and no reason to look for nothing.
     if latest.checked_at is not None and began < latest.checked_at < began + LEASE:
         return ""

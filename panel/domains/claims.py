@@ -121,12 +121,12 @@ def _give_up_pending(name: str) -> None:
             reason=OTHERS_CLAIM, by="DNS check",
         )
         DomainAlias.objects.filter(domain=stored).delete()
-        delete(stored, f"{stored} is still in use.")
+        delete(stored, _("{name} is still in use.").format(name=stored))
         changed(name, *names)
     for alias in DomainAlias.objects.filter(name=name, proof=Proof.PENDING).select_related("domain__tenant"):
         audit.record(
             None, "domainalias.deleted", alias, tenant=alias.domain.tenant, before={"domain": alias.domain},
             reason=OTHERS_CLAIM, by="DNS check",
         )
-        delete(alias, f"{alias} is still in use.")
+        delete(alias, _("{name} is still in use.").format(name=alias))
         changed(name, alias.domain.name)

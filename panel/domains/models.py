@@ -3,6 +3,7 @@
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
+from django.utils.translation import gettext_lazy
 
 from panel.tenants.models import STATUS_CHOICES, Plan, StatusField, Tenant, in_grace, one_of
 from panel.tenants.scoping import ScopedQuerySet
@@ -11,9 +12,9 @@ from panel.tenants.scoping import ScopedQuerySet
 class Proof(models.TextChoices):
     """Whether the domain's owner proved it. A pending domain doesn't exist for the wire."""
 
-    PENDING = "pending", "pending"
-    PROVED = "proved", "proved"
-    LAPSED = "lapsed", "lapsed"
+    PENDING = "pending", gettext_lazy("pending")
+    PROVED = "proved", gettext_lazy("proved")
+    LAPSED = "lapsed", gettext_lazy("lapsed")
 
 
 class Domain(models.Model):
@@ -22,15 +23,15 @@ class Domain(models.Model):
     to_tenant = "tenant"
 
     class Kind(models.TextChoices):
-        OWN = "own", "a tenant's own"
-        SHARED = "shared", "shared (the provider's)"
+        OWN = "own", gettext_lazy("a tenant's own")
+        SHARED = "shared", gettext_lazy("shared (the provider's)")
 
     class Store(models.TextChoices):
         """Who puts mail into the domain's mailboxes."""
 
-        INSTALLATION = "", "as the installation (POSTHOUSE_STORE)"
-        MAILDIR = "maildir", "Posthouse, into Maildirs"
-        LMTP = "lmtp", "Dovecot, by LMTP"
+        INSTALLATION = "", gettext_lazy("as the installation (POSTHOUSE_STORE)")
+        MAILDIR = "maildir", gettext_lazy("Posthouse, into Maildirs")
+        LMTP = "lmtp", gettext_lazy("Dovecot, by LMTP")
 
     name = models.CharField(max_length=253, unique=True)
     kind = models.CharField(max_length=10, choices=Kind, default=Kind.OWN)
@@ -39,15 +40,15 @@ class Domain(models.Model):
     proved_by = models.CharField(max_length=100, blank=True)  # "checked by us" or "by TXT record"
     plans = models.ManyToManyField(
         Plan, blank=True, related_name="shared_domains",
-        help_text="For a shared domain: tenants on these plans may place addresses in it themselves.",
+        help_text=gettext_lazy("For a shared domain: tenants on these plans may place addresses in it themselves."),
     )
     store = models.CharField(
-        "stored by", max_length=10, choices=Store, default=Store.INSTALLATION, blank=True,
-        help_text="Who puts mail into its mailboxes. What is in them already stays where it is.",
+        gettext_lazy("stored by"), max_length=10, choices=Store, default=Store.INSTALLATION, blank=True,
+        help_text=gettext_lazy("Who puts mail into its mailboxes. What is in them already stays where it is."),
     )
     status = StatusField()
-    status_reason = models.CharField("reason", max_length=500, blank=True)
-    grace_ends_at = models.DateTimeField("can be restored until", null=True, blank=True, editable=False)
+    status_reason = models.CharField(gettext_lazy("reason"), max_length=500, blank=True)
+    grace_ends_at = models.DateTimeField(gettext_lazy("can be restored until"), null=True, blank=True, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     objects = ScopedQuerySet.as_manager()
@@ -83,8 +84,8 @@ class DomainAlias(models.Model):
 
     class Meta:
         ordering = ["name"]
-        verbose_name = "domain alias"
-        verbose_name_plural = "domain aliases"
+        verbose_name = gettext_lazy("domain alias")
+        verbose_name_plural = gettext_lazy("domain aliases")
         constraints = [one_of("proof", Proof.choices, "domain_alias_proof_is_known")]
 
     def __str__(self):

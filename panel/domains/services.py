@@ -55,7 +55,7 @@ def create_domain(
     """
     name = canonical_name(name)
     if plans and tenant:
-        raise ServiceError("Only a shared domain has plans.", "plans")
+        raise ServiceError(_("Only a shared domain has plans."), "plans")
     alone("domain names")
     _refuse_foreign_name(name, tenant, verified)
     if tenant:
@@ -65,7 +65,7 @@ def create_domain(
         "proof": Proof.PROVED if verified else Proof.PENDING,
         "proved_by": proved_by if verified else "",
     }
-    with taken_means(f"The name {name} is taken already: it is a domain.", "name"):
+    with taken_means(_("The name {name} is taken already: it is a domain.").format(name=name), "name"):
         domain = Domain.objects.create(name=name, tenant=tenant, **values)
     domain.plans.set(plans)
     after = {"name": name, **values, "plans": [str(plan) for plan in plans]}
@@ -95,12 +95,12 @@ def change_domain(
         store = choice(store, Domain.Store, "store")
         if store == Domain.Store.LMTP and settings.ENVIRONMENT.store.lmtp is None:
             raise ServiceError(
-                "No mail store is set up for LMTP: POSTHOUSE_STORE=maildir,lmtp:/path/to/socket names one.", "store"
+                _("No mail store is set up for LMTP: POSTHOUSE_STORE=maildir,lmtp:/path/to/socket names one."), "store"
             )
         before, after = write(domain, store=store)
     if plans is not None:
         if stored.kind != Domain.Kind.SHARED and plans:
-            raise ServiceError("Only a shared domain has plans.", "plans")
+            raise ServiceError(_("Only a shared domain has plans."), "plans")
         old, new = sorted(map(str, stored.plans.all())), sorted(map(str, plans))
         if old != new:
             stored.plans.set(plans)
@@ -127,14 +127,17 @@ def delete_domain(domain: Domain, *, actor: User | None, ip: str | None = None) 
     stored = lock(domain, to_delete=True)
     refuse_held(stored, actor)
     # Without their models, which are to the right of this app.
-    for what, count in (("addresses", stored.addresses.count()), ("domain aliases", stored.aliases.count())):
+    for count, told in (
+        (stored.addresses.count(), _("{name} still has {count} addresses: only an empty domain can be deleted.")),
+        (stored.aliases.count(), _("{name} still has {count} domain aliases: only an empty domain can be deleted.")),
+    ):
         if count:
-            raise ServiceError(f"{stored} still has {count} {what}: only an empty domain can be deleted.")
+            raise ServiceError(told.format(name=stored, count=count))
     audit.record(
         actor, "domain.deleted", domain, tenant=stored.tenant, before={"kind": stored.kind, "proof": stored.proof},
         ip=ip,
     )
-    delete(stored, f"{stored} is still in use.")
+    delete(stored, _("{name} is still in use.").format(name=stored))
     changed(stored.name)
 
 
@@ -143,7 +146,7 @@ def remove_unproved(domain: Domain, *, actor: User | None, ip: str | None = None
     """Delete a domain that was only typed: no proof, nothing in it. Raises ServiceError for any other."""
     stored = lock(domain, to_delete=True)
     if stored.proof != Proof.PENDING:
-        raise ServiceError(f"{stored} is proved: close it.")
+        raise ServiceError(_("{name} is proved: close it.").format(name=stored))
     delete_domain(domain, actor=actor, ip=ip)
 
 
@@ -187,7 +190,7 @@ def delete_domain_alias(alias: DomainAlias, *, actor: User | None, ip: str | Non
     audit.record(
         actor, "domainalias.deleted", alias, tenant=alias.domain.tenant, before={"domain": alias.domain}, ip=ip
     )
-    delete(alias, f"{alias} is still in use.")
+    delete(alias, _("{name} is still in use.").format(name=alias))
     changed(alias.name, alias.domain.name)
 
 
@@ -196,7 +199,7 @@ def canonical_name(name: str, field: str = "name") -> str:
     try:
         return canonical_domain(name)
     except BadAddress as error:
-        raise ServiceError(_(str(error)), field) from None
+        raise ServiceError(error.said(_), field) from None
 
 
 def _verify(
@@ -206,7 +209,7 @@ def _verify(
     refuse_neighbours(row.name, tenant, only_proved=True)
     before, after = write(row, proof=Proof.PROVED.value, proved_by=CHECKED_BY_US)
     if "proof" not in after:
-        raise AlreadySo(f"The ownership of {row.name} is proved already.", "proof")
+        raise AlreadySo(_("The ownership of {name} is proved already.").format(name=row.name), "proof")
     audit.record(actor, action, row, tenant=tenant, before=before, after=after, ip=ip)
     changed(row.name, main)
 

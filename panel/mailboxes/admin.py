@@ -13,6 +13,8 @@ from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 from django.utils.text import format_lazy
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, pgettext_lazy
 from unfold.contrib.filters.admin import AutocompleteSelectFilter
 from unfold.decorators import action, display
 from unfold.widgets import (
@@ -37,18 +39,25 @@ from panel.sending.used import levels_of, used
 from panel.tenants import standing
 from panel.tenants.admin import OptionalReasonForm, PasswordForm, SuspendableAdmin
 from panel.tenants.changes import RULES_IN_WORDS
+from panel.tenants.credential_words import credential_words
 from panel.tenants.listed import first, only
 from panel.tenants.models import Tenant
-from panel.tenants.scoped_admin import ReasonForm, ScopedAdmin, SizeField, badge, by, list_url, mono, state_of
+from panel.tenants.scoped_admin import ReasonForm, ScopedAdmin, SizeField, badge, by, linked, list_url, mono, state_of
 from panel.tenants.shown import moment
 
-SHARED_TENANT_HELP = "Only for an address in a shared domain: whose it is. Elsewhere it is the domain's tenant's."
+SHARED_TENANT_HELP = gettext_lazy(
+    "Only for an address in a shared domain: whose it is. Elsewhere it is the domain's tenant's."
+)
 SCOPE_CHOICES = [
-    ("submission", "send (submission)"), ("imap", "read (IMAP)"), ("pop3", "read (POP3)"), ("sieve", "filters"),
+    ("submission", gettext_lazy("send (submission)")), ("imap", gettext_lazy("read (IMAP)")),
+    ("pop3", gettext_lazy("read (POP3)")), ("sieve", gettext_lazy("filters")),
 ]
 
 
-PROTOCOLS = {"submission": "sending", "imap": "IMAP", "pop3": "POP3", "sieve": "filters", "panel": "the panel"}
+PROTOCOLS: dict[str, Any] = {
+    "submission": gettext_lazy("sending"), "imap": "IMAP", "pop3": "POP3", "sieve": gettext_lazy("filters"),
+    "panel": gettext_lazy("the panel"),
+}
 MOST_SIGN_INS = 10  # on the mailbox's page
 MOST_MESSAGES = 10
 MOST_ALIASES = 10
@@ -59,7 +68,7 @@ class HeldForm(forms.ModelForm):
     """A form of something with an address, which in a shared domain is some tenant's."""
 
     tenant = forms.ModelChoiceField(
-        queryset=Tenant.objects.none(), required=False, label="Tenant", help_text=SHARED_TENANT_HELP,
+        queryset=Tenant.objects.none(), required=False, label=gettext_lazy("Tenant"), help_text=SHARED_TENANT_HELP,
     )
 
 
@@ -104,13 +113,14 @@ class HeldAdmin(SearchedByAddress):
 
 class MailboxForm(HeldForm):
     full_address = forms.CharField(
-        max_length=320, label="Address", widget=UnfoldAdminTextInputWidget(attrs={"placeholder": "ann@acme.example"}),
-        help_text="Its domain must be hosted here.",
+        max_length=320, label=gettext_lazy("Address"),
+        widget=UnfoldAdminTextInputWidget(attrs={"placeholder": "ann@acme.example"}),
+        help_text=gettext_lazy("Its domain must be hosted here."),
     )
     quota_bytes = SizeField()
     password = forms.CharField(
         strip=False, widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}),
-        help_text=format_lazy("The main password, for the mail client. {}", RULES_IN_WORDS),
+        help_text=format_lazy("{} {}", gettext_lazy("The main password, for the mail client."), RULES_IN_WORDS),
     )
 
     class Meta:
@@ -119,20 +129,24 @@ class MailboxForm(HeldForm):
 
 
 class KnownMailboxForm(forms.ModelForm):
-    quota_bytes = SizeField(label="Storage allowed")
+    quota_bytes = SizeField(label=gettext_lazy("Storage allowed"))
 
 
 @admin.register(Mailbox)
 class MailboxAdmin(HeldAdmin, SuspendableAdmin, RulesPage):
-    noun = "mailbox"
-    falls = "its mail and its passwords are removed, what it has in the queue bounces, and the address is free again"
+    noun = gettext_lazy("mailbox")
+    falls = gettext_lazy(
+        "its mail and its passwords are removed, what it has in the queue bounces, and the address is free again"
+    )
     form = KnownMailboxForm
-    empty_words = "A mailbox is an address with a person, a place for mail and a password. Its domain comes first."
+    empty_words = gettext_lazy(
+        "A mailbox is an address with a person, a place for mail and a password. Its domain comes first."
+    )
     list_display = ["shown_address", "name", "state", "storage", "shown_tenant"]
     list_filter = [
         "status", ("address__tenant", AutocompleteSelectFilter), ("address__domain", AutocompleteSelectFilter),
     ]
-    search_help_text = "How an address or a person's name begins, or a whole domain"
+    search_help_text = gettext_lazy("How an address or a person's name begins, or a whole domain")
     to_domain, from_address = "address__domain", "mailbox"
     list_select_related = ["address__domain", "address__tenant", "usage"]
     ordering = ["address__domain__name", "address__local_part"]
@@ -154,7 +168,7 @@ class MailboxAdmin(HeldAdmin, SuspendableAdmin, RulesPage):
     def get_fieldsets(self, request: HttpRequest, obj: Mailbox | None = None) -> Any:
         if obj is None:
             return [(None, {"fields": ["full_address", "tenant", "name", "password", "quota_bytes"]})]
-        return [("The mailbox", {"fields": ["name", "quota_bytes", "folder", "created_at"]})]
+        return [(_("The mailbox"), {"fields": ["name", "quota_bytes", "folder", "created_at"]})]
 
     def told(self, request: HttpRequest, obj: Any) -> dict[str, Any]:
         address = obj.address
@@ -169,9 +183,8 @@ class MailboxAdmin(HeldAdmin, SuspendableAdmin, RulesPage):
             "name": mono(address),
             "standing": its_standing,
             "about": format_html(
-                '{} mailbox of <a class="text-primary-600 dark:text-primary-500" href="{}">{}</a>',
-                f"{obj.name}, a" if obj.name else "A",
-                reverse("admin:tenants_tenant_change", args=(address.tenant_id,)), address.tenant,
+                _("{name}, a mailbox of {tenant}") if obj.name else _("A mailbox of {tenant}"), name=obj.name,
+                tenant=linked(reverse("admin:tenants_tenant_change", args=(address.tenant_id,)), address.tenant),
             ),
             "storage": Storage.of(obj).whole(),
             "levels": used(levels_of(obj)),
@@ -201,38 +214,38 @@ class MailboxAdmin(HeldAdmin, SuspendableAdmin, RulesPage):
         named = rows.filter(begins_folded("name", searched.name)).order_by(Folded("name"))
         return [named.values_list("pk", flat=True)] if searched.name else []
 
-    @display(description="Address", ordering="address__local_part")
+    @display(description=gettext_lazy("Address"), ordering="address__local_part")
     def shown_address(self, mailbox: Mailbox) -> str:
         return mono(mailbox.address)
 
-    @display(description="Tenant", ordering="address__tenant__name")
+    @display(description=gettext_lazy("Tenant"), ordering="address__tenant__name")
     def shown_tenant(self, mailbox: Mailbox) -> str:
         return str(mailbox.address.tenant)
 
-    @display(description="State", ordering="status")
+    @display(description=gettext_lazy("State"), ordering="status")
     def state(self, mailbox: Mailbox) -> str:
         return state_of(mailbox)
 
-    @display(description="Storage")
+    @display(description=gettext_lazy("Storage"))
     def storage(self, mailbox: Mailbox) -> str:
         return Storage.of(mailbox).bar()
 
-    @display(description="Folder in the data folder")
+    @display(description=gettext_lazy("Folder in the data folder"))
     def folder(self, mailbox: Mailbox) -> str:
         return mono(f"mail/{mailbox.opaque_id[:2]}/{mailbox.opaque_id}/Maildir")
 
-    @action(description="Set password…", url_path="set-password", permissions=["act"], icon="key")
+    @action(description=gettext_lazy("Set password…"), url_path="set-password", permissions=["act"], icon="key")
     def set_password(self, request: HttpRequest, object_id: str) -> HttpResponse:
         def act(obj: Mailbox, data: dict[str, Any]) -> str:
             services.set_password(obj, data["password"], **by(request))
-            return f"{obj} has a new password; the old one no longer works."
+            return _("{obj} has a new password; the old one no longer works.").format(obj=obj)
 
         return self.confirm(
-            request, object_id, title="Set the password of {}", button="Set password", act=act,
-            form_class=PasswordForm, sentence="The mail client of {} logs in with it from now on.",
+            request, object_id, title=_("Set the password of {}"), button=_("Set password"), act=act,
+            form_class=PasswordForm, sentence=_("The mail client of {} logs in with it from now on."),
         )
 
-    @action(description="Add app password…", url_path="app-password", permissions=["act"], icon="add")
+    @action(description=gettext_lazy("Add app password…"), url_path="app-password", permissions=["act"], icon="add")
     def add_app_password(self, request: HttpRequest, object_id: str) -> HttpResponse:
         obj = self.object_or_404(request, object_id)
         return HttpResponseRedirect(f"{_add_url('credential')}?mailbox={obj.pk}")
@@ -249,21 +262,25 @@ class MailboxAdmin(HeldAdmin, SuspendableAdmin, RulesPage):
 def credential_badge(credential: Credential, of_mailbox: standing.Standing | None = None) -> SafeString:
     """Its state in a word; with its mailbox's standing, whether it opens anything now."""
     if credential.frozen_at:
-        return badge("bad", "frozen")
+        return badge("bad", _("frozen"))
     if credential.expires_at and credential.expires_at <= timezone.now():
-        return badge("off", "expired")
+        return badge("off", _("expired"))
     if of_mailbox is not None and not of_mailbox.may_log_in:
-        return badge("off", f"mailbox {of_mailbox.word}")
-    return badge("good", "works")
+        return badge("off", _("mailbox {word}").format(word=of_mailbox.word))
+    return badge("good", _("works"))
 
 
 class AliasForm(HeldForm):
     full_address = forms.CharField(
-        max_length=320, label="Address",
+        max_length=320, label=gettext_lazy("Address"),
         widget=UnfoldAdminTextInputWidget(attrs={"placeholder": "info@acme.example"}),
-        help_text="Its domain must be hosted here. @acme.example alone takes whatever has no address of its own.",
+        help_text=gettext_lazy(
+            "Its domain must be hosted here. @acme.example alone takes whatever has no address of its own."
+        ),
     )
-    targets = LinesField(label="Leads to", help_text="Addresses here or elsewhere, one a line.")
+    targets = LinesField(label=gettext_lazy(
+        "Leads to"
+    ), help_text=gettext_lazy("Addresses here or elsewhere, one a line."))
 
     class Meta:
         model = Alias
@@ -278,11 +295,11 @@ class AliasForm(HeldForm):
 
 @admin.register(Alias)
 class AliasAdmin(HeldAdmin):
-    empty_words = "An alias is an address that leads to others, here or elsewhere."
+    empty_words = gettext_lazy("An alias is an address that leads to others, here or elsewhere.")
     list_filter = [("address__tenant", AutocompleteSelectFilter), ("address__domain", AutocompleteSelectFilter)]
     list_display = ["shown_address", "leads_to", "description", "shown_tenant"]
     to_domain, from_address = "address__domain", "alias"
-    search_help_text = "How an address, a target or a description begins, or a whole domain"
+    search_help_text = gettext_lazy("How an address, a target or a description begins, or a whole domain")
     list_select_related = ["address__domain", "address__tenant"]
     list_prefetch_related = ["targets"]
     ordering = ["address__domain__name", "address__local_part"]
@@ -312,23 +329,23 @@ class AliasAdmin(HeldAdmin):
             *([described.values_list("pk", flat=True)] if searched.name else []),
         ]
 
-    @display(description="Address", ordering="address__local_part")
+    @display(description=gettext_lazy("Address"), ordering="address__local_part")
     def shown_address(self, alias: Alias) -> str:
         return mono(alias.address)
 
-    @display(description="Tenant", ordering="address__tenant__name")
+    @display(description=gettext_lazy("Tenant"), ordering="address__tenant__name")
     def shown_tenant(self, alias: Alias) -> str:
         return str(alias.address.tenant)
 
-    @display(description="Leads to")
+    @display(description=gettext_lazy("Leads to"))
     def all_targets(self, alias: Alias) -> str:
         return format_html_join(mark_safe("<br>"), "{}", ((mono(each.target),) for each in alias.targets.all()))
 
-    @display(description="Leads to")
+    @display(description=gettext_lazy("Leads to"))
     def leads_to(self, alias: Alias) -> str:
         targets = [each.target for each in alias.targets.all()]
-        more = f" and {len(targets) - 3} more" if len(targets) > 3 else ""
-        return mono(", ".join(targets[:3]) + more)
+        some = ", ".join(targets[:3])
+        return mono(_("{some} and {n} more").format(some=some, n=len(targets) - 3) if len(targets) > 3 else some)
 
     def create(self, request: HttpRequest, data: dict[str, Any]) -> Alias:
         data["address"] = data.pop("full_address")
@@ -345,19 +362,20 @@ class AliasAdmin(HeldAdmin):
 
 class CredentialForm(forms.ModelForm):
     scopes = forms.MultipleChoiceField(
-        choices=SCOPE_CHOICES, initial=["submission"], widget=UnfoldAdminCheckboxSelectMultipleWidget, label="Good for"
+        choices=SCOPE_CHOICES, initial=["submission"], widget=UnfoldAdminCheckboxSelectMultipleWidget,
+        label=gettext_lazy("Good for"),
     )
     networks = LinesField(
-        required=False, label="Only from",
-        help_text="Networks such as 203.0.113.0/24, one a line. Empty: from anywhere.",
+        required=False, label=gettext_lazy("Only from"),
+        help_text=gettext_lazy("Networks such as 203.0.113.0/24, one a line. Empty: from anywhere."),
     )
 
     class Meta:
         model = Credential
         fields = ["mailbox", "label", "expires_at"]
         help_texts = {
-            "label": "What uses it, such as web shop or Ann's phone.",
-            "expires_at": "In UTC. Empty: it works until it is revoked.",
+            "label": gettext_lazy("What uses it, such as web shop or Ann's phone."),
+            "expires_at": gettext_lazy("In UTC. Empty: it works until it is revoked."),
         }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -369,11 +387,11 @@ class CredentialForm(forms.ModelForm):
 
 @admin.register(Credential)
 class CredentialAdmin(SearchedByAddress):
-    empty_words = "Each mailbox has a main password, and an app password for each program that uses it."
+    empty_words = gettext_lazy("Each mailbox has a main password, and an app password for each program that uses it.")
     list_display = ["label_or_kind", "shown_mailbox", "good_for", "state", "last_used"]
     list_filter = ["kind", ("frozen_at", admin.EmptyFieldListFilter)]
     to_domain, from_address = "mailbox__address__domain", "mailbox__credentials"
-    search_help_text = "How a label or the mailbox's address begins, or a whole domain"
+    search_help_text = gettext_lazy("How a label or the mailbox's address begins, or a whole domain")
     list_select_related = ["mailbox__address__domain"]
     autocomplete_fields = ["mailbox"]
     form = CredentialForm
@@ -403,15 +421,16 @@ class CredentialAdmin(SearchedByAddress):
 
     def told(self, request: HttpRequest, obj: Any) -> dict[str, Any]:
         used_last = format_html(
-            "used {}{}", moment(obj.last_used_at), format_html(" from {}", mono(obj.last_used_ip))
-            if obj.last_used_ip else "",
-        ) if obj.last_used_at else "never used"
+            _("used {when} from {place}") if obj.last_used_ip else _("used {when}"), when=moment(obj.last_used_at),
+            place=mono(obj.last_used_ip),
+        ) if obj.last_used_at else _("never used")
         return {
-            "name": str(obj)[:1].upper() + str(obj)[1:],
+            "name": obj.words[:1].upper() + obj.words[1:],
             "standing": of_credential(obj, of_mailbox(obj.mailbox, by(request)["actor"])),
             "about": format_html(
-                'Of <a class="ph-mono text-primary-600 dark:text-primary-500" href="{}">{}</a> · {}',
-                reverse("admin:mailboxes_mailbox_change", args=(obj.mailbox_id,)), obj.mailbox, used_last,
+                "{} · {}", format_html(_("Of {}"), linked(
+                    reverse("admin:mailboxes_mailbox_change", args=(obj.mailbox_id,)), obj.mailbox, is_mono=True
+                )), used_last,
             ),
             "levels": used(levels_of(obj)),
             "limit_url": self.add_url(request, SendingLimit, credential=obj.pk),
@@ -430,46 +449,50 @@ class CredentialAdmin(SearchedByAddress):
         labelled = rows.filter(begins_folded("label", searched.name)).order_by()
         return [labelled.values_list("pk", flat=True)] if searched.name else []
 
-    @display(description="Password", ordering="label")
+    @display(description=gettext_lazy("Password"), ordering="label")
     def label_or_kind(self, credential: Credential) -> str:
-        return str(credential)
+        return credential.words
 
-    @display(description="Mailbox", ordering="mailbox__address__local_part")
+    @display(description=gettext_lazy("Mailbox"), ordering="mailbox__address__local_part")
     def shown_mailbox(self, credential: Credential) -> str:
         return mono(credential.mailbox)
 
-    @display(description="Good for")
+    @display(description=gettext_lazy("Good for"))
     def good_for(self, credential: Credential) -> str:
-        return "everything" if credential.kind == Credential.Kind.MAIN else ", ".join(credential.scopes)
+        return _("everything") if credential.kind == Credential.Kind.MAIN else ", ".join(
+            str(PROTOCOLS.get(scope, scope)) for scope in credential.scopes
+        )
 
-    @display(description="State")
+    @display(description=gettext_lazy("State"))
     def state(self, credential: Credential) -> str:
         return credential_badge(credential)
 
-    @display(description="Last used", ordering="last_used_at")
+    @display(description=gettext_lazy("Last used"), ordering="last_used_at")
     def last_used(self, credential: Credential) -> str:
-        return moment(credential.last_used_at) if credential.last_used_at else "never"
+        return moment(credential.last_used_at) if credential.last_used_at else _("never")
 
-    @action(description="Freeze…", url_path="freeze", permissions=["act"], icon="ac_unit")
+    @action(description=gettext_lazy("Freeze…"), url_path="freeze", permissions=["act"], icon="ac_unit")
     def freeze(self, request: HttpRequest, object_id: str) -> HttpResponse:
         def act(obj: Credential, data: dict[str, Any]) -> str:
             services.freeze_credential(obj, reason=data["reason"], **by(request))
-            return f"The {obj} is frozen: nobody logs in or sends with it."
+            return _("The {name} is frozen: nobody logs in or sends with it.").format(name=obj.words)
 
         return self.confirm(
-            request, object_id, title="Freeze the {}", button="Freeze", act=act, form_class=ReasonForm, harmful=True,
-            sentence="Nobody can log in or send with the {} any more, on open connections too. Thaw undoes it.",
+            request, object_id, title=_(
+                "Freeze the {}"
+            ), button=_("Freeze"), act=act, form_class=ReasonForm, harmful=True,
+            sentence=_("Nobody can log in or send with the {} any more, on open connections too. Thaw undoes it."),
         )
 
-    @action(description="Thaw…", url_path="thaw", permissions=["act"], icon="sunny")
+    @action(description=gettext_lazy("Thaw…"), url_path="thaw", permissions=["act"], icon="sunny")
     def unfreeze(self, request: HttpRequest, object_id: str) -> HttpResponse:
         def act(obj: Credential, data: dict[str, Any]) -> str:
             services.unfreeze_credential(obj, reason=data["reason"], **by(request))
-            return f"The {obj} works again."
+            return _("The {name} works again.").format(name=obj.words)
 
         return self.confirm(
-            request, object_id, title="Thaw the {}", button="Thaw", act=act, form_class=OptionalReasonForm,
-            sentence="The {} works again as before.",
+            request, object_id, title=_("Thaw the {}"), button=_("Thaw"), act=act, form_class=OptionalReasonForm,
+            sentence=_("The {} works again as before."),
         )
 
     def create(self, request: HttpRequest, data: dict[str, Any]) -> Credential:
@@ -479,8 +502,10 @@ class CredentialAdmin(SearchedByAddress):
 
     def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
         return self.show_secret(
-            request, obj.pk, title=f"The new app password of {obj.mailbox}",
-            sentence=f'For "{obj.label}": put it into the program that sends, with {obj.mailbox} as user name.',
+            request, obj.pk, title=_("The new app password of {mailbox}").format(mailbox=obj.mailbox),
+            sentence=_(
+                'For "{label}": put it into the program that sends, with {mailbox} as user name.'
+            ).format(label=obj.label, mailbox=obj.mailbox),
             secret=request.new_secret,  # type: ignore[attr-defined]
         )
 
@@ -492,7 +517,7 @@ class CredentialAdmin(SearchedByAddress):
 
 
 class ProtocolFilter(admin.SimpleListFilter):
-    title = "By"
+    title = pgettext_lazy("a protocol", "By")
     parameter_name = "protocol"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Any:
@@ -503,9 +528,12 @@ class ProtocolFilter(admin.SimpleListFilter):
 
 
 class SinceFilter(admin.SimpleListFilter):
-    title = "When"
+    title = gettext_lazy("When")
     parameter_name = "since"
-    hours: ClassVar = {"1": "the last hour", "24": "24 hours", "168": "7 days", "720": "30 days"}
+    hours: ClassVar = {
+        "1": gettext_lazy("the last hour"), "24": gettext_lazy("24 hours"), "168": gettext_lazy("7 days"),
+        "720": gettext_lazy("30 days"),
+    }
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Any:
         return list(self.hours.items())
@@ -519,14 +547,16 @@ class SinceFilter(admin.SimpleListFilter):
 
 @admin.register(LoginEvent)
 class LoginEventAdmin(ScopedAdmin):
-    empty_words = "Each login stands here within seconds, right or wrong: to send, read, filter or sign in."
+    empty_words = gettext_lazy(
+        "Each login stands here within seconds, right or wrong: to send, read, filter or sign in."
+    )
     list_display = ["when", "shown_login", "came_of_it", "times", "come_from", "by_what"]
     list_filter = [
         "outcome", SinceFilter, ProtocolFilter, ("mailbox", AutocompleteSelectFilter),
         ("tenant", AutocompleteSelectFilter),
     ]
     search_fields = ["login"]  # there is a box; get_search_results decides
-    search_help_text = "How a login name begins, or the IP address or network it came from"
+    search_help_text = gettext_lazy("How a login name begins, or the IP address or network it came from")
     sortable_by = ["when"]  # what an index answers
     creatable = changeable = False
     fields = [
@@ -547,55 +577,56 @@ class LoginEventAdmin(ScopedAdmin):
         events = found.logins(queryset, searched)
         return only(request, queryset, *first(events.values_list("pk", flat=True) if events is not None else None))
 
-    @display(description="When", ordering="id")
+    @display(description=gettext_lazy("When"), ordering="id")
     def when(self, event: LoginEvent) -> str:
         return moment(event.last_at)
 
-    @display(description="Login", ordering="login")
+    @display(description=gettext_lazy("Login"), ordering="login")
     def shown_login(self, event: LoginEvent) -> str:
         return format_html('<span class="ph-mono ph-clip" title="{0}">{0}</span>', event.login)
 
-    @display(description="What came of it", ordering="outcome")
+    @display(description=gettext_lazy("What came of it"), ordering="outcome")
     def came_of_it(self, event: LoginEvent) -> str:
         return outcome_badge(event)
 
-    @display(description="Times", ordering="count")
+    @display(description=gettext_lazy("Times"), ordering="count")
     def times(self, event: LoginEvent) -> str:
         return f"{event.count:,}"
 
-    @display(description="From", ordering="ip")
+    @display(description=pgettext_lazy("a place", "From"), ordering="ip")
     def come_from(self, event: LoginEvent) -> str:
-        return mono(event.ip) if event.ip else "many networks"
+        return mono(event.ip) if event.ip else _("many networks")
 
-    @display(description="By", ordering="protocol")
+    @display(description=pgettext_lazy("a protocol", "By"), ordering="protocol")
     def by_what(self, event: LoginEvent) -> str:
         return by_what(event)
 
-    @display(description="The first of them")
+    @display(description=gettext_lazy("The first of them"))
     def first(self, event: LoginEvent) -> str:
         return f"{event.at:%Y-%m-%d %H:%M:%S} UTC"
 
-    @display(description="The last of them")
+    @display(description=gettext_lazy("The last of them"))
     def last(self, event: LoginEvent) -> str:
         return f"{event.last_at:%Y-%m-%d %H:%M:%S} UTC"
 
-    @display(description="Mailbox")
+    @display(description=gettext_lazy("Mailbox"))
     def leads_to_mailbox(self, event: LoginEvent) -> str:
         mailbox = getattr(event, "its_mailbox", None)
         if mailbox is None:
-            return "none" if event.mailbox_id is None else "one that is gone"
-        link = '<a class="text-primary-600 dark:text-primary-500" href="{}">{}</a>'
-        return format_html(link, reverse("admin:mailboxes_mailbox_change", args=(mailbox.pk,)), mailbox)
+            return _("none") if event.mailbox_id is None else _("one that is gone")
+        return linked(reverse("admin:mailboxes_mailbox_change", args=(mailbox.pk,)), mailbox)
 
 
 def by_what(event: LoginEvent) -> str:
     """IMAP, app password "phone"."""
-    protocol = PROTOCOLS.get(event.protocol, event.protocol)
-    return f"{protocol}, {event.credential_text}" if event.credential_text else protocol
+    protocol = str(PROTOCOLS.get(event.protocol, event.protocol))
+    if not event.credential_text:
+        return protocol
+    return _("{protocol}, {password}").format(protocol=protocol, password=credential_words(event.credential_text))
 
 
 def outcome_badge(event: LoginEvent) -> str:
-    return badge(OUTCOME_LOOKS[event.outcome], event.get_outcome_display())
+    return badge(OUTCOME_LOOKS[event.outcome], str(event.get_outcome_display()))
 
 
 def _add_url(model: str) -> str:

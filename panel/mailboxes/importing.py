@@ -14,6 +14,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
+from django.utils.translation import gettext as _
 
 from panel.domains.models import Domain, DomainAlias
 from panel.mailboxes import passwords, sheet
@@ -127,18 +128,21 @@ def _refusal(address: Parsed, domain: Domain | None, other: str, tenant: Tenant,
     separator = settings.ENVIRONMENT.separator
     if domain is None:
         if bound:
-            return f"{address.domain} is none of your domains: add it first."
-        return f"{address.domain} stands for {other}: use an address in {other}." if other else (
-            f"The domain {address.domain} isn't hosted here: create it first."
+            return _("{domain} is none of your domains: add it first.").format(domain=address.domain)
+        told = _("{domain} stands for {other}: use an address in {other}.") if other else (
+            _("The domain {domain} isn't hosted here: create it first.")
         )
+        return told.format(domain=address.domain, other=other)
     if domain.tenant_id not in (None, tenant.pk):
-        return f"{domain} is not a domain of {tenant}."
+        return _("{domain} is not a domain of {tenant}.").format(domain=domain, tenant=tenant)
     if domain.status == Status.CLOSED:
-        return f"The domain {domain} is closed."
+        return _("The domain {domain} is closed.").format(domain=domain)
     if separator and address.without_subaddress(separator) != address:
-        return f"{address} holds {separator}: what follows it is a subaddress."
+        return _("{address} holds {separator}: what follows it is a subaddress.").format(
+            address=address, separator=separator
+        )
     if bound and domain.tenant_id is None and address.local_part in OF_THE_PROVIDER:
-        return f"{address} speaks for the whole domain: the provider keeps it."
+        return _("{address} speaks for the whole domain: the provider keeps it.").format(address=address)
     return ""
 
 
@@ -161,12 +165,12 @@ def _check_addresses(rows: Sequence[Row], errors: Errors, actor: User | None) ->
         for local_part, name in held.values_list("local_part", "domain__name"):
             row = by_address.get(f"{local_part}@{name}")
             if row is not None:
-                errors.add(row.line, f"The address {row.address} is taken already.")
+                errors.add(row.line, _("The address {address} is taken already.").format(address=row.address))
         for account in User.objects.filter(email__in=chunk):
             errors.add(
                 by_address[str(account)].line,
-                f"{account} can't be given to a mailbox: ask your provider." if is_bound(actor)
-                else f"{account} is the login of a panel account.",
+                (_("{account} can't be given to a mailbox: ask your provider.") if is_bound(actor)
+                 else _("{account} is the login of a panel account.")).format(account=account),
             )
 
 
@@ -262,7 +266,9 @@ def _write(
         errors = Errors()
         _check_addresses(rows, errors, actor)
         errors.raise_if_any()
-        raise ServiceError("Nothing is imported: somebody else changed the same addresses; try again.") from None
+        raise ServiceError(
+            _("Nothing is imported: somebody else changed the same addresses; try again.")
+        ) from None
 
 
 def _write_all(made: Sequence[_Made], rows: Sequence[Row], domains: dict[str, Domain], tenant: Tenant) -> None:
@@ -271,7 +277,9 @@ def _write_all(made: Sequence[_Made], rows: Sequence[Row], domains: dict[str, Do
     for domain in sorted(domains.values(), key=lambda one: one.pk):
         held = lock(domain)
         if held.status == Status.CLOSED or held.tenant_id not in (None, tenant.pk):
-            raise ServiceError(f"Nothing is imported: the domain {domain} was closed or given away meanwhile.")
+            raise ServiceError(
+                _("Nothing is imported: the domain {domain} was closed or given away meanwhile.").format(domain=domain)
+            )
     Address.objects.bulk_create([one.address for one in made], batch_size=BATCH)
     User.objects.bulk_create([one.person for one in made], batch_size=BATCH)
     Mailbox.objects.bulk_create([one.mailbox for one in made], batch_size=BATCH)

@@ -5,6 +5,7 @@ import secrets
 from django.db import models
 from django.db.models import F, Q
 from django.utils import timezone
+from django.utils.translation import get_language, gettext_lazy
 from django.utils.translation import gettext as _
 
 from panel.database.indexed import Folded
@@ -63,17 +64,17 @@ class Mailbox(models.Model):
     person = models.OneToOneField(User, on_delete=models.PROTECT, related_name="mailbox", editable=False)
     opaque_id = models.CharField(max_length=20, unique=True, default=new_opaque_id, editable=False)
     name = models.CharField(max_length=100, blank=True)
-    quota_bytes = models.PositiveBigIntegerField("storage", null=True, blank=True)
+    quota_bytes = models.PositiveBigIntegerField(gettext_lazy("storage"), null=True, blank=True)
     status = StatusField()
-    status_reason = models.CharField("reason", max_length=500, blank=True)
-    grace_ends_at = models.DateTimeField("can be restored until", null=True, blank=True, editable=False)
+    status_reason = models.CharField(gettext_lazy("reason"), max_length=500, blank=True)
+    grace_ends_at = models.DateTimeField(gettext_lazy("can be restored until"), null=True, blank=True, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     objects = ScopedQuerySet.as_manager()
 
     class Meta:
         ordering = ["pk"]
-        verbose_name_plural = "mailboxes"
+        verbose_name_plural = gettext_lazy("mailboxes")
         constraints = [one_of("status", STATUS_CHOICES, "mailbox_status_is_known")]
         indexes = [in_grace("mailbox_in_grace"), models.Index(Folded("name"), name="mailbox_name")]
 
@@ -101,8 +102,8 @@ class MailboxUsage(models.Model):
 
     class Meta:
         ordering = ["pk"]
-        verbose_name = "storage used"
-        verbose_name_plural = "storage used"
+        verbose_name = gettext_lazy("storage used")
+        verbose_name_plural = gettext_lazy("storage used")
 
     def __str__(self):
         return f"{self.used_bytes} bytes"
@@ -121,7 +122,7 @@ class Alias(models.Model):
 
     class Meta:
         ordering = ["pk"]
-        verbose_name_plural = "aliases"
+        verbose_name_plural = gettext_lazy("aliases")
         indexes = [models.Index(Folded("description"), name="alias_description")]
 
     def __str__(self):
@@ -155,8 +156,8 @@ class Credential(models.Model):
     to_tenant = "mailbox__address__tenant"
 
     class Kind(models.TextChoices):
-        MAIN = "main", "main password"
-        APP = "app", "app password"
+        MAIN = "main", gettext_lazy("main password")
+        APP = "app", gettext_lazy("app password")
 
     mailbox = models.ForeignKey(Mailbox, on_delete=models.CASCADE, related_name="credentials")
     kind = models.CharField(max_length=10, choices=Kind, default=Kind.APP)
@@ -172,7 +173,7 @@ class Credential(models.Model):
     frozen_at = models.DateTimeField(null=True, blank=True, editable=False)
     frozen_reason = models.CharField(max_length=500, blank=True)
     last_used_at = models.DateTimeField(null=True, editable=False)
-    last_used_ip = models.GenericIPAddressField("last used from", null=True, editable=False)
+    last_used_ip = models.GenericIPAddressField(gettext_lazy("last used from"), null=True, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     objects = ScopedQuerySet.as_manager()
@@ -190,9 +191,12 @@ class Credential(models.Model):
                 fields=["frozen_at"], condition=Q(frozen_at__isnull=False), name="credential_frozen"
             ),
         ]
-        verbose_name = "password"
+        verbose_name = gettext_lazy("password")
 
     def __str__(self):
+        # The mailserver names it as well, and looks for no translation.
+        if get_language() not in (None, "en"):
+            return self.words
         return f'app password "{self.label or self.pk}"' if self.kind == self.Kind.APP else "main password"
 
     @property
@@ -223,7 +227,7 @@ class MailRules(models.Model):
 
     class Meta:
         ordering = ["pk"]
-        verbose_name = verbose_name_plural = "rules"
+        verbose_name = verbose_name_plural = gettext_lazy("rules")
         constraints = [
             models.CheckConstraint(
                 name="vacation_days_are_some", condition=Q(vacation_days__gte=1, vacation_days__lte=365)
@@ -246,7 +250,7 @@ class BlockEntry(models.Model):
 
     class Meta:
         ordering = ["sender"]
-        verbose_name_plural = "block entries"
+        verbose_name_plural = gettext_lazy("block entries")
         constraints = [models.UniqueConstraint(fields=["mailbox", "sender"], name="block_entry_once")]
 
     def __str__(self):
@@ -283,13 +287,13 @@ class LoginEvent(models.Model):
     to_tenant = "tenant"
 
     class Outcome(models.TextChoices):
-        OK = "ok", "logged in"
-        WRONG = "wrong", "wrong password"
+        OK = "ok", gettext_lazy("logged in")
+        WRONG = "wrong", gettext_lazy("wrong password")
         # The password was right; the client is told that it is wrong.
-        REFUSED = "refused", "frozen, expired or from elsewhere"
-        SCOPE = "scope", "not for this protocol"
-        SUSPENDED = "suspended", "suspended"
-        LOCKED = "locked", "locked after wrong ones"
+        REFUSED = "refused", gettext_lazy("frozen, expired or from elsewhere")
+        SCOPE = "scope", gettext_lazy("not for this protocol")
+        SUSPENDED = "suspended", gettext_lazy("suspended")
+        LOCKED = "locked", gettext_lazy("locked after wrong ones")
 
     at = models.DateTimeField()
     last_at = models.DateTimeField()
@@ -297,7 +301,7 @@ class LoginEvent(models.Model):
     tenant = _trace(Tenant)
     mailbox = _trace(Mailbox)
     credential = _trace(Credential)
-    credential_text = models.CharField("password", max_length=120, blank=True)  # kept when it is revoked
+    credential_text = models.CharField(gettext_lazy("password"), max_length=120, blank=True)  # kept when it is revoked
     login = models.CharField(max_length=320)  # as it was given
     ip = models.GenericIPAddressField(null=True)  # the first one; empty: from many networks
     protocol = models.CharField(max_length=20)
@@ -307,8 +311,8 @@ class LoginEvent(models.Model):
 
     class Meta:
         ordering = ["-pk"]
-        verbose_name = "login"
-        verbose_name_plural = "logins"
+        verbose_name = gettext_lazy("login")
+        verbose_name_plural = gettext_lazy("logins")
         indexes = [
             models.Index(fields=["mailbox", "-id"]),
             models.Index(fields=["tenant", "-id"]),

@@ -228,7 +228,7 @@ def _targets(texts: Iterable[str], mailbox: Mailbox) -> tuple[str, ...]:
         try:
             parsed = addresses.parse_address(text).canonical
         except BadAddress as error:
-            raise ServiceError(f"{text.strip()[:60]!r}: {_(str(error))}", "forward_to") from None
+            raise ServiceError(f"{text.strip()[:60]!r}: {error.said(_)}", "forward_to") from None
         if parsed in _own(mailbox, parsed):
             raise ServiceError(
                 _("{address} is this mailbox itself; keep a copy instead.").format(address=parsed), "forward_to"
@@ -268,7 +268,7 @@ def _senders(texts: Iterable[str], field: str, mailbox: Mailbox) -> tuple[str, .
             else:
                 sender = addresses.canonical_domain(text.removeprefix("@"), single_label=True)
         except BadAddress as error:
-            raise ServiceError(f"{text[:60]!r}: {_(str(error))}", field) from None
+            raise ServiceError(f"{text[:60]!r}: {error.said(_)}", field) from None
         if field != "unblock" and sender == str(mailbox.address):
             raise ServiceError(_("{address} is this mailbox itself.").format(address=sender), field)
         found[sender] = None

@@ -8,6 +8,8 @@ from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from unfold.decorators import action
 from unfold.widgets import (
     UnfoldAdminIntegerFieldWidget,
@@ -24,36 +26,42 @@ from panel.tenants.scoped_admin import By, ScopedAdmin, by
 
 
 class RulesForm(forms.Form):
-    vacation = forms.BooleanField(required=False, label="Answer senders", widget=UnfoldBooleanSwitchWidget)
-    vacation_from = DayField(label="First day", help_text="Empty: at once.")
-    vacation_until = DayField(label="Last day", help_text="Empty: until it is switched off. Days are in UTC.")
+    vacation = forms.BooleanField(required=False, label=gettext_lazy(
+        "Answer senders"
+    ), widget=UnfoldBooleanSwitchWidget)
+    vacation_from = DayField(label=gettext_lazy("First day"), help_text=gettext_lazy("Empty: at once."))
+    vacation_until = DayField(label=gettext_lazy(
+        "Last day"
+    ), help_text=gettext_lazy("Empty: until it is switched off. Days are in UTC."))
     vacation_subject = forms.CharField(
-        required=False, max_length=200, label="Subject", widget=UnfoldAdminTextInputWidget,
-        help_text="Empty: the sender's own subject, with “Auto:” before it.",
+        required=False, max_length=200, label=gettext_lazy("Subject"), widget=UnfoldAdminTextInputWidget,
+        help_text=gettext_lazy("Empty: the sender's own subject, with “Auto:” before it."),
     )
     vacation_text = forms.CharField(
-        required=False, label="Answer",
-        widget=UnfoldAdminTextareaWidget(attrs={"rows": 6, "placeholder": "I am away until Monday. Ask …"}),
+        required=False, label=gettext_lazy("Answer"),
+        widget=UnfoldAdminTextareaWidget(
+            attrs={"rows": 6, "placeholder": gettext_lazy("I am away until Monday. Ask …")}
+        ),
     )
     vacation_days = forms.IntegerField(
-        required=False, label="Answer a sender again after so many days",
+        required=False, label=gettext_lazy("Answer a sender again after so many days"),
         widget=UnfoldAdminIntegerFieldWidget(attrs={"min": 1, "max": MOST_DAYS, "placeholder": "7"}),
     )
     forward_to = LinesField(
-        required=False, label="Forward to",
+        required=False, label=gettext_lazy("Forward to"),
         widget=UnfoldAdminTextareaWidget(attrs={"rows": 3, "placeholder": "ann@elsewhere.example"}),
-        help_text="Addresses here or elsewhere, one a line. Empty: nothing is forwarded.",
+        help_text=gettext_lazy("Addresses here or elsewhere, one a line. Empty: nothing is forwarded."),
     )
     forward_keep = forms.BooleanField(
-        required=False, label="Keep a copy in the mailbox", widget=UnfoldBooleanSwitchWidget
+        required=False, label=gettext_lazy("Keep a copy in the mailbox"), widget=UnfoldBooleanSwitchWidget
     )
     junk = forms.BooleanField(
-        required=False, label="Put marked junk into Junk", widget=UnfoldBooleanSwitchWidget
+        required=False, label=gettext_lazy("Put marked junk into Junk"), widget=UnfoldBooleanSwitchWidget
     )
     blocked = LinesField(
-        required=False, label="Blocked senders",
+        required=False, label=gettext_lazy("Blocked senders"),
         widget=UnfoldAdminTextareaWidget(attrs={"rows": 4, "placeholder": "spam.example\nbob@partner.example"}),
-        help_text="Addresses, or domains with all below them, one a line.",
+        help_text=gettext_lazy("Addresses, or domains with all below them, one a line."),
     )
 
     def clean_vacation_days(self) -> int:
@@ -62,27 +70,36 @@ class RulesForm(forms.Form):
 
     SECTIONS = (
         (
-            "While away",
-            "Each sender is answered once in so many days. Mailing lists, programs, junk, and mail that names this "
-            "address in neither To nor Cc are never answered.",
+            gettext_lazy("While away"),
+            gettext_lazy(
+                "Each sender is answered once in so many days. Mailing lists, programs, junk, and mail that names "
+                "this address in neither To nor Cc are never answered."
+            ),
             ["vacation", "vacation_from", "vacation_until", "vacation_subject", "vacation_text", "vacation_days"],
         ),
         (
-            "Forward",
-            "What is sent on leaves with its sender's address. Outside addresses count against the tenant's sending "
-            "limits, and what can't be delivered there is handled as mail to an alias is.",
+            gettext_lazy("Forward"),
+            gettext_lazy(
+                "What is sent on leaves with its sender's address. Outside addresses count against the tenant's "
+                "sending limits, and what can't be delivered there is handled as mail to an alias is."
+            ),
             ["forward_to", "forward_keep"],
         ),
         (
-            "Junk",
-            "Mail that a spam filter on the way has marked goes into the folder Junk. It is neither forwarded nor "
-            "answered.",
+            gettext_lazy("Junk"),
+            gettext_lazy(
+                "Mail that a spam filter on the way has marked goes into the folder Junk. It is neither forwarded "
+                "nor answered."
+            ),
             ["junk"],
         ),
         (
-            "Block list",
-            "These senders are refused before their message is taken. What names them only in its From is refused too; "
-            "when it is for others as well, it is dropped for this mailbox alone, and the others don't notice.",
+            gettext_lazy("Block list"),
+            gettext_lazy(
+                "These senders are refused before their message is taken. What names them only in its From is "
+                "refused too; when it is for others as well, it is dropped for this mailbox alone, and the others "
+                "don't notice."
+            ),
             ["blocked"],
         ),
     )
@@ -94,18 +111,18 @@ class RulesForm(forms.Form):
 class RulesPage(ScopedAdmin):
     """The page on which a mailbox's rules are changed."""
 
-    @action(description="Rules…", url_path="rules", permissions=["act"], icon="rule")
+    @action(description=gettext_lazy("Rules…"), url_path="rules", permissions=["act"], icon="rule")
     def rules(self, request: HttpRequest, object_id: str) -> HttpResponse:
         if not self.has_act_permission(request):
             raise PermissionDenied
         mailbox = self.object_or_404(request, object_id)
         form = RulesForm(request.POST or None, initial=_initial(mailbox))
         if request.method == "POST" and form.is_valid() and _saved(form, mailbox, by(request)):
-            messages.success(request, f"The rules of {mailbox} are saved.")
+            messages.success(request, _("The rules of {mailbox} are saved.").format(mailbox=mailbox))
             return HttpResponseRedirect(self.url_of(object_id))
         context = {
             **self.admin_site.each_context(request),
-            "title": f"Rules of {mailbox}",
+            "title": _("Rules of {mailbox}").format(mailbox=mailbox),
             "form": form,
             "opts": self.opts,
             "object": mailbox,

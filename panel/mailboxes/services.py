@@ -201,8 +201,8 @@ def delete_alias(alias: Alias, *, actor: User | None, ip: str | None = None) -> 
     audit.record(
         actor, "alias.deleted", alias, tenant=address.tenant, before={"address": address, "targets": targets}, ip=ip
     )
-    delete(alias, f"{alias} is still in use.")
-    delete(address, f"{address} is still in use.")
+    delete(alias, _("{name} is still in use.").format(name=alias))
+    delete(address, _("{name} is still in use.").format(name=address))
     changed(address.domain.name, *_domains_here(targets))
 
 
@@ -252,7 +252,7 @@ def change_credential(
     given = {"label": label, "scopes": scopes, "networks": networks, "expires_at": expires_at}
     values = _credential_values(**{name: value for name, value in given.items() if value is not KEEP})
     if credential.kind != Credential.Kind.APP:
-        raise ServiceError("Scopes, networks and an end are for app passwords; freeze a main password instead.")
+        raise ServiceError(_("Scopes, networks and an end are for app passwords; freeze a main password instead."))
     before, after = write(credential, **values)
     if after:
         _tell(credential, "changed", actor, ip, before=before, after=after)
@@ -302,9 +302,9 @@ def unfreeze_credential(
 def revoke_credential(credential: Credential, *, actor: User | None, ip: str | None = None) -> None:
     """Delete an app password for good."""
     if credential.kind != Credential.Kind.APP:
-        raise ServiceError("A main password can't be revoked: set another one, or freeze it.")
+        raise ServiceError(_("A main password can't be revoked: set another one, or freeze it."))
     _tell(credential, "revoked", actor, ip, before={"label": credential.label, "scopes": credential.scopes})
-    delete(credential, f"The {credential} is still in use.")
+    delete(credential, _("The {name} is still in use.").format(name=credential.words))
 
 
 def find_mailbox(address: str) -> Mailbox:
@@ -313,7 +313,7 @@ def find_mailbox(address: str) -> Mailbox:
     mailboxes = Mailbox.objects.select_related("address__domain", "address__tenant")
     mailbox = mailboxes.filter(address__local_part=parsed.local_part, address__domain__name=parsed.domain).first()
     if mailbox is None:
-        raise NotFound(f"There is no mailbox {parsed}.", "address")
+        raise NotFound(_("There is no mailbox {address}.").format(address=parsed), "address")
     return mailbox
 
 
@@ -323,7 +323,7 @@ def find_alias(address: str) -> Alias:
     aliases = Alias.objects.select_related("address__domain", "address__tenant")
     alias = aliases.filter(address__local_part=parsed.local_part, address__domain__name=parsed.domain).first()
     if alias is None:
-        raise NotFound(f"There is no alias {_name(parsed)}.", "address")
+        raise NotFound(_("There is no alias {address}.").format(address=_name(parsed)), "address")
     return alias
 
 
@@ -380,7 +380,7 @@ def _parse(text: str, field: str) -> addresses.Address:
     try:
         return addresses.parse_address(text).canonical
     except BadAddress as error:
-        raise ServiceError(_(str(error)), field) from None
+        raise ServiceError(error.said(_), field) from None
 
 
 def _parse_alias(text: str) -> addresses.Address:
@@ -391,7 +391,7 @@ def _parse_alias(text: str) -> addresses.Address:
     try:
         return addresses.Address("", addresses.canonical_domain(text[1:]))
     except BadAddress as error:
-        raise ServiceError(_(str(error)), "address") from None
+        raise ServiceError(error.said(_), "address") from None
 
 
 def _parse_targets(texts: Sequence[str]) -> list[str]:
@@ -402,7 +402,7 @@ def _parse_targets(texts: Sequence[str]) -> list[str]:
             wanted[str(addresses.parse_address(text).canonical)] = None
         except BadAddress as error:
             raise ServiceError(_("Target {text!r}: {error}").format(
-                text=text.strip()[:100], error=_(str(error))
+                text=text.strip()[:100], error=error.said(_)
             ), "targets") from None
     if not wanted:
         raise ServiceError(_("An alias needs a target: write at least one address."), "targets")
@@ -426,7 +426,9 @@ def _take_address(
         other = DomainAlias.objects.filter(name=parsed.domain).select_related("domain").first()
         if other:
             raise _stands_for(other)
-        raise ServiceError(f"The domain {parsed.domain} isn't hosted here: create it first.", "address")
+        raise ServiceError(
+            _("The domain {domain} isn't hosted here: create it first.").format(domain=parsed.domain), "address"
+        )
     separator = settings.ENVIRONMENT.separator
     if separator and parsed.without_subaddress(separator) != parsed:
         raise ServiceError(_(
@@ -440,7 +442,9 @@ def _take_address(
         raise Taken(
             _("{address} can't be given to a mailbox: ask your provider.").format(address=parsed)
             if decided.is_bound(actor) else
-            f"{parsed} is the login of a panel account: give that account another address first.", "address",
+            _("{address} is the login of a panel account: give that account another address first.").format(
+                address=parsed
+            ), "address",
         )
     try:
         with transaction.atomic():
@@ -476,12 +480,16 @@ def _holder(domain: Domain, parsed: addresses.Address, tenant: Tenant | None, ac
     """Whose the new address is."""
     if domain.tenant:
         if tenant and tenant.pk != domain.tenant_id:
-            raise ServiceError(f"{domain} is not a domain of {tenant}: leave the tenant out.", "tenant")
+            raise ServiceError(_("{domain} is not a domain of {tenant}: leave the tenant out.").format(
+                domain=domain, tenant=tenant
+            ), "tenant")
         return domain.tenant
     if not parsed.local_part:
         raise ServiceError(_("{domain} is a shared domain: it has no catch-all.").format(domain=domain), "address")
     if tenant is None:
-        raise ServiceError(f"{domain} is a shared domain: name the tenant whose address this is.", "tenant")
+        raise ServiceError(
+            _("{domain} is a shared domain: name the tenant whose address this is.").format(domain=domain), "tenant"
+        )
     by_staff = actor is None or actor.has_provider_role
     if not by_staff and not domain.plans.filter(pk=tenant.plan_id).exists():
         raise ServiceError(_("Addresses in {domain} are given by the provider.").format(domain=domain), "address")

@@ -208,7 +208,7 @@ def _row(line: int, head: list[str], cells: list[str], without_passwords: bool) 
     try:
         address = parse_address(as_written(given["address"])).canonical
     except BadAddress as error:
-        raise ServiceError(_(str(error))) from None
+        raise ServiceError(error.said(_)) from None
     password, hashed = given.get("password", ""), given.get("hash", "").strip()
     if password and hashed:
         raise ServiceError(_("it has a password and a hash: write one of them."))

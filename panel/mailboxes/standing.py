@@ -40,18 +40,21 @@ def _active(proof: Proof) -> standing.Standing:
 def of_credential(credential: Credential, of_its_mailbox: standing.Standing) -> standing.Standing:
     """What holds for a password of a mailbox with this standing."""
     if credential.frozen_at:
-        return standing.Standing("bad", "frozen", format_html(
-            "Frozen {}{}. Nobody logs in or sends with it until it is thawed.", moment(credential.frozen_at),
+        return standing.Standing("bad", _("frozen"), format_html(
+            _("Frozen {}{}. Nobody logs in or sends with it until it is thawed."), moment(credential.frozen_at),
             standing.because(credential.frozen_reason),
         ))
     if credential.expires_at and credential.expires_at <= timezone.now():
-        return standing.Standing("off", "expired", format_html(
-            "Expired {}. Nobody logs in or sends with it.", moment(credential.expires_at)
+        return standing.Standing("off", _("expired"), format_html(
+            _("Expired {}. Nobody logs in or sends with it."), moment(credential.expires_at)
         ))
     if not of_its_mailbox.may_log_in:
         return standing.Standing(
-            "off", f"mailbox {of_its_mailbox.word}", format_html("Its mailbox: {}", of_its_mailbox.sentence)
+            "off", _("mailbox {word}").format(word=of_its_mailbox.word),
+            format_html(_("Its mailbox: {}"), of_its_mailbox.sentence),
         )
     if credential.expires_at:
-        return standing.Standing("good", "works", format_html("Works; it expires {}.", moment(credential.expires_at)))
-    return standing.Standing("good", "works", "Works.")
+        return standing.Standing(
+            "good", _("works"), format_html(_("Works; it expires {}."), moment(credential.expires_at))
+        )
+    return standing.Standing("good", _("works"), _("Works."))

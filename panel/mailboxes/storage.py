@@ -5,6 +5,8 @@ from datetime import datetime
 
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from panel.mailboxes.models import Mailbox, MailboxUsage
 from panel.rules import quota
@@ -43,11 +45,13 @@ class Storage:
     @property
     def words(self) -> str:
         """Such as "7.1 MB of 5 GB, 14 %" or "7.1 MB, unlimited"."""
-        used = about(self.usage.used_bytes) if self.usage else "not counted yet"
+        used = about(self.usage.used_bytes) if self.usage else _("not counted yet")
         if self.quota_bytes is None:
-            return f"{used}, unlimited"
-        most = f"{used} of {size(self.quota_bytes)}" if self.usage else f"{used}, {size(self.quota_bytes)} allowed"
-        return f"{most}, {self.percent} %" if self.usage else most
+            return _("{used}, unlimited").format(used=used)
+        most = size(self.quota_bytes)
+        if not self.usage:
+            return _("{used}, {most} allowed").format(used=used, most=most)
+        return _("{used} of {most}, {percent} %").format(used=used, most=most, percent=self.percent)
 
     def bar(self) -> SafeString:
         """A meter with its numbers; without a limit the numbers alone."""
@@ -70,7 +74,8 @@ class Storage:
             return self.bar()
         counted = self.usage.counted_at
         return format_html(
-            '{}<span class="ph-storage-more ph-dim">{} {} · as of {} · {}</span>',
-            self.bar(), f"{self.usage.messages:,}", "message" if self.usage.messages == 1 else "messages",
-            moment(self.known_at), format_html("counted {}", moment(counted)) if counted else "never counted",
+            '{}<span class="ph-storage-more ph-dim">{} · {} · {}</span>', self.bar(),
+            ngettext("{n:,} message", "{n:,} messages", self.usage.messages).format(n=self.usage.messages),
+            format_html(_("as of {}"), moment(self.known_at)),
+            format_html(_("counted {}"), moment(counted)) if counted else _("never counted"),
         )

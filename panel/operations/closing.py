@@ -19,6 +19,7 @@ from pathlib import Path
 
 from django.db import DataError, IntegrityError, models, transaction
 from django.db.models import Q
+from django.utils.translation import gettext as _
 
 from panel.domains.models import Domain, DomainAlias
 from panel.mailboxes.models import Address, Alias, Credential, Mailbox
@@ -137,7 +138,7 @@ def _bounced(caused: Q, step: Step, now: datetime) -> bool:
     if held:
         with transaction.atomic():
             rows = Recipient.objects.filter(pk__in=held, state=Recipient.State.WAITING)
-            for _ in rows.order_by("pk").select_for_update().values_list("pk"):
+            for _row in rows.order_by("pk").select_for_update().values_list("pk"):
                 pass  # locked in the order of their ids, as the mailserver does it
             step.due += rows.update(holds=0, due_at=now)
         return False
@@ -182,9 +183,9 @@ def _remove_rows(mailbox: Mailbox) -> None:
     audit.record(None, "mailbox.removed", mailbox, tenant=address.tenant, before=before, by=BY)
     credentials = list(mailbox.credentials.values_list("pk", flat=True))
     number = mailbox.pk
-    delete(mailbox, f"{mailbox} is still in use.")
-    delete(address, f"{address} is still in use.")
-    delete(person, f"The person of {address} is still in use.")
+    delete(mailbox, _("{name} is still in use.").format(name=mailbox))
+    delete(address, _("{name} is still in use.").format(name=address))
+    delete(person, _("The person of {address} is still in use.").format(address=address))
     Counter.objects.filter(
         Q(kind=Kind.MAILBOX, subject=number) | Q(kind=Kind.CREDENTIAL, subject__in=credentials)
     ).delete()
@@ -197,8 +198,8 @@ def _remove_alias(alias: Alias) -> None:
     address, targets = alias.address, list(alias.targets.values_list("target", flat=True))
     before = {"address": address, "targets": targets}
     audit.record(None, "alias.removed", alias, tenant=address.tenant, before=before, by=BY)
-    delete(alias, f"{alias} is still in use.")
-    delete(address, f"{address} is still in use.")
+    delete(alias, _("{name} is still in use.").format(name=alias))
+    delete(address, _("{name} is still in use.").format(name=address))
     # Who may send as the alias changes in its targets' domains.
     here = Domain.objects.filter(name__in={target.rpartition("@")[2] for target in targets})
     changed(address.domain.name, *here.values_list("name", flat=True))
@@ -213,7 +214,7 @@ def _remove_domain(domain: Domain) -> bool:
     before = {"kind": stored.kind, "aliases": names}
     audit.record(None, "domain.removed", stored, tenant=stored.tenant, before=before, by=BY)
     DomainAlias.objects.filter(domain=stored).delete()
-    delete(stored, f"{stored} is still in use.")
+    delete(stored, _("{name} is still in use.").format(name=stored))
     Counter.objects.filter(kind=Kind.DOMAIN, subject=domain.pk).delete()
     changed(domain.name, *names)
     return True
@@ -226,7 +227,7 @@ def _remove_tenant(tenant: Tenant) -> bool:
         return False
     audit.record(None, "tenant.removed", stored, tenant=None, before={"plan": stored.plan}, by=BY)
     Membership.objects.filter(tenant=stored).delete()
-    delete(stored, f"{stored} is still in use.")
+    delete(stored, _("{name} is still in use.").format(name=stored))
     Counter.objects.filter(kind=Kind.TENANT, subject=tenant.pk).delete()
     return True
 
@@ -234,7 +235,7 @@ def _remove_tenant(tenant: Tenant) -> bool:
 def _remove_mail(opaque_id: str, step: Step, mail: Path) -> bool:
     """Unlink the mailbox's folder, as much as this step may; whether it is gone. Raises OSError."""
     folder = mail / opaque_id[:2] / opaque_id
-    for path, _, names in os.walk(folder, onerror=_raise_unless_gone):
+    for path, _folders, names in os.walk(folder, onerror=_raise_unless_gone):
         for name in names:
             if step.files_left <= 0:
                 return False

@@ -15,6 +15,8 @@ from django.db.models import CharField, F, Value
 from django.db.models.functions import Concat
 from django.urls import reverse
 from django.utils.html import format_html
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from panel.domains.models import Domain, DomainAlias, Proof
 from panel.mailboxes.models import Credential, LoginEvent, Mailbox
@@ -57,10 +59,10 @@ def of_queue(hops: Sequence[Hop]) -> Iterable[Need]:
         sum(hop.by_hold.get(hold, 0) for hop in hops) for hold in (Hold.POISON, Hold.UNDELIVERABLE)
     )
     if poison:
-        yield Need("bad", "stuck", count(poison, "recipient"), "crashed a worker again and again",
+        yield Need("bad", _("stuck"), recipients(poison), _("crashed a worker again and again"),
                    listed(Recipient, holds="poison"), mono=False)
     if undeliverable:
-        yield Need("bad", "held", count(undeliverable, "recipient"), "can neither be delivered nor returned",
+        yield Need("bad", _("held"), recipients(undeliverable), _("can neither be delivered nor returned"),
                    listed(Recipient, holds="undeliverable"), mono=False)
     deferring = [hop for hop in hops if hop.deferred >= MANY_DEFERRED]
     tried = {hop.tried: hop.name for hop in deferring[:NAMED] if hop.tried is not None}
@@ -68,15 +70,15 @@ def of_queue(hops: Sequence[Hop]) -> Iterable[Need]:
     said = {tried[pk]: reply for pk, reply in replies if reply}
     for hop in deferring[:NAMED]:
         yield Need(
-            "warn", "defers", hop.name,
+            "warn", _("defers"), hop.name,
             format_html(
-                'puts off {}, the oldest from {}{}', count(hop.deferred, "recipient"),
-                moment(hop.deferred_since) if hop.deferred_since else "",
-                format_html(': <span class="ph-mono">{}</span>', said[hop.name]) if hop.name in said else "",
+                _("puts off {recipients}, the oldest from {when}{reply}"), recipients=recipients(hop.deferred),
+                when=moment(hop.deferred_since) if hop.deferred_since else "",
+                reply=format_html(': <span class="ph-mono">{}</span>', said[hop.name]) if hop.name in said else "",
             ),
             listed(Recipient, state__exact="waiting", hop=hop.name),
         )
-    yield from rest(len(deferring), "more next hops put off much", listed(Recipient, state__exact="waiting"))
+    yield from rest(len(deferring), _("more next hops put off much"), listed(Recipient, state__exact="waiting"))
 
 
 def of_domains(user: User) -> Iterable[Need]:
@@ -93,16 +95,18 @@ def of_domains(user: User) -> Iterable[Need]:
         )
         .order_by("proof", "name")[:LOOKED_AT]
     )
-    for word, look, sentence, the_rest in (
-        ("lapsed", "bad", "lost its proof of ownership: nobody sends as it", "more are lapsed"),
-        ("warning", "warn", "has neither its proof nor its MX in the DNS any more: sending stops after 7 days",
-         "more are in warning"),
-        ("pending", "warn", "is not proved to be its tenant's: its mail is not taken", "more are pending"),
+    for life, word, look, sentence, the_rest in (
+        ("lapsed", _("lapsed"), "bad", _("lost its proof of ownership: nobody sends as it"), _("more are lapsed")),
+        ("warning", _("warning"), "warn",
+         _("has neither its proof nor its MX in the DNS any more: sending stops after 7 days"),
+         _("more are in warning")),
+        ("pending", _("pending"), "warn", _("is not proved to be its tenant's: its mail is not taken"),
+         _("more are pending")),
     ):
-        ours = [row for row in found if row[2] == word]
-        for name, pk, _, kind in ours[:NAMED]:
+        ours = [row for row in found if row[2] == life]
+        for name, pk, _proof, kind in ours[:NAMED]:
             yield Need(look, word, name, sentence, page(f"domains_{kind}", pk))
-        narrowed = listed(Domain, proof__exact="proved" if word == "warning" else word)
+        narrowed = listed(Domain, proof__exact="proved" if life == "warning" else life)
         yield from rest(len(ours), the_rest, narrowed, LOOKED_AT, look)
 
 
@@ -115,9 +119,12 @@ def of_passwords(user: User, now: datetime) -> Iterable[Need]:
     )[:LOOKED_AT])
     for pk, kind, label, frozen_at, reason, local_part, domain in frozen[:NAMED]:
         password = Credential(pk=pk, kind=kind, label=label)
-        sentence = format_html("had its {} frozen {}: {}", password, moment(frozen_at, now), reason)
-        yield Need("warn", "frozen", str(Address(local_part, domain)), sentence, page("mailboxes_credential", pk))
-    yield from rest(len(frozen), "more passwords were frozen in 7 days", listed(Credential, frozen_at__isempty=0),
+        sentence = format_html(
+            _("had its {password} frozen {when}: {reason}"), password=password.words, when=moment(frozen_at, now),
+            reason=reason,
+        )
+        yield Need("warn", _("frozen"), str(Address(local_part, domain)), sentence, page("mailboxes_credential", pk))
+    yield from rest(len(frozen), _("more passwords were frozen in 7 days"), listed(Credential, frozen_at__isempty=0),
                     LOOKED_AT)
 
 
@@ -128,10 +135,11 @@ def of_lockouts(user: User, now: datetime) -> Iterable[Need]:
         newest.setdefault(event.login.lower(), event)
     for event in list(newest.values())[:NAMED]:
         sentence = format_html(
-            "was locked after wrong passwords {}, from {}", moment(event.last_at, now), event.ip or "many networks"
+            _("was locked after wrong passwords {when}, from {place}"), when=moment(event.last_at, now),
+            place=event.ip or _("many networks"),
         )
-        yield Need("warn", "locked", event.login[:120], sentence, page("mailboxes_loginevent", event.pk))
-    yield from rest(len(newest), "more logins were locked in 24 hours",
+        yield Need("warn", _("locked"), event.login[:120], sentence, page("mailboxes_loginevent", event.pk))
+    yield from rest(len(newest), _("more logins were locked in 24 hours"),
                      listed(LoginEvent, outcome__exact="locked", since="24"), LOOKED_AT)
 
 
@@ -141,8 +149,8 @@ def of_machines(nodes: Sequence[Node], now: datetime) -> Iterable[Need]:
     for node in nodes:
         gone = node.draining or now - node.last_seen_at > TAKEN_AWAY_AFTER
         if is_silent(node, now) and not (others and gone):
-            sentence = format_html("was last seen {}", moment(node.last_seen_at, now))
-            yield Need("bad", "silent", node.name, sentence, listed(Recipient, state__exact="waiting"))
+            sentence = format_html(_("was last seen {}"), moment(node.last_seen_at, now))
+            yield Need("bad", _("silent"), node.name, sentence, listed(Recipient, state__exact="waiting"))
 
 
 def is_silent(node: Node, now: datetime) -> bool:
@@ -155,11 +163,15 @@ def of_certificate(ends_at: datetime | None, why: str, nodes: Sequence[Node], no
     here = any(node.name == settings.ENVIRONMENT.node for node in nodes)
     if ends_at is None:
         if here or Path(path).exists():
-            yield Need("bad", "broken", path, f"the certificate can't be loaded: {why}", "#certificate")
+            sentence = _("the certificate can't be loaded: {why}").format(why=why)
+            yield Need("bad", _("broken"), path, sentence, "#certificate")
     elif ends_at - now <= CERTIFICATE_WITHIN:
         over = ends_at <= now
-        sentence = format_html("the certificate {} {}", "expired" if over else "expires", moment(ends_at, now))
-        yield Need("bad" if over else "warn", "expired" if over else "expires", path, sentence, "#certificate")
+        words = _("the certificate expired {}") if over else _("the certificate expires {}")
+        sentence = format_html(words, moment(ends_at, now))
+        yield Need(
+            "bad" if over else "warn", _("expired") if over else _("expires"), path, sentence, "#certificate"
+        )
 
 
 def read_certificate() -> tuple[datetime | None, str]:
@@ -167,9 +179,9 @@ def read_certificate() -> tuple[datetime | None, str]:
     try:
         return certificate.ends_at(settings.ENVIRONMENT.tls_cert), ""
     except OSError as error:
-        return None, error.strerror or "it can't be read"
+        return None, error.strerror or _("it can't be read")
     except ValueError:
-        return None, "it is no certificate"
+        return None, _("it is no certificate")
 
 
 def of_closed(user: User, now: datetime) -> Iterable[Need]:
@@ -187,17 +199,19 @@ def of_closed(user: User, now: datetime) -> Iterable[Need]:
     ]
     rows = list(queries[0].union(*queries[1:], all=True).order_by("grace_ends_at")[:LOOKED_AT])
     for ends_at, pk, name, kind in rows[:NAMED]:
-        sentence = format_html("is closed, and removed for good {}", moment(ends_at, now))
-        yield Need("warn", "ends", name, sentence, page(kind, pk), mono=kind != "tenants_tenant")
-    yield from rest(len(rows), "more closed things are removed within 3 days",
+        sentence = format_html(_("is closed, and removed for good {}"), moment(ends_at, now))
+        yield Need("warn", _("ends"), name, sentence, page(kind, pk), mono=kind != "tenants_tenant")
+    yield from rest(len(rows), _("more closed things are removed within 3 days"),
                      listed(Mailbox, status__exact=int(Status.CLOSED)), LOOKED_AT)
 
 
 def rest(found: int, words: str, url: str, bound: int = 0, look: str = "warn") -> Iterable[Need]:
     """The line that stands for those that aren't named."""
     if found > NAMED:
-        number = f"at least {found - NAMED:,}" if bound and found >= bound else f"{found - NAMED:,}"
-        yield Need(look, "and", number, words, url, mono=False, is_rest=True)
+        number = f"{found - NAMED:,}"
+        if bound and found >= bound:
+            number = _("at least {number}").format(number=number)
+        yield Need(look, _("and"), number, words, url, mono=False, is_rest=True)
 
 
 def listed(model: Any, **filters: Any) -> str:
@@ -209,6 +223,5 @@ def page(view: str, pk: int) -> str:
     return reverse(f"admin:{view}_change", args=(pk,))
 
 
-def count(number: int, noun: str) -> str:
-    plural = noun + ("es" if noun[-1] in "sx" else "s")
-    return f"{number:,} {noun if number == 1 else plural}"
+def recipients(number: int) -> str:
+    return ngettext("{n:,} recipient", "{n:,} recipients", number).format(n=number)

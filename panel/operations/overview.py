@@ -12,6 +12,8 @@ from django.core.cache import cache
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from panel.database import ids
 from panel.domains.models import Domain
@@ -20,6 +22,7 @@ from panel.operations import needs, room, traffic
 from panel.operations.models import Node
 from panel.sending.hops import Hop, oldest_of, waiting_hops
 from panel.sending.models import Message, Recipient
+from panel.sending.used import window_words
 from panel.tenants.models import Tenant, User
 from panel.tenants.shown import moment
 
@@ -43,7 +46,7 @@ def overview(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         *needs.of_machines(nodes, now), *needs.of_queue(queue), *needs.of_certificate(ends_at, why, nodes, now),
         *needs.of_domains(user), *needs.of_passwords(user, now), *needs.of_lockouts(user, now),
         *needs.of_closed(user, now), *tenants.full[: needs.NAMED],
-        *needs.rest(len(tenants.full), "more tenants have nearly all that their plan allows", needs.listed(Tenant)),
+        *needs.rest(len(tenants.full), _("more tenants have nearly all that their plan allows"), needs.listed(Tenant)),
     ]
     found.sort(key=lambda need: need.look != "bad")
     day = traffic.last_day(now)
@@ -82,7 +85,9 @@ def _chart(hours: Sequence[traffic.Hour], most: int) -> dict[str, Any]:
             "x": str(x), "slot": str(BAR), "width": str(width), "out_x": str(x + width + 1),
             "in_y": str(HEIGHT - tall_in), "in_height": str(tall_in or ""),
             "out_y": str(HEIGHT - tall_out), "out_height": str(tall_out or ""),
-            "words": f"from {hour.begins_at:%H:%M} UTC: {hour.inbound:,} in, {hour.outbound:,} out",
+            "words": _("from {at:%H:%M} UTC: {inbound:,} in, {outbound:,} out").format(
+                at=hour.begins_at, inbound=hour.inbound, outbound=hour.outbound
+            ),
             "label": f"{hour.begins_at:%H:%M}" if at % 6 == 0 else "",
         })
     return {"bars": bars, "width": str(len(hours) * (BAR + GAP) - GAP), "height": str(HEIGHT),
@@ -120,7 +125,8 @@ def _room(found: room.Room) -> dict[str, Any]:
     return {
         "near": [
             {"name": each.tenant, "url": each.url, "percent": each.percent, "meter": min(each.percent, 100),
-             "window": each.window.words, "used": f"{each.used:,}", "allowed": f"{each.allowed:,}",
+             "share": _("{percent} % of {window}").format(percent=each.percent, window=window_words(each.window)),
+             "words": _("{used:,} of {allowed:,} recipients").format(used=each.used, allowed=each.allowed),
              "look": "is-bad" if each.percent >= 100 else "is-warn"}
             for each in found.near[: room.NAMED]
         ],
@@ -131,34 +137,36 @@ def _room(found: room.Room) -> dict[str, Any]:
 
 def _certificate(ends_at: datetime | None, now: datetime) -> dict[str, Any]:
     if ends_at is None:
-        return {"look": "off", "word": "none", "words": "No certificate was read on this machine."}
+        return {"look": "off", "word": _("none"), "words": _("No certificate was read on this machine.")}
     days = (ends_at - now).days
     look = "bad" if days < 0 else "warn" if ends_at - now <= needs.CERTIFICATE_WITHIN else "good"
-    word = "expired" if days < 0 else "1 day" if days == 1 else f"{days:,} days"
-    return {"look": look, "word": word, "words": f"until {ends_at:%Y-%m-%d %H:%M} UTC"}
+    word = _("expired") if days < 0 else ngettext("{n:,} day", "{n:,} days", days).format(n=days)
+    return {"look": look, "word": word, "words": _("until {end:%Y-%m-%d %H:%M} UTC").format(end=ends_at)}
 
 
 def _machine(node: Node, now: datetime) -> dict[str, Any]:
     if needs.is_silent(node, now):
         look = "off" if node.draining else "bad"
-        return {"name": node.name, "look": look, "word": f"last seen {moment(node.last_seen_at, now, plain=True)}"}
+        return {"name": node.name, "look": look, "word": _("last seen {when}").format(
+            when=moment(node.last_seen_at, now, plain=True)
+        )}
     if node.draining:
-        return {"name": node.name, "look": "warn", "word": "draining"}
-    return {"name": node.name, "look": "good", "word": "running"}
+        return {"name": node.name, "look": "warn", "word": _("draining")}
+    return {"name": node.name, "look": "good", "word": _("running")}
 
 
 def _first_step(user: User, tenants: int) -> dict[str, str] | None:
     """What a new installation lacks first."""
     for model, there, sentence in (
-        (Tenant, lambda: tenants > 0, "First make a tenant: the company whose mail is here."),
-        (Domain, Domain.objects.for_user(user).exists, "Now give a tenant its domain."),
-        (Mailbox, Mailbox.objects.for_user(user).exists, "Now make the first mailbox."),
+        (Tenant, lambda: tenants > 0, _("First make a tenant: the company whose mail is here.")),
+        (Domain, Domain.objects.for_user(user).exists, _("Now give a tenant its domain.")),
+        (Mailbox, Mailbox.objects.for_user(user).exists, _("Now make the first mailbox.")),
     ):
         if not there():
             label, name = model._meta.app_label, model._meta.model_name
             if not user.has_perm(f"{label}.add_{name}"):
                 return None
-            return {"sentence": sentence, "word": f"Add {model._meta.verbose_name}",
+            return {"sentence": sentence, "word": _("Add {noun}").format(noun=model._meta.verbose_name),
                     "url": reverse(f"admin:{label}_{name}_add")}
     return None
 

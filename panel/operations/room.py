@@ -14,6 +14,8 @@ from typing import Any
 from django.core.cache import cache
 from django.db.models import Count, IntegerField, OuterRef, QuerySet, Subquery, Sum, Value
 from django.db.models.functions import Coalesce
+from django.utils.translation import get_language, gettext_lazy
+from django.utils.translation import gettext as _
 
 from panel.domains.models import Domain
 from panel.mailboxes.models import Address
@@ -31,6 +33,11 @@ NEARLY_FULL = 0.9  # of a plan's number
 KEPT_S, HELD = 300, "room-held"
 FRESH_S, ROOM = 30, "room"
 UNLIMITED = -1  # in the question; no row of its own is None
+_HAS: dict[str, Any] = {
+    "domains": gettext_lazy("has {has:,} of the {allowed:,} domains of its plan"),
+    "mailboxes": gettext_lazy("has {has:,} of the {allowed:,} mailboxes of its plan"),
+    "aliases": gettext_lazy("has {has:,} of the {allowed:,} aliases of its plan"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +89,11 @@ def room(user: User, now: datetime) -> Room:
     """Kept for half a minute for who sees everything; else two questions, one of them only every few minutes."""
     if not user.has_provider_role:
         return _look(user, now)
-    kept = cache.get(ROOM)
+    kept = cache.get(room_key := f"{ROOM}-{get_language()}")
     if kept is None or not 0 <= now.timestamp() - kept[0] <= FRESH_S:
         kept = (now.timestamp(), _look(user, now))
         if kept[1].tenants:  # whoever makes the first one sees the next step at once
-            cache.set(ROOM, kept, FRESH_S)
+            cache.set(room_key, kept, FRESH_S)
     found: Room = kept[1]
     return found
 
@@ -166,8 +173,10 @@ def _full(row: _Tenant, held: dict[str, int]) -> Iterable[Need]:
         if allowed is None or has < NEARLY_FULL * allowed or not has:
             continue
         if what == "storage_bytes":
-            told = f"gave its mailboxes {size(has)} of the {size(allowed)} of its plan"
+            told = _("gave its mailboxes {has} of the {allowed} of its plan").format(
+                has=size(has), allowed=size(allowed)
+            )
         else:
-            told = f"has {has:,} of the {allowed:,} {what} of its plan"
-        yield Need("warn", "full" if has >= allowed else "nearly full", row.name, told,
+            told = str(_HAS[what]).format(has=has, allowed=allowed)
+        yield Need("warn", _("full") if has >= allowed else _("nearly full"), row.name, told,
                    page("tenants_tenant", row.pk), mono=False)

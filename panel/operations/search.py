@@ -12,17 +12,18 @@ from urllib.parse import urlencode
 
 from django.db.models import CharField, Q, QuerySet, Value
 from django.urls import reverse
+from django.utils.translation import gettext as _
 
 from panel.database.indexed import Folded, begins, begins_folded
-from panel.domains.models import Domain, DomainAlias
+from panel.domains.models import Domain, DomainAlias, Proof
 from panel.mailboxes import found as mailboxes
 from panel.mailboxes.models import Address, Alias, LoginEvent, Mailbox
 from panel.rules.searched import Searched
-from panel.rules.status import Status
 from panel.sending import found as sending
 from panel.sending.models import Message, Recipient
 from panel.tenants.models import Tenant, User
 from panel.tenants.shown import moment
+from panel.tenants.standing import status_words
 
 MOST = 10  # of each kind
 LOOKED_AT = 300  # addresses, of mailboxes and aliases alike
@@ -105,20 +106,20 @@ def _by_id(user: User, searched: Searched) -> list[Group]:
     if number is None:
         return []
     rows = Message.objects.for_user(user).filter(pk=number)
-    return [Group("Messages", [_message(row) for row in rows])] if rows else []
+    return [Group(_("Messages"), [_message(row) for row in rows])] if rows else []
 
 
 def _everything(user: User, searched: Searched) -> Iterable[Group]:
-    yield _group("Tenants", Tenant, searched, _tenants(user, searched), _tenant)
+    yield _group(_("Tenants"), Tenant, searched, _tenants(user, searched), _tenant)
     yield from _domains(user, searched)
     yield from _addresses(user, searched)
-    yield _trace("Messages", Message, searched, sending.messages(Message.objects.for_user(user), searched, MOST),
+    yield _trace(_("Messages"), Message, searched, sending.messages(Message.objects.for_user(user), searched, MOST),
                  _message)
-    yield _trace("Recipients", Recipient, searched,
+    yield _trace(_("Recipients"), Recipient, searched,
                  sending.recipients(Recipient.objects.for_user(user), searched, MOST), _recipient)
     logins = mailboxes.logins(LoginEvent.objects.for_user(user), searched)
-    yield _group("Sign-ins", LoginEvent, searched, _first(logins), _login)
-    yield _group("Accounts", User, searched, _accounts(user, searched), _account)
+    yield _group(_("Sign-ins"), LoginEvent, searched, _first(logins), _login)
+    yield _group(_("Accounts"), User, searched, _accounts(user, searched), _account)
 
 
 def _first(rows: QuerySet | None) -> list[Any]:
@@ -160,8 +161,8 @@ def _domains(user: User, searched: Searched) -> list[Group]:
     if rows and rows[0][0] == name:
         rows = [row for row in rows if row[0] == name]
     return [
-        _group("Domains", Domain, searched, [row for row in rows if row[2] == "domain"], _domain),
-        _group("Domain aliases", DomainAlias, searched, [row for row in rows if row[2] == "alias"], _domain_alias),
+        _group(_("Domains"), Domain, searched, [row for row in rows if row[2] == "domain"], _domain),
+        _group(_("Domain aliases"), DomainAlias, searched, [row for row in rows if row[2] == "alias"], _domain_alias),
     ]
 
 
@@ -182,7 +183,9 @@ def _addresses(user: User, searched: Searched) -> list[Group]:
         aliases += [row for row in found if row.alias not in known]
     more = len(rows) == LOOKED_AT
     groups = [
-        _group("Mailboxes", Mailbox, searched, boxes, _mailbox), _group("Aliases", Alias, searched, aliases, _alias),
+        _group(_(
+            "Mailboxes"
+        ), Mailbox, searched, boxes, _mailbox), _group(_("Aliases"), Alias, searched, aliases, _alias),
     ]
     for group in groups:
         group.more |= more
@@ -229,12 +232,12 @@ def _mailbox(row: Held) -> Hit:
 
 
 def _alias(row: Held) -> Hit:
-    words = (f"leads to {row.leads_to}", row.tenant) if row.leads_to else (row.tenant,)
+    words = (_("leads to {address}").format(address=row.leads_to), row.tenant) if row.leads_to else (row.tenant,)
     return Hit(row.address, _page("mailboxes_alias", row.alias), words)
 
 
 def _message(message: Message) -> Hit:
-    words = (f"from {message.reverse_path or '<>'}", message.subject or "(no subject)")
+    words = (_from(message.reverse_path or "<>"), message.subject or _("(no subject)"))
     return Hit(message.queue_id, _page("sending_message", message.pk), words, message.accepted_at)
 
 
@@ -243,10 +246,13 @@ LOOKS = {"waiting": "warn", "delivered": "good", "failed": "bad", "discarded": "
 
 def _recipient(recipient: Recipient) -> Hit:
     held = recipient.state == Recipient.State.WAITING and recipient.holds
-    to = () if recipient.resolved == recipient.original else (f"leads to {recipient.resolved}",)
+    to = () if recipient.resolved == recipient.original else (
+        _("leads to {address}").format(address=recipient.resolved),
+    )
+    state = State("bad", _("held")) if held else State(LOOKS[recipient.state], str(recipient.get_state_display()))
     return Hit(
         recipient.original, _page("sending_recipient", recipient.pk), (*to, recipient.last_reply)[:2],
-        recipient.settled_at, State("bad", "held") if held else State(LOOKS[recipient.state], recipient.state),
+        recipient.settled_at, state,
     )
 
 
@@ -254,27 +260,32 @@ LOGIN_LOOKS = {"ok": "good", "wrong": "warn", "refused": "warn", "scope": "warn"
 
 
 def _login(event: LoginEvent) -> Hit:
-    words = (f"from {event.ip or 'many networks'}", event.protocol)
+    words = (_from(event.ip or _("many networks")), event.protocol)
     return Hit(
         event.login, _page("mailboxes_loginevent", event.pk), words, event.last_at,
-        State(LOGIN_LOOKS[event.outcome], event.get_outcome_display()),
+        State(LOGIN_LOOKS[event.outcome], str(event.get_outcome_display())),
     )
 
 
 def _account(account: User) -> Hit:
-    words = tuple(filter(None, (account.name, account.get_provider_role_display() if account.provider_role else "")))
-    state = None if account.is_active else State("off", "switched off")
+    role = str(account.get_provider_role_display()) if account.provider_role else ""
+    words = tuple(filter(None, (account.name, role)))
+    state = None if account.is_active else State("off", _("switched off"))
     return Hit(str(account), _page("tenants_user", account.pk), words, state=state)
 
 
 def _state(status: int | None) -> State | None:
     if status is None:
         return None
-    return State(("good", "warn", "bad", "off")[status], Status(status).words)
+    return State(("good", "warn", "bad", "off")[status], status_words(status))
 
 
 def _proof(proof: str) -> State:
-    return State({"proved": "good", "pending": "warn", "lapsed": "bad"}[proof], proof)
+    return State({"proved": "good", "pending": "warn", "lapsed": "bad"}[proof], str(Proof(proof).label))
+
+
+def _from(place: str) -> str:
+    return _("from {place}").format(place=place)
 
 
 def _page(view: str, pk: int | None) -> str:

@@ -3,6 +3,7 @@
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
+from django.utils.translation import gettext as _
 from django.views.decorators.http import require_safe
 
 from panel.database.indexed import within
@@ -21,7 +22,7 @@ def page(request: HttpRequest) -> HttpResponse:
         return HttpResponseRedirect(only)
     context = {
         **admin.site.each_context(request),
-        "title": "Search",
+        "title": _("Search"),
         "searched": searched,
         "groups": groups,
         "not_looked_for": searched.network is not None and within("client_ip", searched.network) is None,

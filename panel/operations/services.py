@@ -222,7 +222,7 @@ def create_account(
     hashed = hash_password(password, User(**values))
     with transaction.atomic():
         _refuse_hosted(values["email"])
-        with taken_means(f"There is an account {values['email']} already.", "email"):
+        with taken_means(_("There is an account {email} already.").format(email=values["email"]), "email"):
             account = User.objects.create(kind=User.Kind.PANEL, password=hashed.stored, **values)
         audit.record(actor, "account.created", account, tenant=None, after=values, ip=ip)
     return account
@@ -241,7 +241,7 @@ def change_account(
 ) -> User:
     """Give a panel account another address, name or provider role, or make it have a second factor."""
     if account.kind != User.Kind.PANEL:
-        raise ServiceError("The person of a mailbox can't be changed here: change the mailbox.")
+        raise ServiceError(_("The person of a mailbox can't be changed here: change the mailbox."))
     owners_alone(actor, account)
     values: dict[str, Any] = {}
     if email is not KEEP:
@@ -258,7 +258,7 @@ def change_account(
             keep_an_owner(without=account)
     if second_factor_required is not KEEP:
         values["second_factor_required"] = second_factor_required
-    with taken_means(f"There is an account {values.get('email')} already.", "email"):
+    with taken_means(_("There is an account {email} already.").format(email=values.get("email")), "email"):
         before, after = write(account, **values)
     if "email" in after:
         PasswordReset.objects.filter(user=account).update(token="")  # links went to the old address
@@ -271,7 +271,7 @@ def _account_email(text: str) -> str:
     try:
         email = str(addresses.parse_address(text, smtputf8=False).canonical)
     except BadAddress as error:
-        raise ServiceError(_(str(error)), "email") from None
+        raise ServiceError(error.said(_), "email") from None
     return one_line(email, "email", most=254, required=True)
 
 

@@ -8,6 +8,7 @@ RFC 5890 (A-labels), RFC 5233 (subaddresses), RFC 3461 §4 (xtext).
 import ipaddress
 import re
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import idna
@@ -47,7 +48,17 @@ NOT_A_PATH = "The address is not understood; write <local@domain>."
 
 
 class BadAddress(ValueError):
-    """What should be an address, domain or parameter is none; the text is a sentence for a person."""
+    """What should be an address, domain or parameter is none; the text is a sentence for a person.
+
+    `text` with `{placeholders}`: `said` translates it, then fills in the facts. As str in English.
+    """
+
+    def __init__(self, text: str, **facts: object) -> None:
+        super().__init__(text.format(**facts) if facts else text)
+        self.text, self.facts = text, facts
+
+    def said(self, translate: Callable[[str], str]) -> str:
+        return translate(self.text).format(**self.facts) if self.facts else translate(self.text)
 
 
 class NeedsSmtputf8(BadAddress):
@@ -115,7 +126,7 @@ def parse_address(text: str, *, smtputf8: bool = True) -> Address:
     if not text:
         raise BadAddress("Write an address, such as name@example.com.")
     if len(text) > 2 * MAX_ADDRESS:
-        raise BadAddress(f"The address is longer than {MAX_ADDRESS} bytes.")
+        raise BadAddress("The address is longer than {most} bytes.", most=MAX_ADDRESS)
     if _FORBIDDEN.search(text):
         raise BadAddress("The address holds a control character, an odd space or an invisible character.")
     if "@" not in text:
@@ -125,7 +136,7 @@ def parse_address(text: str, *, smtputf8: bool = True) -> Address:
         raise BadAddress(NOT_AN_ADDRESS)
     address = _bounded(Address(local_part, _domain(text[at + 1 :], mapped=True)))
     if max(_octets(local_part), _octets(_fold(local_part))) > MAX_LOCAL_PART:
-        raise BadAddress(f"The part before the @ is longer than {MAX_LOCAL_PART} bytes.")
+        raise BadAddress("The part before the @ is longer than {most} bytes.", most=MAX_LOCAL_PART)
     if not smtputf8 and not address.is_ascii:
         raise NeedsSmtputf8
     return address
@@ -150,7 +161,7 @@ def canonical_domain(text: str, *, single_label: bool = False) -> str:
         raise BadAddress("The domain has only one part; write it as example.com.")
     for label in name.split("."):
         if label.startswith("xn--") and _in_own_script(label) == label:
-            raise BadAddress(f"{label} is not an international domain name.")
+            raise BadAddress("{label} is not an international domain name.", label=label)
     return name
 
 
@@ -212,7 +223,7 @@ def _parse_any_path(
         raise BadAddress(NOT_A_PATH)
     path, rest = text[: end + 1], text[end + 1 :]
     if _octets(path) > MAX_ADDRESS + 2:
-        raise BadAddress(f"The address is longer than {MAX_ADDRESS} bytes.")
+        raise BadAddress("The address is longer than {most} bytes.", most=MAX_ADDRESS)
     if rest and not rest.startswith(" "):
         raise BadAddress("A space is missing behind the address.")
     if not smtputf8 and not path.isascii():
@@ -266,7 +277,7 @@ def _domain(text: str, *, mapped: bool) -> str:
     if not text:
         raise BadAddress("There is no domain behind the @.")
     if len(text) > MAX_DOMAIN:
-        raise BadAddress(f"The domain is longer than {MAX_DOMAIN} bytes.")
+        raise BadAddress("The domain is longer than {most} bytes.", most=MAX_DOMAIN)
     if not text.isascii():
         try:
             unmapped = text if mapped else unicodedata.normalize("NFC", text.lower())
@@ -278,7 +289,7 @@ def _domain(text: str, *, mapped: bool) -> str:
     if not ldh:
         raise BadAddress("The domain is not a domain name; write it as example.com.")
     if len(text) > MAX_DOMAIN:
-        raise BadAddress(f"The domain is longer than {MAX_DOMAIN} bytes.")
+        raise BadAddress("The domain is longer than {most} bytes.", most=MAX_DOMAIN)
     if _NUMBER.fullmatch(ldh[1]):
         raise BadAddress("The domain ends in a number; write an IP address in brackets, such as [192.0.2.1].")
     return text
@@ -300,7 +311,7 @@ def _literal(text: str) -> str:
 def _bounded(address: Address) -> Address:
     # In this order: normalising a long run of combining marks takes quadratic time.
     if _octets(str(address)) > MAX_ADDRESS or _octets(str(address.canonical)) > MAX_ADDRESS:
-        raise BadAddress(f"The address is longer than {MAX_ADDRESS} bytes.")
+        raise BadAddress("The address is longer than {most} bytes.", most=MAX_ADDRESS)
     return address
 
 
@@ -327,7 +338,7 @@ def parse_parameters(raw: bytes, *, smtputf8: bool = False) -> dict[str, str]:
             raise BadAddress("A parameter is not understood; write KEYWORD or KEYWORD=value.")
         keyword = parameter[1].upper()
         if keyword in found:
-            raise BadAddress(f"The parameter {keyword[:40]} is given twice.")
+            raise BadAddress("The parameter {keyword} is given twice.", keyword=keyword[:40])
         found[keyword] = parameter[2] or ""
     return found
 

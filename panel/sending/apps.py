@@ -1,7 +1,8 @@
 from django.apps import AppConfig
+from django.utils.translation import gettext_lazy
 
 
 class SendingConfig(AppConfig):
     name = "panel.sending"
     label = "sending"
-    verbose_name = "Mail"
+    verbose_name = gettext_lazy("Mail")

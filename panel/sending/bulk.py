@@ -13,6 +13,8 @@ from datetime import datetime
 from django.db import transaction
 from django.db.models import Count, Max, QuerySet
 from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import override
 
 from panel.sending import services
 from panel.sending.models import BulkAct, BulkKind, Recipient
@@ -22,13 +24,16 @@ from panel.tenants.changes import ServiceError, lock, one_line
 from panel.tenants.models import AuditEntry, Tenant, User
 
 STEP = 500  # recipients in one transaction: what intake waits for on SQLite, at most
+_KEPT = {BulkKind.RETRY: "try now", BulkKind.DISCARD: "give up"}  # in the audit log
 ACTIONS = {BulkKind.RETRY: "queue.retry_asked", BulkKind.DISCARD: "queue.discard_asked"}
 
 
 def waiting(selection: Selection) -> Selection:
     """What of the selection waits. Raises ServiceError when it is of others only."""
     if selection.state not in ("", Recipient.State.WAITING):
-        raise ServiceError(f"Only what waits can be tried or given up, not what was {selection.state}.")
+        raise ServiceError(_("Only what waits can be tried or given up, not what was {state}.").format(
+            state=Recipient.State(selection.state).label
+        ))
     return replace(selection, state=Recipient.State.WAITING.value)
 
 
@@ -65,24 +70,24 @@ def ask(
         rows = rows.filter(pk__lte=upto)
     tenants = list(rows.order_by().values_list("tenant").annotate(Count("pk"), Max("pk")))
     if not tenants:
-        raise ServiceError("Nothing of it waits any more.")
-    which = selection.sentence()
+        raise ServiceError(_("Nothing of it waits any more."))
+    with override("en"):  # what is kept of it
+        which, told = selection.sentence(), selection.told_to_tenants().sentence()
     made = BulkAct.objects.create(
         kind=act, selection=selection.as_json(), which=which[:1000], release=release, reason=reason, actor=actor,
         actor_name=str(actor) if actor else audit.COMMAND_LINE, asked_at=now,
-        asked=sum(number for _, number, _ in tenants), upto=max(largest for _, _, largest in tenants),
+        asked=sum(number for _pk, number, _largest in tenants), upto=max(largest for *_rest, largest in tenants),
     )
     entries: list[AuditEntry] = []
-    known = Tenant.objects.in_bulk([pk for pk, _, _ in tenants if pk is not None])
-    told = selection.told_to_tenants().sentence()
-    for pk, number, _ in sorted(tenants, key=lambda each: (each[0] is None, each[0])):
+    known = Tenant.objects.in_bulk([pk for pk, *_rest in tenants if pk is not None])
+    for pk, number, _largest in sorted(tenants, key=lambda each: (each[0] is None, each[0])):
         words = which if pk is None else told
         entry = audit.entry(
             actor, ACTIONS[act], made, tenant=known.get(pk) if pk is not None else None,
             after={"recipients": number, "which": words, **({"released": True} if release else {})},
             reason=reason, ip=ip,
         )
-        entry.subject_name = f"{made.get_kind_display()}: {words}"[:400]
+        entry.subject_name = f"{_KEPT[act]}: {words}"[:400]
         entries.append(entry)
     AuditEntry.objects.bulk_create(entries)
     return made
@@ -117,7 +122,7 @@ def stop(act: BulkAct, *, actor: User | None, ip: str | None = None) -> BulkAct:
     """End the act where it is. Raises ServiceError when it ended by itself."""
     act = lock(act)
     if act.finished_at is not None:
-        raise ServiceError("It is at its end already.")
+        raise ServiceError(_("It is at its end already."))
     act.finished_at, act.stopped = timezone.now(), True
     act.save(update_fields=["finished_at", "stopped"])
     audit.record(

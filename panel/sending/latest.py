@@ -15,6 +15,8 @@ from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.text import Truncator
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, pgettext
 
 from panel.database import ids
 from panel.sending.models import Message, Recipient
@@ -29,6 +31,11 @@ _TELLING: dict[str, tuple[str, Q]] = {
     "failed": ("bad", Q(recipients__state=State.FAILED)),
     "waiting": ("warn", Q(recipients__state=State.WAITING, recipients__holds=0)),
     "discarded": ("off", Q(recipients__state=State.DISCARDED)),
+}
+
+_WORDS: dict[str, Any] = {
+    "held": gettext_lazy("held"), "failed": gettext_lazy("failed"), "waiting": gettext_lazy("waiting"),
+    "discarded": gettext_lazy("discarded"),
 }
 
 
@@ -51,13 +58,16 @@ class Row:
         subject = self.subject
         if len(subject) > LONGEST_SUBJECT:
             subject = Truncator(subject).chars(LONGEST_SUBJECT)
-        others = format_html(' <span class="ph-dim ph-num">and {} more</span>', self.others) if self.others else ""
+        others = format_html(
+            ' <span class="ph-dim ph-num">{}</span>', _("and {n} more").format(n=self.others)
+        ) if self.others else ""
         return format_html(
             '<tr><td>{}</td><td><span class="ph-state is-{}">{}</span></td><td class="ph-subject" title="{}">{}</td>'
-            '<td data-label="from">{}</td><td data-label="to">{}{}</td>'
+            '<td data-label="{}">{}</td><td data-label="{}">{}{}</td>'
             '<td><a href="{}" class="ph-mono text-primary-600 dark:text-primary-500">{}</a></td></tr>',
-            moment(self.at), self.look, self.words, self.subject, subject or _dim("(no subject)"),
-            _clipped(self.sender or "<>"), _clipped(self.first) if self.first else _dim("–"), others,
+            moment(self.at), self.look, self.words, self.subject, subject or _dim(_("(no subject)")),
+            pgettext("a sender", "from"), _clipped(self.sender or "<>"), pgettext("a recipient", "to"),
+            _clipped(self.first) if self.first else _dim("–"), others,
             reverse("admin:sending_message_change", args=(self.message_id,)), ids.to_text(self.message_id),
         )
 
@@ -110,7 +120,7 @@ def _rows(messages: Collection[int]) -> list[Row]:
         Message.objects.filter(pk__in=messages).order_by("-id").values("pk", "accepted_at", "reverse_path", "subject")
         .annotate(
             first=Coalesce(Subquery(first), Value("")), count=Count("recipients"),
-            **{name: Count("recipients", filter=condition) for name, (_, condition) in _TELLING.items()},
+            **{name: Count("recipients", filter=condition) for name, (_look, condition) in _TELLING.items()},
         )
     )
     return [
@@ -122,14 +132,17 @@ def _rows(messages: Collection[int]) -> list[Row]:
 
 def _of_all(counts: Mapping[str, Any]) -> tuple[str, str]:
     count = counts["count"]
-    for word, (look, _) in _TELLING.items():
-        if number := counts[word]:
-            return look, word if number == count else f"{word}, {number:,} of {count:,}"
-    return ("good", "delivered") if count else ("off", "no recipients here any more")
+    for name, (look, _condition) in _TELLING.items():
+        if number := counts[name]:
+            word = str(_WORDS[name])
+            return look, word if number == count else _("{word}, {number:,} of {count:,}").format(
+                word=word, number=number, count=count
+            )
+    return ("good", _("delivered")) if count else ("off", _("no recipients here any more"))
 
 
 def _of_one(recipient: Recipient) -> tuple[str, str]:
     if recipient.state == State.WAITING and recipient.holds:
-        return "bad", "held"
+        return "bad", _("held")
     look = {State.WAITING: "warn", State.DELIVERED: "good", State.FAILED: "bad"}.get(State(recipient.state), "off")
     return look, str(recipient.get_state_display())

@@ -8,6 +8,8 @@ that they can be partitioned by id range and pruned; tenants are closed, never d
 from django.db import models
 from django.db.models import F, Q
 from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from panel.database.indexed import Folded
 from panel.domains.models import Domain
@@ -24,8 +26,8 @@ def _trace(to, related_name, **options):
 
 
 class Window(models.TextChoices):
-    HOUR = "hour", "1 hour"
-    DAY = "day", "24 hours"
+    HOUR = "hour", gettext_lazy("1 hour")
+    DAY = "day", gettext_lazy("24 hours")
 
 
 class SendingLimit(models.Model):
@@ -65,8 +67,10 @@ class SendingLimit(models.Model):
 
     def __str__(self):
         subject = self.tenant or self.domain or self.mailbox or self.credential
-        number = "unlimited" if self.recipients is None else self.recipients
-        return f"{subject}: {number} in {self.get_window_display()}"
+        number = _("unlimited") if self.recipients is None else self.recipients
+        return _("{subject}: {number} in {window}").format(
+            subject=subject, number=number, window=self.get_window_display()
+        )
 
 
 class Counter(models.Model):
@@ -86,10 +90,10 @@ class Message(models.Model):
     to_tenant = "tenant"
 
     class Direction(models.TextChoices):
-        SUBMISSION = "submission", "submission"
-        INBOUND = "inbound", "inbound"
-        INTERNAL = "internal", "internal"  # made here: a DSN, a letter
-        ANSWER = "answer", "automatic answer"  # made here for a mailbox whose owner is away
+        SUBMISSION = "submission", gettext_lazy("submission")
+        INBOUND = "inbound", gettext_lazy("inbound")
+        INTERNAL = "internal", gettext_lazy("internal")  # made here: a DSN, a letter
+        ANSWER = "answer", gettext_lazy("automatic answer")  # made here for a mailbox whose owner is away
 
     id = models.BigIntegerField(primary_key=True)
     accepted_at = models.DateTimeField()
@@ -98,11 +102,11 @@ class Message(models.Model):
     reverse_path = models.CharField(max_length=320, blank=True)  # empty: the null path
     subject = models.CharField(max_length=200, blank=True)
     message_id = models.CharField("Message-ID", max_length=200, blank=True)
-    header_from = models.CharField("From header", max_length=320, blank=True)
+    header_from = models.CharField(gettext_lazy("From header"), max_length=320, blank=True)
     credential = _trace(Credential, "+", null=True)
-    credential_text = models.CharField("logged in by", max_length=400, blank=True)
-    client_ip = models.GenericIPAddressField("client", null=True)
-    client_name = models.CharField("client says it is", max_length=255, blank=True)  # as it said in EHLO
+    credential_text = models.CharField(gettext_lazy("logged in by"), max_length=400, blank=True)
+    client_ip = models.GenericIPAddressField(gettext_lazy("client"), null=True)
+    client_name = models.CharField(gettext_lazy("client says it is"), max_length=255, blank=True)  # as it said in EHLO
     tls = models.CharField("TLS", max_length=60, blank=True)  # such as "TLSv1.3 TLS_AES_256_GCM_SHA384"; empty: plain
     size = models.BigIntegerField()
     smtputf8 = models.BooleanField(default=False)
@@ -143,9 +147,9 @@ class Message(models.Model):
 class Hold(models.IntegerChoices):
     """Why a waiting recipient does not go; several can hold at once (a bit each)."""
 
-    SUSPENDED = 1, "its sender is suspended"
-    UNDELIVERABLE = 2, "it can neither be delivered nor returned"
-    POISON = 4, "it crashed its worker again and again"
+    SUSPENDED = 1, gettext_lazy("its sender is suspended")
+    UNDELIVERABLE = 2, gettext_lazy("it can neither be delivered nor returned")
+    POISON = 4, gettext_lazy("it crashed its worker again and again")
 
 
 class Recipient(models.Model):
@@ -159,10 +163,10 @@ class Recipient(models.Model):
     to_tenant = "tenant"
 
     class State(models.TextChoices):
-        WAITING = "waiting", "waiting"
-        DELIVERED = "delivered", "delivered"
-        FAILED = "failed", "failed"
-        DISCARDED = "discarded", "discarded"
+        WAITING = "waiting", gettext_lazy("waiting")
+        DELIVERED = "delivered", gettext_lazy("delivered")
+        FAILED = "failed", gettext_lazy("failed")
+        DISCARDED = "discarded", gettext_lazy("discarded")
 
     id = models.BigIntegerField(primary_key=True)
     message = _trace(Message, "recipients")
@@ -246,8 +250,8 @@ class Content(models.Model):
     """A message's bytes while a recipient needs them: our headers as a prefix, and the body as it came."""
 
     class Where(models.TextChoices):
-        INLINE = "inline", "in this row"
-        FILE = "file", "a file in the spool folder"
+        INLINE = "inline", gettext_lazy("in this row")
+        FILE = "file", gettext_lazy("a file in the spool folder")
 
     message = models.OneToOneField(
         Message, on_delete=models.DO_NOTHING, db_constraint=False, primary_key=True, related_name="content"
@@ -261,8 +265,8 @@ class Content(models.Model):
 
 
 class BulkKind(models.TextChoices):
-    RETRY = "retry", "try now"
-    DISCARD = "discard", "give up"
+    RETRY = "retry", gettext_lazy("try now")
+    DISCARD = "discard", gettext_lazy("give up")
 
 
 class BulkAct(models.Model):
@@ -272,14 +276,14 @@ class BulkAct(models.Model):
     after the question and is none of this act's.
     """
 
-    kind = models.CharField("act", max_length=10, choices=BulkKind)
+    kind = models.CharField(gettext_lazy("act"), max_length=10, choices=BulkKind)
     selection = models.JSONField()  # Selection.as_json
-    which = models.CharField("which", max_length=1000)  # the selection as a sentence, as it was confirmed
+    which = models.CharField(gettext_lazy("which"), max_length=1000)  # the selection as a sentence, as it was confirmed
     release = models.BooleanField(default=False)
     reason = models.CharField(max_length=500, blank=True)
     actor = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, related_name="+")
-    actor_name = models.CharField("by", max_length=254)
-    asked_at = models.DateTimeField("asked", default=timezone.now)
+    actor_name = models.CharField(gettext_lazy("by"), max_length=254)
+    asked_at = models.DateTimeField(gettext_lazy("asked"), default=timezone.now)
     asked = models.PositiveIntegerField()  # recipients that it was about when it was asked for
     upto = models.BigIntegerField()
     after = models.BigIntegerField(default=0)
@@ -291,11 +295,13 @@ class BulkAct(models.Model):
 
     class Meta:
         ordering = ["-pk"]
-        verbose_name = "bulk act"
+        verbose_name = gettext_lazy("bulk act")
         constraints = [one_of("kind", BulkKind.choices, "bulk_act_kind_is_known")]
 
     def __str__(self):
-        return f"{self.get_kind_display()}: {self.which}"
+        from panel.sending.selection import which_of
+
+        return _("{act}: {which}").format(act=self.get_kind_display(), which=which_of(self))
 
     @property
     def looked_at(self):
@@ -311,11 +317,13 @@ class OutboundRoute(models.Model):
     """The provider's way to a destination, in place of its MX. An empty domain is the default way."""
 
     class Tls(models.TextChoices):
-        OPPORTUNISTIC = "opportunistic", "when offered"
-        REQUIRED = "required", "required, certificate checked"
-        NONE = "none", "never"
+        OPPORTUNISTIC = "opportunistic", gettext_lazy("when offered")
+        REQUIRED = "required", gettext_lazy("required, certificate checked")
+        NONE = "none", gettext_lazy("never")
 
-    domain = models.CharField(max_length=253, unique=True, blank=True, help_text="Empty: every domain without a route.")
+    domain = models.CharField(max_length=253, unique=True, blank=True, help_text=gettext_lazy(
+        "Empty: every domain without a route."
+    ))
     host = models.CharField(max_length=253)
     port = models.PositiveIntegerField(default=25)
     tls = models.CharField("TLS", max_length=20, choices=Tls, default=Tls.OPPORTUNISTIC)
@@ -323,7 +331,7 @@ class OutboundRoute(models.Model):
 
     class Meta:
         ordering = ["domain"]
-        verbose_name = "route"
+        verbose_name = gettext_lazy("route")
         constraints = [
             models.CheckConstraint(name="route_port_is_a_port", condition=Q(port__gte=1, port__lte=65535)),
         ]

@@ -15,7 +15,10 @@ from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext, pgettext_lazy
 from unfold.contrib.filters.admin import TextFilter
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminTextInputWidget, UnfoldBooleanSwitchWidget
@@ -23,8 +26,21 @@ from unfold.widgets import UnfoldAdminTextInputWidget, UnfoldBooleanSwitchWidget
 from panel.sending import bulk
 from panel.sending.hops import Hop, last_said, oldest_of, waiting_hops
 from panel.sending.models import BulkAct, BulkKind, Hold, Message, Recipient
-from panel.sending.selection import HELD, HERE, HOLDS, NOT_HELD, PARAMETERS, Selection, held, read_span, span
+from panel.sending.selection import (
+    HELD,
+    HERE,
+    HOLDS,
+    NOT_HELD,
+    PARAMETERS,
+    Selection,
+    held,
+    read_span,
+    span,
+    span_words,
+    which_of,
+)
 from panel.tenants.changes import ServiceError
+from panel.tenants.history import kept_words
 from panel.tenants.pages import AFTER, BEFORE
 from panel.tenants.scoped_admin import ScopedAdmin, badge, by
 from panel.tenants.shown import moment
@@ -33,9 +49,14 @@ HOPS = 50  # a page
 # What stands in a list's address beside its filters.
 NARROW_NOTHING = {ALL_VAR, ERROR_FLAG, IS_FACETS_VAR, ORDER_VAR, PAGE_VAR, SEARCH_VAR, AFTER, BEFORE}
 AGES = (600, 3600, 6 * 3600, 86400, 3 * 86400)
-WORDS = {
-    BulkKind.RETRY: {"title": "Try {} now", "button": "Try {} now", "done": "made due now, to be tried in a moment"},
-    BulkKind.DISCARD: {"title": "Give up {}", "button": "Give up {}", "done": "given up"},
+WORDS: dict[BulkKind, dict[str, Any]] = {
+    BulkKind.RETRY: {
+        "title": pgettext_lazy("recipients", "Try {} now"), "button": gettext_lazy("Try {n:,} now"),
+        "done": gettext_lazy("made due now, to be tried in a moment"),
+    },
+    BulkKind.DISCARD: {
+        "title": gettext_lazy("Give up {}"), "button": gettext_lazy("Give up {n:,}"), "done": gettext_lazy("given up"),
+    },
 }
 
 
@@ -57,37 +78,37 @@ class SelectionFilter(TextFilter):
 
 
 class HopFilter(SelectionFilter):
-    title = "next hop"
+    title = gettext_lazy("next hop")
     parameter_name = "hop"
 
 
 class DomainFilter(SelectionFilter):
-    title = "next hop, or the recipients' domain"
+    title = gettext_lazy("next hop, or the recipients' domain")
     parameter_name = "domain"
 
 
 class RecipientFilter(SelectionFilter):
-    title = "recipient, or their domain"
+    title = gettext_lazy("recipient, or their domain")
     parameter_name = "recipient"
 
 
 class SenderFilter(SelectionFilter):
-    title = "sender, or their domain"
+    title = gettext_lazy("sender, or their domain")
     parameter_name = "sender"
 
 
 class MessageFilter(SelectionFilter):
-    title = "message"
+    title = gettext_lazy("message")
     parameter_name = "message"
 
 
 class HoldFilter(admin.SimpleListFilter):
-    title = "what holds it"
+    title = gettext_lazy("what holds it")
     parameter_name = "holds"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         return [
-            (NOT_HELD, "nothing"), (HELD, "anything"), *((name, str(hold.label)) for name, hold in HOLDS.items()),
+            (NOT_HELD, _("nothing")), (HELD, _("anything")), *((name, str(hold.label)) for name, hold in HOLDS.items()),
         ]
 
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
@@ -97,12 +118,14 @@ class HoldFilter(admin.SimpleListFilter):
 
 
 class OlderFilter(admin.SimpleListFilter):
-    title = "age"
+    title = gettext_lazy("age")
     parameter_name = "older"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        chosen = {span(seconds).replace(" ", ""): f"older than {span(seconds)}" for seconds in AGES}
-        return list(chosen.items())
+        return [
+            (span(seconds).replace(" ", ""), _("older than {span}").format(span=span_words(seconds)))
+            for seconds in AGES
+        ]
 
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
         try:
@@ -124,15 +147,17 @@ class BulkForm(forms.Form):
 
 class RetryForm(BulkForm):
     release = forms.BooleanField(
-        required=False, label="Also what is held as undeliverable, or because it crashed its worker",
-        help_text="What is held for a suspended sender stays so until its sender is resumed.",
+        required=False, label=gettext_lazy("Also what is held as undeliverable, or because it crashed its worker"),
+        help_text=gettext_lazy("What is held for a suspended sender stays so until its sender is resumed."),
         widget=UnfoldBooleanSwitchWidget,
     )
 
 
 class DiscardForm(BulkForm):
     reason = forms.CharField(
-        max_length=500, label="Reason", help_text="For the audit log; the tenants concerned can read it.",
+        max_length=500, label=gettext_lazy(
+            "Reason"
+        ), help_text=gettext_lazy("For the audit log; the tenants concerned can read it."),
         widget=UnfoldAdminTextInputWidget,
     )
 
@@ -162,18 +187,15 @@ class QueuePages(ScopedAdmin):
         acts = self.may_act_in_bulk(request)
         context = {
             **self.admin_site.each_context(request),
-            "title": "Queue",
+            "title": _("Queue"),
             "pages": pages,
             "rows": [_shown(hop, said.get(hop.name), acts) for hop in pages],
             "sought": sought,
-            "waiting": counted(sum(hop.waiting for hop in hops), "recipient", "recipients"),
-            "verb": "waits" if sum(hop.waiting for hop in hops) == 1 else "wait",
-            "held": counted(sum(hop.held for hop in hops), "of them is held", "of them are held"),
-            "hops": counted(len(hops), "next hop", "next hops"),
-            "oldest": moment(oldest) if oldest else "",
+            "hops": len(hops),
+            "waits": _what_waits(hops, moment(oldest)) if oldest else "",
+            "held": _held(sum(hop.held for hop in hops)),
             "last_message": "" if hops else _last_message(request),
-            "unfinished": list(bulk.unfinished()[:5]) if acts else [],
-            "everything": _list(Selection(state=Recipient.State.WAITING)),
+            "unfinished": [(act.pk, str(act)) for act in bulk.unfinished()[:5]] if acts else [],
             "all_held": _list(Selection(state=Recipient.State.WAITING, hold=HELD)),
             "retry_all": _act(BulkKind.RETRY, Selection(state=Recipient.State.WAITING)) if acts else "",
             "acts": reverse("admin:sending_bulkact_changelist"),
@@ -199,7 +221,7 @@ class QueuePages(ScopedAdmin):
         words = chosen.sentence(number, seen_by=by(request)["actor"])
         acts = bool(number) and self.may_act_in_bulk(request)
         return {
-            "words": words[0].upper() + words[1:],
+            "words": words[:1].upper() + words[1:],
             "none": number == 0,
             "retry": _act(BulkKind.RETRY, chosen) if acts else "",
             "discard": _act(BulkKind.DISCARD, chosen) if acts else "",
@@ -238,8 +260,8 @@ class QueuePages(ScopedAdmin):
         sentence = chosen.sentence(count, seen_by=by(request)["actor"])
         context = {
             **self.admin_site.each_context(request),
-            "title": WORDS[act]["title"].format(sentence),
-            "button": WORDS[act]["button"].format(f"{count:,}"),
+            "title": str(WORDS[act]["title"]).format(sentence),
+            "button": str(WORDS[act]["button"]).format(n=count),
             "kind": act.value,
             "count": count,
             "form": form,
@@ -258,18 +280,38 @@ def _names_all(chosen: Selection, request: HttpRequest) -> bool:
     )
 
 
-def _sentence_of(act: BulkAct) -> str:
-    """The sentence that was confirmed, with its count."""
-    return f"{act.asked:,} {act.which}" if act.asked != 1 else f"1 {act.which.replace('recipients', 'recipient', 1)}"
+HELD_WORDS: dict[Hold, Any] = {
+    Hold.SUSPENDED: gettext_lazy("sender suspended"), Hold.UNDELIVERABLE: gettext_lazy("undeliverable"),
+    Hold.POISON: gettext_lazy("crashed a worker"),
+}
 
 
-HELD_WORDS = {Hold.SUSPENDED: "sender suspended", Hold.UNDELIVERABLE: "undeliverable", Hold.POISON: "crashed a worker"}
+def _what_waits(hops: list[Hop], oldest: str) -> SafeString:
+    waiting = sum(hop.waiting for hop in hops)
+    recipients = ngettext("{n:,} recipient", "{n:,} recipients", waiting).format(n=waiting)
+    everything = _list(Selection(state=Recipient.State.WAITING))
+    return format_html(
+        ngettext(
+            "{recipients} waits for {hops}; the oldest was accepted {oldest}.",
+            "{recipients} wait for {hops}; the oldest was accepted {oldest}.", waiting,
+        ),
+        recipients=format_html('<a class="ph-link" href="{}">{}</a>', everything, recipients),
+        hops=hop_count(len(hops)), oldest=oldest,
+    )
+
+
+def _held(held: int) -> str:
+    return ngettext("{n:,} of them is held.", "{n:,} of them are held.", held).format(n=held) if held else ""
+
+
+def hop_count(hops: int) -> str:
+    return ngettext("{n:,} next hop", "{n:,} next hops", hops).format(n=hops)
 
 
 def _shown(hop: Hop, said: Any, acts: bool) -> dict[str, Any]:
     chosen = Selection(state=Recipient.State.WAITING.value, hop=hop.name)
     return {
-        "name": HERE.get(hop.name, hop.name),
+        "name": str(HERE.get(hop.name, hop.name)),
         "is_here": hop.name in HERE,
         "url": _list(chosen),
         "waiting": f"{hop.waiting:,}",
@@ -288,11 +330,6 @@ def _shown(hop: Hop, said: Any, acts: bool) -> dict[str, Any]:
         "retry": _act(BulkKind.RETRY, chosen) if acts else "",
         "discard": _act(BulkKind.DISCARD, chosen) if acts else "",
     }
-
-
-def counted(number: int, one: str, many: str) -> str:
-    """"1 recipient", "1,204 recipients"; empty for none."""
-    return f"{number:,} {one if number == 1 else many}" if number else ""
 
 
 def _list(chosen: Selection) -> str:
@@ -316,11 +353,13 @@ class BulkActAdmin(ScopedAdmin):
     """What was done with many at once, and how far what is not at its end yet came."""
 
     creatable = changeable = False
-    empty_words = "An act on all that waits for a next hop, or on whatever the list of recipients was filtered to."
-    list_display = ["asked_on", "kind", "which", "actor_name", "looked_at", "state"]
+    empty_words = gettext_lazy(
+        "An act on all that waits for a next hop, or on whatever the list of recipients was filtered to."
+    )
+    list_display = ["asked_on", "kind", "shown_which", "asked_by", "looked_at", "state"]
     list_filter = ["kind"]
     ordering = ["-pk"]
-    fields = ["actor_name", "asked_at", "shown_reason"]
+    fields = ["asked_by", "asked_at", "shown_reason"]
 
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view
@@ -330,21 +369,29 @@ class BulkActAdmin(ScopedAdmin):
             *super().get_urls(),
         ]
 
-    @display(description="Asked", ordering="pk")
+    @display(description=gettext_lazy("Asked"), ordering="pk")
     def asked_on(self, act: BulkAct) -> str:
         return moment(act.asked_at)
 
-    @display(description="Looked at")
-    def looked_at(self, act: BulkAct) -> str:
-        return f"{act.looked_at:,} of {act.asked:,}"
+    @display(description=gettext_lazy("which"), ordering="which")
+    def shown_which(self, act: BulkAct) -> str:
+        return which_of(act)
 
-    @display(description="State")
+    @display(description=gettext_lazy("by"), ordering="actor_name")
+    def asked_by(self, act: BulkAct) -> str:
+        return kept_words(act.actor_name)
+
+    @display(description=gettext_lazy("Looked at"))
+    def looked_at(self, act: BulkAct) -> str:
+        return _("{looked_at:,} of {asked:,}").format(looked_at=act.looked_at, asked=act.asked)
+
+    @display(description=gettext_lazy("State"))
     def state(self, act: BulkAct) -> SafeString:
         if act.finished_at is None:
-            return badge("warn", "not at its end")
-        return badge("off", "stopped") if act.stopped else badge("good", "done")
+            return badge("warn", _("not at its end"))
+        return badge("off", _("stopped")) if act.stopped else badge("good", _("done"))
 
-    @display(description="Reason")
+    @display(description=gettext_lazy("Reason"))
     def shown_reason(self, act: BulkAct) -> str:
         return act.reason or "–"
 
@@ -353,24 +400,27 @@ class BulkActAdmin(ScopedAdmin):
         extra_context: dict[str, Any] | None = None,
     ) -> HttpResponse:
         act = self.get_object(request, str(object_id)) if object_id else None
-        where = {"where": self._progress(request, act), "title": "Bulk act"} if act is not None else {}
+        where = {"where": self._progress(request, act), "title": _("Bulk act")} if act is not None else {}
         return super().changeform_view(request, object_id, form_url, {**(extra_context or {}), **where})
 
     def _progress(self, request: HttpRequest, act: BulkAct) -> SafeString:
         acts = self.has_act_permission(request)
         left = [
-            (act.on_the_way, "on the way just now"),
-            (act.held, "held for suspended senders" if act.release else "held (“also what is held” tries all of it but "
-             "what is held for a suspended sender)"),
-            (act.settled, "no longer waiting when their turn came"),
+            (act.on_the_way, _("on the way just now")),
+            (act.held, _("held for suspended senders") if act.release else _(
+                "held (“also what is held” tries all of it but what is held for a suspended sender)"
+            )),
+            (act.settled, _("no longer waiting when their turn came")),
         ]
         context = {
             "act": act,
             "state": self.state(act),
-            "title": WORDS[BulkKind(act.kind)]["title"].format(_sentence_of(act)),
+            "title": str(WORDS[BulkKind(act.kind)]["title"]).format(
+                Selection.stored(act.selection).sentence(act.asked)
+            ),
             "done_words": WORDS[BulkKind(act.kind)]["done"],
             "done": f"{act.done:,}",
-            "looked_at": f"{act.looked_at:,} of {act.asked:,}",
+            "looked_at": _("{looked_at:,} of {asked:,}").format(looked_at=act.looked_at, asked=act.asked),
             "left": [(f"{number:,}", words) for number, words in left if number],
             "share": min(100, act.looked_at * 100 // max(1, act.asked)),
             "go_on": reverse("admin:sending_bulk_go_on", args=(act.pk,)) if acts else "",

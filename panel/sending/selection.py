@@ -5,20 +5,24 @@ the recipient's id, which holds the time when the message was accepted (database
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.db.models import Q, QuerySet
+from django.utils.translation import get_language, gettext_lazy, ngettext_lazy, pgettext
+from django.utils.translation import gettext as _
 
 from panel.database import ids
-from panel.sending.models import Hold, Recipient
+from panel.sending.models import BulkAct, Hold, Recipient
 from panel.tenants.changes import ServiceError, one_line
 from panel.tenants.models import Tenant, User
 
 # What a next hop that is no host's name is called.
-HERE = {"local": "mailboxes here", "lmtp": "mailboxes here by LMTP"}
+HERE: dict[str, Any] = {
+    "local": gettext_lazy("mailboxes here"), "lmtp": gettext_lazy("mailboxes here by LMTP"),
+}
 NOT_HELD, HELD = "none", "any"
 HOLDS = {hold.name.lower(): hold for hold in Hold}
 MOST_TEXT = 320
@@ -27,7 +31,24 @@ PARAMETERS = (
     "state__exact", "holds", "hop", "domain", "tenant__id__exact", "recipient", "sender", "older", "message",
 )
 _UNITS = {"s": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
+_SPANS: dict[str, Any] = {"min": gettext_lazy("{n} min"), "h": gettext_lazy("{n} h"), "d": gettext_lazy("{n} d")}
 _SPAN = re.compile(r"([0-9]{1,6}) ?(s|min|m|h|d)", re.ASCII)
+
+# Recipients of each state, without a number and with one.
+HELD_STATE = "held"
+_SEVERAL: dict[str, Any] = {
+    "": gettext_lazy("recipients"), "waiting": gettext_lazy("waiting recipients"),
+    "delivered": gettext_lazy("delivered recipients"), "failed": gettext_lazy("failed recipients"),
+    "discarded": gettext_lazy("discarded recipients"), HELD_STATE: gettext_lazy("held recipients"),
+}
+_COUNTED: dict[str, Any] = {
+    "": ngettext_lazy("{n:,} recipient", "{n:,} recipients", "n"),
+    "waiting": ngettext_lazy("{n:,} waiting recipient", "{n:,} waiting recipients", "n"),
+    "delivered": ngettext_lazy("{n:,} delivered recipient", "{n:,} delivered recipients", "n"),
+    "failed": ngettext_lazy("{n:,} failed recipient", "{n:,} failed recipients", "n"),
+    "discarded": ngettext_lazy("{n:,} discarded recipient", "{n:,} discarded recipients", "n"),
+    HELD_STATE: ngettext_lazy("{n:,} held recipient", "{n:,} held recipients", "n"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +74,12 @@ class Selection:
         """The one that the parameters of the admin's list name. Raises ServiceError."""
         state, hold = str(params.get("state__exact", "")), str(params.get("holds", ""))
         if state not in ("", *Recipient.State.values):
-            raise ServiceError(f"No recipient is {state[:40]!r}.", "state")
+            raise ServiceError(_("No recipient is {state!r}.").format(state=state[:40]), "state")
         if hold not in ("", HELD, NOT_HELD, *HOLDS):
-            raise ServiceError(f"Nothing is held because of {hold[:40]!r}.", "holds")
+            raise ServiceError(_("Nothing is held because of {hold!r}.").format(hold=hold[:40]), "holds")
         tenant = str(params.get("tenant__id__exact", ""))
         if tenant and not (tenant.isascii() and tenant.isdigit() and len(tenant) < 19):
-            raise ServiceError("This is no tenant's number.", "tenant")
+            raise ServiceError(_("This is no tenant's number."), "tenant")
         older, message = str(params.get("older", "")), str(params.get("message", ""))
         return cls(
             # What is held waits.
@@ -128,20 +149,38 @@ class Selection:
 
         A tenant that `seen_by` may not see has no name in it; without one every tenant has.
         """
-        one = count == 1
-        words = [] if count is None else [f"{count:,}"]
-        words += [
-            "held" if self.hold and self.hold != NOT_HELD else self.state, "recipient" if one else "recipients",
-            f"(because {HOLDS[self.hold].label})" if self.hold in HOLDS else "",
-            "that nothing holds" if self.hold == NOT_HELD else "",
-            f"to {HERE.get(self.hop, self.hop)}" if self.hop else "", f"towards {self.domain}" if self.domain else "",
-            f"addressed to {_named(self.recipient)}" if self.recipient else "",
-            f"from {_named(self.sender)}" if self.sender else "",
-            f"of the tenant {self._tenant_name(seen_by)}" if self.tenant is not None else "",
-            f"of the message {ids.to_text(self.message)}" if self.message is not None else "",
-            f"older than {span(self.older_s)}" if self.older_s is not None else "",
-        ]
-        return " ".join(filter(None, words))
+        which = " ".join(self._narrowed(seen_by))
+        recipients = self._recipients(count)
+        if not which:
+            return recipients
+        return pgettext("recipients that are", "{recipients} {which}").format(recipients=recipients, which=which)
+
+    def _recipients(self, count: int | None) -> str:
+        state = HELD_STATE if self.hold and self.hold != NOT_HELD else self.state
+        if count is None:
+            return str(_SEVERAL[state])
+        return str(_COUNTED[state].format(n=count))
+
+    def _narrowed(self, seen_by: User | None) -> Iterator[str]:
+        """What each filter says."""
+        if self.hold in HOLDS:
+            yield pgettext("recipients that are", "(because {})").format(HOLDS[self.hold].label)
+        if self.hold == NOT_HELD:
+            yield pgettext("recipients that are", "that nothing holds")
+        if self.hop:
+            yield pgettext("recipients that are", "to {}").format(HERE.get(self.hop, self.hop))
+        if self.domain:
+            yield pgettext("recipients that are", "towards {}").format(self.domain)
+        if self.recipient:
+            yield pgettext("recipients that are", "addressed to {}").format(_named(self.recipient))
+        if self.sender:
+            yield pgettext("recipients that are", "from {}").format(_named(self.sender))
+        if self.tenant is not None:
+            yield pgettext("recipients that are", "of the tenant {}").format(self._tenant_name(seen_by))
+        if self.message is not None:
+            yield pgettext("recipients that are", "of the message {}").format(ids.to_text(self.message))
+        if self.older_s is not None:
+            yield pgettext("recipients that are", "older than {}").format(span_words(self.older_s))
 
     def told_to_tenants(self) -> "Selection":
         """Without what tells where an address of another tenant's leads: next hops, and what it resolves to."""
@@ -150,7 +189,16 @@ class Selection:
     def _tenant_name(self, seen_by: User | None) -> str:
         tenants = Tenant.objects.all() if seen_by is None else Tenant.objects.for_user(seen_by)
         name = tenants.filter(pk=self.tenant or 0).values_list("name", flat=True).first()
-        return name or f"with the number {self.tenant}, which is not here"
+        return name or _("with the number {number}, which is not here").format(number=self.tenant)
+
+
+def which_of(act: BulkAct) -> str:
+    """What an act is about, in the reader's language.
+
+    Of a tenant's recipients as it was told and kept, in English: its name isn't asked for each row of a list.
+    """
+    chosen = Selection.stored(act.selection)
+    return act.which if chosen.tenant is not None or get_language() == "en" else chosen.sentence()
 
 
 def held(hold: str) -> Q:
@@ -176,15 +224,26 @@ def read_span(text: str) -> int:
     """The seconds of "10min", "6 h" or "2d". Raises ServiceError."""
     found = _SPAN.fullmatch(text.strip().lower())
     if not found:
-        raise ServiceError(f"{text[:40]!r} is no length of time: write 10min, 6h or 2d.", "older")
+        raise ServiceError(
+            _("{text!r} is no length of time: write 10min, 6h or 2d.").format(text=text[:40]), "older"
+        )
     return int(found[1]) * _UNITS[found[2]]
 
 
 def span(seconds: int) -> str:
+    """As `read_span` reads it: "10 min"."""
     for unit in ("d", "h", "min"):
         if seconds and seconds % _UNITS[unit] == 0:
             return f"{seconds // _UNITS[unit]} {unit}"
     return f"{seconds} s"
+
+
+def span_words(seconds: int) -> str:
+    """The same in the reader's language."""
+    for unit in ("d", "h", "min"):
+        if seconds and seconds % _UNITS[unit] == 0:
+            return str(_SPANS[unit]).format(n=seconds // _UNITS[unit])
+    return _("{n} s").format(n=seconds)
 
 
 def _text(params: Mapping[str, Any], name: str) -> str:
@@ -205,7 +264,7 @@ def _number(queue_id: str) -> int:
 
 def _address(column: str, text: str) -> Q:
     """An address as a whole, or every address of a domain."""
-    local, at, _ = text.rpartition("@")
+    local, at, _domain = text.rpartition("@")
     if local:
         return Q(**{f"{column}__iexact": text})
     return Q(**{f"{column}__iendswith": text if at else f"@{text}"})

@@ -102,12 +102,14 @@ def inherit_limit(subject: LimitSubject, *, window: str, actor: User | None, ip:
         return
     old = SendingLimit.objects.filter(**{field: subject}, window=window).first()
     if old is None:
-        raise ServiceError(f"{_named(subject)} has no limit of its own for the {window}.", "window")
+        raise ServiceError(_("{name} has no limit of its own for this window: {window}.").format(
+            name=_named(subject), window=Window(window).label
+        ), "window")
     audit.record(
         actor, "limit.inherited", subject, tenant=owner, before={window: _in_words(old.recipients)},
         after={window: INHERIT.value}, ip=ip,
     )
-    delete(old, "The limit is in use.")
+    delete(old, _("The limit is in use."))
     _limit_changed(subject)
 
 
@@ -134,7 +136,9 @@ def read_limit(text: str) -> int | Inherit | None:
     if text.isascii() and text.isdigit() and int(text) <= MOST_NUMBER:
         return int(text)
     raise ServiceError(
-        f"{text[:40]!r} is no limit: write a whole number from 0 to {MOST_NUMBER}, unlimited or inherit.", "recipients"
+        _("{text!r} is no limit: write a whole number from 0 to {most}, unlimited or inherit.").format(
+            text=text[:40], most=MOST_NUMBER
+        ), "recipients"
     )
 
 
@@ -152,7 +156,9 @@ def _limit_of(subject: LimitSubject) -> tuple[str, Tenant]:
             return "tenant", subject
         case Domain():
             if subject.tenant is None:
-                raise ServiceError(f"{subject} is a shared domain: limit the tenants who send in it.", "domain")
+                raise ServiceError(
+                _("{name} is a shared domain: limit the tenants who send in it.").format(name=subject), "domain"
+            )
             return "domain", subject.tenant
         case Mailbox():
             return "mailbox", subject.address.tenant
@@ -172,7 +178,9 @@ def _limit_changed(subject: LimitSubject) -> None:
 
 
 def _named(subject: LimitSubject) -> str:
-    return f"The {subject} of {subject.mailbox}" if isinstance(subject, Credential) else str(subject)
+    if not isinstance(subject, Credential):
+        return str(subject)
+    return _("The {password} of {mailbox}").format(password=subject.words, mailbox=subject.mailbox)
 
 
 def _in_words(limit: int | Inherit | None) -> int | str:
@@ -217,7 +225,7 @@ def set_route(
     name = "" if domain.strip() in ("", "*") else canonical_name(domain, "domain")
     values = {"host": _route_host(host), "port": port, "tls": choice(tls, OutboundRoute.Tls, "tls")}
     if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= 65535:
-        raise ServiceError("A port is a number from 1 to 65535.", "port")
+        raise ServiceError(_("A port is a number from 1 to 65535."), "port")
     old = OutboundRoute.objects.select_for_update().filter(domain=name).first()
     before = {field: getattr(old, field) for field in values} if old else {}
     if old and before == values:
@@ -233,7 +241,7 @@ def remove_route(route: OutboundRoute, *, actor: User | None, ip: str | None = N
     """Let mail for the route's domain go by its MX again."""
     before = {"host": route.host, "port": route.port, "tls": route.tls}
     audit.record(actor, "route.removed", route, tenant=None, before=before, ip=ip)
-    delete(route, f"The route {route} is in use.")
+    delete(route, _("The route {route} is in use.").format(route=route))
     _route_changed(route.domain)
 
 
@@ -246,7 +254,9 @@ def _route_host(host: str) -> str:
     try:
         return addresses.canonical_domain(host, single_label=True)
     except addresses.BadAddress as error:
-        raise ServiceError(f"The host {host[:100]!r} can't be used: {error}", "host") from None
+        raise ServiceError(_("The host {host!r} can't be used: {why}").format(
+            host=host[:100], why=error.said(_)
+        ), "host") from None
 
 
 def _route_changed(domain: str) -> None:
@@ -302,9 +312,9 @@ def discard(recipient: Recipient, *, reason: str = "", actor: User | None, ip: s
     reason = one_line(reason, "reason", most=audit.MOST_REASON)
     outcome = give_up([recipient.pk], timezone.now())
     if outcome.on_the_way:
-        raise ServiceError(f"{recipient} is being delivered just now: try again in a minute.")
+        raise ServiceError(_("{name} is being delivered just now: try again in a minute.").format(name=recipient))
     if not outcome.done:
-        raise ServiceError(f"{recipient} no longer waits in the queue.")
+        raise ServiceError(_("{name} no longer waits in the queue.").format(name=recipient))
     audit.record(
         actor, "queue.discarded", recipient, tenant=_tenant(recipient.tenant_id),
         before={"queue_id": ids.to_text(recipient.message_id), "last_reply": recipient.last_reply},

@@ -197,4 +197,6 @@ def _bar(
 
 
 def _words(subject: Subject) -> str:
-    return f"the domain {subject}" if isinstance(subject, Domain) else f"the {subject}"
+    if isinstance(subject, Domain):
+        return _("the domain {name}").format(name=subject)
+    return _("the {name}").format(name=subject.words if isinstance(subject, Credential) else subject)

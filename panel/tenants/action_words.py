@@ -1,7 +1,6 @@
 """What the audit log's actions are called in the reader's language.
 
 Kept and searched is the action itself; in English it reads like its words: "mailbox.rules_changed".
-Not here: what no tenant sees (plans, routes, the queue's acts).
 """
 
 from typing import Any
@@ -66,8 +65,16 @@ ACTIONS: dict[str, Any] = {
     "membership.changed": gettext_lazy("membership changed"),
     "membership.created": gettext_lazy("membership created"),
     "membership.deleted": gettext_lazy("membership deleted"),
+    "plan.changed": gettext_lazy("plan changed"),
+    "plan.created": gettext_lazy("plan created"),
+    "plan.deleted": gettext_lazy("plan deleted"),
+    "queue.act_stopped": gettext_lazy("queue act stopped"),
+    "queue.discard_asked": gettext_lazy("queue discard asked"),
     "queue.discarded": gettext_lazy("queue discarded"),
     "queue.retried": gettext_lazy("queue retried"),
+    "queue.retry_asked": gettext_lazy("queue retry asked"),
+    "route.removed": gettext_lazy("route removed"),
+    "route.set": gettext_lazy("route set"),
     "tenant.changed": gettext_lazy("tenant changed"),
     "tenant.closed": gettext_lazy("tenant closed"),
     "tenant.created": gettext_lazy("tenant created"),

@@ -11,7 +11,10 @@ from django.db.models import Case, QuerySet, When
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import path, reverse
 from django.utils import timezone
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext, pgettext
 from unfold.contrib.filters.admin import AutocompleteSelectFilter
 from unfold.decorators import action, display
 from unfold.widgets import UnfoldAdminPasswordWidget
@@ -26,6 +29,7 @@ from panel.sending.models import SendingLimit
 from panel.sending.used import day_of, levels_of, used, with_day
 from panel.tenants import services, standing
 from panel.tenants.changes import RULES_IN_WORDS
+from panel.tenants.history import action_words, kept_words, subject_words, written
 from panel.tenants.listed import first, only
 from panel.tenants.models import AuditEntry, Membership, Plan, Tenant, User
 from panel.tenants.scoped_admin import (
@@ -35,7 +39,6 @@ from panel.tenants.scoped_admin import (
     badge,
     by,
     list_url,
-    mono,
     state_of,
 )
 from panel.tenants.shown import about, moment
@@ -53,7 +56,7 @@ _HELD = {
 }
 
 admin.site.site_title = "Posthouse"
-admin.site.index_title = "Overview"
+admin.site.index_title = gettext_lazy("Overview")
 # Rights come from an account's role, not from groups.
 admin.site.unregister(Group)
 
@@ -62,11 +65,11 @@ class SuspensionForm(ReasonForm):
     """A reason, and how far it goes."""
 
     level = forms.ChoiceField(
-        choices=[("all", "Logins and sending"), ("sending", "Sending only")],
-        label="What stops",
+        choices=[("all", gettext_lazy("Logins and sending")), ("sending", gettext_lazy("Sending only"))],
+        label=gettext_lazy("What stops"),
         widget=forms.RadioSelect,
         initial="all",
-        help_text="Mail for it is accepted in either case.",
+        help_text=gettext_lazy("Mail for it is accepted in either case."),
     )
 
 
@@ -74,15 +77,15 @@ class OptionalReasonForm(ReasonForm):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.fields["reason"].required = False
-        self.fields["reason"].help_text = "For the audit log; may stay empty."
+        self.fields["reason"].help_text = _("For the audit log; may stay empty.")
 
 
 class SuspendableAdmin(ScopedAdmin):
     """An admin of what can be suspended and resumed: both are services of operations."""
 
     actions_detail = ["suspend", "resume", "close", "restore"]
-    noun: ClassVar[str]
-    falls: ClassVar[str]  # what becomes of it when the grace period ends
+    noun: ClassVar[Any]
+    falls: ClassVar[Any]  # what becomes of it when the grace period ends
 
     def told_state(self, obj: Any) -> list[str]:
         """The fields that tell the state: the reason, and the end of the grace period, only where there is one."""
@@ -95,92 +98,111 @@ class SuspendableAdmin(ScopedAdmin):
             return super().offered(obj) - {"suspend", "resume", "close", *(["restore"] if over else [])}
         return super().offered(obj) - {"restore", "resume" if obj.status == Status.ACTIVE else "suspend"}
 
-    @action(description="Suspend…", url_path="suspend", permissions=["act"], icon="block")
+    @action(description=gettext_lazy("Suspend…"), url_path="suspend", permissions=["act"], icon="block")
     def suspend(self, request: HttpRequest, object_id: str) -> HttpResponse:
         def act(obj: Any, data: dict[str, Any]) -> str:
             operations.suspend(
                 obj, reason=data["reason"], sending_only=data["level"] == "sending", **by(request))
-            return f"{obj} is suspended. Open connections are refused within a second."
+            return _("{obj} is suspended. Open connections are refused within a second.").format(obj=obj)
 
         return self.confirm(
-            request, object_id, title="Suspend {}", button="Suspend", act=act, form_class=SuspensionForm, harmful=True,
-            sentence=f"The {self.noun} {{}} can no longer log in or send; mail for it is still accepted, and what it "
-            "has in the queue waits. Resume undoes it at any time.",
+            request, object_id, title=_(
+                "Suspend {}"
+            ), button=_("Suspend"), act=act, form_class=SuspensionForm, harmful=True,
+            sentence=_(
+                "The {noun} {{}} can no longer log in or send; mail for it is still accepted, and what it has in "
+                "the queue waits. Resume undoes it at any time."
+            ).format(noun=self.noun),
         )
 
-    @action(description="Resume…", url_path="resume", permissions=["act"], icon="play_arrow")
+    @action(description=gettext_lazy("Resume…"), url_path="resume", permissions=["act"], icon="play_arrow")
     def resume(self, request: HttpRequest, object_id: str) -> HttpResponse:
         def act(obj: Any, data: dict[str, Any]) -> str:
             operations.resume(obj, reason=data["reason"], **by(request))
-            return f"{obj} is active again."
+            return _("{obj} is active again.").format(obj=obj)
 
         return self.confirm(
-            request, object_id, title="Resume {}", button="Resume", act=act, form_class=OptionalReasonForm,
-            sentence=f"The {self.noun} {{}} may log in and send again, and what waits in its queue goes on. "
-            "What is suspended for itself, below or above it, stays suspended.",
+            request, object_id, title=_("Resume {}"), button=_("Resume"), act=act, form_class=OptionalReasonForm,
+            sentence=_(
+                "The {noun} {{}} may log in and send again, and what waits in its queue goes on. What is suspended "
+                "for itself, below or above it, stays suspended."
+            ).format(noun=self.noun),
         )
 
-    @action(description="Close…", url_path="close", permissions=["act"], icon="cancel")
+    @action(description=gettext_lazy("Close…"), url_path="close", permissions=["act"], icon="cancel")
     def close(self, request: HttpRequest, object_id: str) -> HttpResponse:
         def act(obj: Any, data: dict[str, Any]) -> str:
             operations.close(obj, reason=data["reason"], **by(request))
-            return f"{obj} is closed. It can be restored until {obj.grace_ends_at:%Y-%m-%d %H:%M} UTC."
+            return _(
+                "{obj} is closed. It can be restored until {grace_ends_at:%Y-%m-%d %H:%M} UTC."
+            ).format(obj=obj, grace_ends_at=obj.grace_ends_at)
 
         days = settings.ENVIRONMENT.grace_days
         return self.confirm(
-            request, object_id, title="Close {}", button="Close", act=act, form_class=ReasonForm, harmful=True,
-            sentence=f"The {self.noun} {{}} can no longer log in or send, and mail for it is refused. For {days} days "
-            f"Restore undoes it. Then {self.falls}; nothing brings that back.",
+            request, object_id, title=_("Close {}"), button=pgettext("to end", "Close"), act=act,
+            form_class=ReasonForm, harmful=True,
+            sentence=_(
+                "The {noun} {{}} can no longer log in or send, and mail for it is refused. For {days} days Restore "
+                "undoes it. Then {falls}; nothing brings that back."
+            ).format(noun=self.noun, days=days, falls=self.falls),
         )
 
-    @action(description="Restore…", url_path="restore", permissions=["act"], icon="undo")
+    @action(description=gettext_lazy("Restore…"), url_path="restore", permissions=["act"], icon="undo")
     def restore(self, request: HttpRequest, object_id: str) -> HttpResponse:
         def act(obj: Any, data: dict[str, Any]) -> str:
             operations.restore(obj, reason=data["reason"], **by(request))
-            return f"{obj} is {Status(obj.status).words} again."
+            return _("{obj} is {words} again.").format(obj=obj, words=standing.status_words(obj.status))
 
         return self.confirm(
-            request, object_id, title="Restore {}", button="Restore", act=act, form_class=OptionalReasonForm,
-            sentence=f"The {self.noun} {{}} becomes what it was before it was closed. What is closed or suspended for "
-            "itself, below or above it, stays so.",
+            request, object_id, title=_("Restore {}"), button=_("Restore"), act=act, form_class=OptionalReasonForm,
+            sentence=_(
+                "The {noun} {{}} becomes what it was before it was closed. What is closed or suspended for itself, "
+                "below or above it, stays so."
+            ).format(noun=self.noun),
         )
 
 
 class PlanForm(forms.ModelForm):
     storage_bytes = SizeField(
-        help_text="The quotas of all its mailboxes together, such as 50 GB; each new mailbox then needs one."
+        help_text=gettext_lazy(
+            "The quotas of all its mailboxes together, such as 50 GB; each new mailbox then needs one."
+        )
     )
 
 
 @admin.register(Plan)
 class PlanAdmin(ScopedAdmin):
     form = PlanForm
-    empty_words = "A plan says how many domains and mailboxes a tenant may have, and how much they may send."
+    empty_words = gettext_lazy(
+        "A plan says how many domains and mailboxes a tenant may have, and how much they may send."
+    )
     list_display = ["name", "domains", "mailboxes", "mailbox_limits", "tenant_limits", "tenants_on_it"]
     search_fields = ["name"]
     list_counts = {"tenant_count": "tenants"}
     removable = True
     fieldsets = [
         (None, {"fields": ["name"]}),
-        ("What a tenant may have", {
+        (gettext_lazy("What a tenant may have"), {
             "fields": ["domains", "mailboxes", "aliases", "credentials", "storage_bytes"],
-            "description": "An empty number means unlimited.",
+            "description": gettext_lazy("An empty number means unlimited."),
         }),
-        ("What may be sent", {
+        (gettext_lazy("What may be sent"), {
             "fields": ["mailbox_hour", "mailbox_day", "tenant_hour", "tenant_day"],
-            "description": "Recipients in the last hour and in the last 24 hours. An empty number means unlimited.",
+            "description": gettext_lazy(
+                "Recipients in the last hour and in the last 24 hours. An empty number means unlimited."
+            ),
         }),
     ]
 
-    @display(description="A mailbox may send")
+    @display(description=gettext_lazy("A mailbox may send"))
     def mailbox_limits(self, plan: Plan) -> str:
         return _limits(plan.mailbox_hour, plan.mailbox_day)
 
-    @display(description="A tenant may send")
+    @display(description=gettext_lazy("A tenant may send"))
     def tenant_limits(self, plan: Plan) -> str:
         return _limits(plan.tenant_hour, plan.tenant_day)
 
-    @display(description="Tenants")
+    @display(description=gettext_lazy("Tenants"))
     def tenants_on_it(self, plan: Any) -> int:
         return int(plan.tenant_count)
 
@@ -195,16 +217,19 @@ class PlanAdmin(ScopedAdmin):
 
 
 def _limits(hour: int | None, day: int | None) -> str:
-    windows = ((hour, "1 hour"), (day, "24 hours"))
-    parts = [f"{number:,} in {window}" for number, window in windows if number is not None]
-    return " · ".join(parts) or "unlimited"
+    windows = ((hour, _("1 hour")), (day, _("24 hours")))
+    parts = [
+        _("{number:,} in {window}").format(number=number, window=window)
+        for number, window in windows if number is not None
+    ]
+    return " · ".join(parts) or _("unlimited")
 
 
 @admin.register(Tenant)
 class TenantAdmin(SuspendableAdmin):
-    noun = "tenant"
-    falls = "its domains, mailboxes and all their mail are removed, and what it has in the queue bounces"
-    empty_words = "A tenant is a company whose mail is here. Its domains and mailboxes come after it."
+    noun = gettext_lazy("tenant")
+    falls = gettext_lazy("its domains, mailboxes and all their mail are removed, and what it has in the queue bounces")
+    empty_words = gettext_lazy("A tenant is a company whose mail is here. Its domains and mailboxes come after it.")
     list_display = ["name", "plan", "domain_count", "mailbox_count", "sent_in_a_day", "state"]
     list_filter = ["status", "plan"]
     search_fields = ["name"]
@@ -218,7 +243,7 @@ class TenantAdmin(SuspendableAdmin):
 
     def get_fieldsets(self, request: HttpRequest, obj: Tenant | None = None) -> Any:
         created = ["created_at"] if obj else []
-        return [("The tenant" if obj else None, {"fields": ["name", "plan", "parent", "notes", *created]})]
+        return [(_("The tenant") if obj else None, {"fields": ["name", "plan", "parent", "notes", *created]})]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Tenant]:
         rows = super().get_queryset(request)
@@ -238,9 +263,9 @@ class TenantAdmin(SuspendableAdmin):
             "name": obj.name,
             "standing": standing.standing(
                 obj, parents, by(request)["actor"],
-                standing.Standing("good", "active", "Its mailboxes log in, send and receive."),
+                standing.Standing("good", _("active"), _("Its mailboxes log in, send and receive.")),
             ),
-            "about": f"A customer of the reseller {parents[0]}." if parents else "",
+            "about": _("A customer of the reseller {name}.").format(name=parents[0]) if parents else "",
             "levels": used(levels_of(obj)),
             "limit_url": self.add_url(request, SendingLimit, tenant=obj.pk),
             "numbers": [
@@ -261,19 +286,19 @@ class TenantAdmin(SuspendableAdmin):
             "messages_url": list_url("sending_message", "tenant__id__exact", obj.pk),
         }
 
-    @display(description="State", ordering="status")
+    @display(description=gettext_lazy("State"), ordering="status")
     def state(self, tenant: Tenant) -> str:
         return state_of(tenant)
 
-    @display(description="Domains")
+    @display(description=gettext_lazy("Domains"))
     def domain_count(self, tenant: Any) -> int:
         return int(tenant.domains_count)
 
-    @display(description="Mailboxes")
+    @display(description=gettext_lazy("Mailboxes"))
     def mailbox_count(self, tenant: Any) -> int:
         return int(tenant.mailboxes_count)
 
-    @display(description="Sent in 24 hours")
+    @display(description=gettext_lazy("Sent in 24 hours"))
     def sent_in_a_day(self, tenant: Any) -> SafeString:
         return day_of(tenant).in_a_list
 
@@ -291,8 +316,8 @@ def domain_badge(domain: Domain, tenants: Iterable[Tenant]) -> SafeString:
     if strictest.status != Status.ACTIVE:
         return state_of(strictest)
     return {
-        Proof.PENDING: badge("warn", "not proved"), Proof.PROVED: badge("good", "sends and receives"),
-        Proof.LAPSED: badge("bad", "proof lapsed"),
+        Proof.PENDING: badge("warn", _("not proved")), Proof.PROVED: badge("good", _("sends and receives")),
+        Proof.LAPSED: badge("bad", _("proof lapsed")),
     }[Proof(domain.proof)]
 
 
@@ -306,14 +331,18 @@ class AccountForm(forms.ModelForm):
         model = User
         fields = ["email", "name", "provider_role", "second_factor_required"]
         help_texts = {
-            "email": "The login: an address that is not hosted here.",
-            "provider_role": "What it may do for the provider. A tenant's account has none, and memberships instead.",
+            "email": gettext_lazy("The login: an address that is not hosted here."),
+            "provider_role": gettext_lazy(
+                "What it may do for the provider. A tenant's account has none, and memberships instead."
+            ),
         }
 
 
 class PasswordForm(forms.Form):
     password = forms.CharField(
-        label="New password", strip=False, widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}),
+        label=gettext_lazy(
+            "New password"
+        ), strip=False, widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}),
         help_text=RULES_IN_WORDS,
     )
 
@@ -343,19 +372,19 @@ class AccountAdmin(ScopedAdmin):
             return self.fields
         return ["email", "name", "provider_role", "password", "second_factor_required"]
 
-    @display(description="Provider role", ordering="provider_role")
+    @display(description=gettext_lazy("Provider role"), ordering="provider_role")
     def role(self, user: User) -> str:
         return user.get_provider_role_display()
 
-    @display(description="State", ordering="is_active")
+    @display(description=gettext_lazy("State"), ordering="is_active")
     def state(self, user: User) -> str:
-        return badge("good", "active") if user.is_active else badge("off", "closed")
+        return badge("good", _("active")) if user.is_active else badge("off", _("closed"))
 
-    @display(description="Second factor")
+    @display(description=gettext_lazy("Second factor"))
     def factor(self, user: User) -> str:
         if hasattr(user, "second_factor"):
-            return badge("good", "set up")
-        return badge("warn", "must set one up") if second_factor.is_required(user) else "none"
+            return badge("good", _("set up"))
+        return badge("warn", _("must set one up")) if second_factor.is_required(user) else _("none")
 
     def told(self, request: HttpRequest, obj: Any) -> dict[str, Any]:
         may_act = self.has_act_permission(request)
@@ -394,85 +423,96 @@ class AccountAdmin(ScopedAdmin):
         account = self.object_or_404(request, object_id)
         found = next((each for each in sessions.of(account) if sessions.name_of(each.session_key) == name), None)
         if found is None and self.has_act_permission(request):
-            messages.error(request, "This session is over already.")
+            messages.error(request, _("This session is over already."))
             return HttpResponseRedirect(self.url_of(object_id))
 
         def act(obj: User, data: dict[str, Any]) -> str:
             sessions.end(obj, name, **by(request))
-            return f"{obj} is signed out of {browser}."
+            return _("{obj} is signed out of {browser}.").format(obj=obj, browser=browser)
 
         browser = sessions.browser(found.browser) if found else ""
         # What a browser calls itself is anybody's to choose: no placeholder of the sentence.
-        where = f"{browser}, signed in from {(found.ip if found else '') or 'an unknown address'}".replace("{", "{{")
+        place = (found.ip if found else "") or _("an unknown address")
         return self.confirm(
-            request, object_id, title="Sign {} out of one browser", button="Sign out", act=act,
-            sentence=f"The session of {{}} in {where.replace('}', '}}')}, ends with its next click. The others go on.",
+            request, object_id, title=_("Sign {} out of one browser"), button=_("Sign out"), act=act,
+            sentence=_(
+                "The session of {{}} in {browser}, signed in from {place}, ends with its next click. The others go on."
+            ).format(browser=browser.replace("{", "{{").replace("}", "}}"), place=place),
         )
 
     def offered(self, obj: User) -> set[str]:
         without = {"reopen"} if obj.is_active else {"close"}
         return super().offered(obj) - without - (set() if second_factor.of(obj) else {"remove_second_factor"})
 
-    @action(description="Set password…", url_path="set-password", permissions=["act"], icon="key")
+    @action(description=gettext_lazy("Set password…"), url_path="set-password", permissions=["act"], icon="key")
     def set_password(self, request: HttpRequest, object_id: str) -> HttpResponse:
         def act(obj: User, data: dict[str, Any]) -> str:
             services.set_account_password(obj, data["password"], **by(request))
-            return f"{obj} has a new password; sessions that were open have ended."
+            return _("{obj} has a new password; sessions that were open have ended.").format(obj=obj)
 
         return self.confirm(
-            request, object_id, title="Set the password of {}", button="Set password", act=act,
-            form_class=PasswordForm, sentence="The account {} signs in with it from now on.",
+            request, object_id, title=_("Set the password of {}"), button=_("Set password"), act=act,
+            form_class=PasswordForm, sentence=_("The account {} signs in with it from now on."),
         )
 
-    @action(description="Sign out everywhere…", url_path="end-sessions", permissions=["act"], icon="logout")
+    @action(description=gettext_lazy(
+        "Sign out everywhere…"
+    ), url_path="end-sessions", permissions=["act"], icon="logout")
     def end_sessions(self, request: HttpRequest, object_id: str) -> HttpResponse:
         def act(obj: User, data: dict[str, Any]) -> str:
             ended = sessions.end_all(obj, reason=data["reason"], **by(request))
-            return f"{obj} is signed out: {ended} session{'' if ended == 1 else 's'} ended."
+            return ngettext(
+                "{obj} is signed out: {ended} session ended.", "{obj} is signed out: {ended} sessions ended.", ended
+            ).format(obj=obj, ended=ended)
 
         return self.confirm(
-            request, object_id, title="Sign {} out everywhere", button="Sign out", act=act,
+            request, object_id, title=_("Sign {} out everywhere"), button=_("Sign out"), act=act,
             form_class=OptionalReasonForm,
-            sentence="All open sessions of {} end with their next click. Whoever knows the password, and has the "
-            "second factor if there is one, can sign in again.",
+            sentence=_(
+                "All open sessions of {} end with their next click. Whoever knows the password, and has the second "
+                "factor if there is one, can sign in again."
+            ),
         )
 
     @action(
-        description="Remove second factor…", url_path="remove-second-factor", permissions=["act"],
+        description=gettext_lazy("Remove second factor…"), url_path="remove-second-factor", permissions=["act"],
         icon="phonelink_erase",
     )
     def remove_second_factor(self, request: HttpRequest, object_id: str) -> HttpResponse:
         def act(obj: User, data: dict[str, Any]) -> str:
             second_factor.remove(obj, reason=data["reason"], **by(request))
-            return f"{obj} has no second factor any more."
+            return _("{obj} has no second factor any more.").format(obj=obj)
 
         return self.confirm(
-            request, object_id, title="Remove the second factor of {}", button="Remove", act=act,
+            request, object_id, title=_("Remove the second factor of {}"), button=_("Remove"), act=act,
             form_class=OptionalReasonForm, harmful=True,
-            sentence="For somebody who lost the phone and the recovery codes. Be sure that it is {} who asks: the "
-            "password alone opens the account then. If it must have one, it is set up anew at the next sign-in.",
+            sentence=_(
+                "For somebody who lost the phone and the recovery codes. Be sure that it is {} who asks: the "
+                "password alone opens the account then. If it must have one, it is set up anew at the next sign-in."
+            ),
         )
 
-    @action(description="Close…", url_path="close", permissions=["act"], icon="block")
+    @action(description=gettext_lazy("Close…"), url_path="close", permissions=["act"], icon="block")
     def close(self, request: HttpRequest, object_id: str) -> HttpResponse:
         def act(obj: User, data: dict[str, Any]) -> str:
             services.close_account(obj, reason=data["reason"], **by(request))
-            return f"{obj} can no longer sign in."
+            return _("{obj} can no longer sign in.").format(obj=obj)
 
         return self.confirm(
-            request, object_id, title="Close {}", button="Close", act=act, form_class=ReasonForm, harmful=True,
-            sentence="The account {} can no longer sign in. Reopen undoes it at any time.",
+            request, object_id, title=_("Close {}"), button=pgettext("to end", "Close"), act=act,
+            form_class=ReasonForm, harmful=True,
+            sentence=_("The account {} can no longer sign in. Reopen undoes it at any time."),
         )
 
-    @action(description="Reopen…", url_path="reopen", permissions=["act"], icon="play_arrow")
+    @action(description=gettext_lazy("Reopen…"), url_path="reopen", permissions=["act"], icon="play_arrow")
     def reopen(self, request: HttpRequest, object_id: str) -> HttpResponse:
         def act(obj: User, data: dict[str, Any]) -> str:
             services.reopen_account(obj, reason=data["reason"], **by(request))
-            return f"{obj} may sign in again."
+            return _("{obj} may sign in again.").format(obj=obj)
 
         return self.confirm(
-            request, object_id, title="Reopen {}", button="Reopen", act=act, form_class=OptionalReasonForm,
-            sentence="The account {} may sign in again with its password.",
+            request, object_id, title=_("Reopen {}"), button=_("Reopen"), act=act, form_class=OptionalReasonForm,
+            sentence=_("The account {} may sign in again with its password."),
         )
 
     def create(self, request: HttpRequest, data: dict[str, Any]) -> User:
@@ -487,15 +527,15 @@ class AccountAdmin(ScopedAdmin):
 
 def _account_standing(account: User) -> standing.Standing:
     if not account.is_active:
-        return standing.Standing("off", "closed", "Closed: it can't sign in. Reopen undoes it.")
+        return standing.Standing("off", _("closed"), _("Closed: it can't sign in. Reopen undoes it."))
     if account.provider_role:
-        return standing.Standing("good", "active", "Signs in to this admin.")
-    return standing.Standing("good", "active", "Signs in for its tenants; this admin doesn't let it in.")
+        return standing.Standing("good", _("active"), _("Signs in to this admin."))
+    return standing.Standing("good", _("active"), _("Signs in for its tenants; this admin doesn't let it in."))
 
 
 @admin.register(Membership)
 class MembershipAdmin(ScopedAdmin):
-    empty_words = "A membership lets a panel account into a tenant: as owner, admin or viewer."
+    empty_words = gettext_lazy("A membership lets a panel account into a tenant: as owner, admin or viewer.")
     list_display = ["user", "tenant", "role"]
     list_filter = ["role", ("tenant", AutocompleteSelectFilter)]
     search_fields = ["user__email", "tenant__name"]
@@ -518,15 +558,15 @@ class MembershipAdmin(ScopedAdmin):
 
 @admin.register(AuditEntry)
 class AuditAdmin(ScopedAdmin):
-    empty_words = "Every change to a tenant, an address, a limit or an account is written here."
-    list_display = ["when", "who", "what", "subject", "tenant", "reason"]
+    empty_words = gettext_lazy("Every change to a tenant, an address, a limit or an account is written here.")
+    list_display = ["when", "who", "what", "subject", "tenant", "why"]
     list_filter = [("tenant", AutocompleteSelectFilter)]
     search_fields = ["subject_name"]  # there is a box; get_search_results decides
-    search_help_text = "How it begins: to what, by whom, or what (mailbox.suspended)"
+    search_help_text = gettext_lazy("How it begins: to what, by whom, or what (mailbox.suspended)")
     list_select_related = ["tenant"]
     sortable_by = ["when"]  # what an index answers
     creatable = changeable = False
-    readonly_fields = fields = ["exactly", "who", "ip", "what", "subject", "tenant", "before", "after", "reason"]
+    readonly_fields = fields = ["exactly", "who", "ip", "what", "subject", "tenant", "told_before", "told_after", "why"]
 
     def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> Any:
         text = search_term.strip()
@@ -537,22 +577,38 @@ class AuditAdmin(ScopedAdmin):
             for column in ("subject_name", "actor_name", "action")
         )))
 
-    @display(description="When", ordering="-id")
+    @display(description=gettext_lazy("When"), ordering="-id")
     def when(self, entry: AuditEntry) -> str:
         return moment(entry.at)
 
-    @display(description="When")
+    @display(description=gettext_lazy("When"))
     def exactly(self, entry: AuditEntry) -> str:
         return f"{entry.at:%Y-%m-%d %H:%M:%S} UTC"
 
-    @display(description="Who", ordering="actor_name")
+    @display(description=gettext_lazy("Who"), ordering="actor_name")
     def who(self, entry: AuditEntry) -> str:
-        return entry.actor_name
+        return kept_words(entry.actor_name)
 
-    @display(description="To what", ordering="subject_name")
+    @display(description=gettext_lazy("To what"), ordering="subject_name")
     def subject(self, entry: AuditEntry) -> str:
-        return entry.subject_name
+        return subject_words(entry)
 
-    @display(description="What", ordering="action")
+    @display(description=gettext_lazy("What"), ordering="action")
     def what(self, entry: AuditEntry) -> str:
-        return mono(entry.action)
+        return format_html('<span title="{}">{}</span>', entry.action, action_words(entry.action))
+
+    @display(description=gettext_lazy("Reason"), ordering="reason")
+    def why(self, entry: AuditEntry) -> str:
+        return kept_words(entry.reason)
+
+    @display(description=gettext_lazy("Before"))
+    def told_before(self, entry: AuditEntry) -> str:
+        return _lines(written(entry).before)
+
+    @display(description=gettext_lazy("After"))
+    def told_after(self, entry: AuditEntry) -> str:
+        return _lines(written(entry).after)
+
+
+def _lines(values: Iterable[tuple[str, str]]) -> SafeString | str:
+    return format_html_join("", '<div><span class="ph-dim">{}:</span> {}</div>', values) or "–"

@@ -6,6 +6,7 @@ from enum import Enum
 from typing import Any
 
 from django.db import models
+from django.utils.translation import override
 
 from panel.tenants.models import AuditEntry, Tenant, User
 
@@ -38,6 +39,8 @@ def entry(
     none ("the queue"). `before` and `after` hold the fields that changed, never a secret.
     """
     row = subject if isinstance(subject, models.Model) else None
+    with override("en"):  # whoever reads it may read another language
+        kept, before, after = str(subject), _plain(before or {}), _plain(after or {})
     return AuditEntry(
         actor=actor,
         actor_name=str(actor) if actor else by,
@@ -45,9 +48,9 @@ def entry(
         tenant=tenant,
         subject_type=row._meta.model_name or "" if row else "",
         subject_id=row.pk if row else None,
-        subject_name=str(subject)[:400],
-        before=_plain(before or {}),
-        after=_plain(after or {}),
+        subject_name=kept[:400],
+        before=before,
+        after=after,
         reason=reason,
         ip=ip,
     )

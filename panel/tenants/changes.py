@@ -20,6 +20,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from panel.rules.status import Status
+from panel.tenants.field_words import field_words
 from panel.tenants.models import DirectoryChange, Plan, Tenant, User
 
 # Of the passwords that people may choose (sign_in/password_rules).
@@ -27,7 +28,6 @@ RULES_IN_WORDS: Any = gettext_lazy(
     "At least 10 characters; no common password, nor one that holds the name or address."
 )
 MOST_PASSWORD = 200  # characters: SASL PLAIN's line stays below 12,288 bytes (RFC 4954 §4.4)
-PLAN_WORDS = {"credentials": "app passwords"}  # what a plan's number is called where its name doesn't say
 KEEP: Any = object()  # for a value that a change leaves as it is
 MOST_NUMBER = 2**31 - 1  # what a PositiveIntegerField holds on every database
 
@@ -96,7 +96,9 @@ def one_line(text: str, field: str, *, most: int, required: bool = False) -> str
     text = unicodedata.normalize("NFC", str(text).strip())
     for character in text:
         if unicodedata.category(character) in ("Cc", "Cs") or character in _DECEIVING:
-            raise ServiceError(f"The {_words(field)} holds a line break, a control or a direction character.", field)
+            raise ServiceError(_("The {field} holds a line break, a control or a direction character.").format(
+                field=field_words(field)
+            ), field)
     return _bounded(text, field, most, required)
 
 
@@ -105,7 +107,9 @@ def many_lines(text: str, field: str, *, most: int) -> str:
     text = unicodedata.normalize("NFC", str(text).replace("\r\n", "\n").strip())
     for character in text:
         if character not in "\n\t" and (unicodedata.category(character) in ("Cc", "Cs") or character in _DECEIVING):
-            raise ServiceError(f"The {_words(field)} holds a control or a direction character.", field)
+            raise ServiceError(
+                _("The {field} holds a control or a direction character.").format(field=field_words(field)), field
+            )
     return _bounded(text, field, most, required=False)
 
 
@@ -113,7 +117,9 @@ def number(value: int | None, field: str, *, most: int = MOST_NUMBER) -> int | N
     """The value, when it is none or a whole number from 0 to `most`. Raises ServiceError."""
     if value is None or (isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most):
         return value
-    raise ServiceError(f"{_words(field).capitalize()}: write a whole number from 0 to {most}, or nothing.", field)
+    raise ServiceError(_("{field}: write a whole number from 0 to {most}, or nothing.").format(
+        field=field_words(field).capitalize(), most=most
+    ), field)
 
 
 def choice(value: str, choices: type[models.TextChoices], field: str) -> str:
@@ -121,18 +127,18 @@ def choice(value: str, choices: type[models.TextChoices], field: str) -> str:
     if value in choices.values:
         return str(value)
     names = ", ".join(str(name) for name in choices.values if name)
-    raise ServiceError(f"{_words(field).capitalize()} {str(value)!r} is unknown: write one of {names}.", field)
-
-
-def _words(field: str) -> str:
-    return field.replace("_", " ")
+    raise ServiceError(_("{field} {value!r} is unknown: write one of {names}.").format(
+        field=field_words(field).capitalize(), value=str(value), names=names
+    ), field)
 
 
 def _bounded(text: str, field: str, most: int, required: bool) -> str:
     if len(text) > most:
-        raise ServiceError(f"The {_words(field)} is longer than {most} characters.", field)
+        raise ServiceError(_("The {field} is longer than {most} characters.").format(
+            field=field_words(field), most=most
+        ), field)
     if required and not text:
-        raise ServiceError(f"Write a {_words(field)}.", field)
+        raise ServiceError(_("Write a {field}.").format(field=field_words(field)), field)
     return text
 
 
@@ -145,7 +151,7 @@ def lock(row: Row, *, to_delete: bool = False) -> Row:
     rows = type(row)._default_manager.select_for_update(of=("self",), no_key=not to_delete)
     fresh = rows.filter(pk=row.pk).first()
     if fresh is None:
-        raise Gone(f"{row} is no longer here.")
+        raise Gone(_("{name} is no longer here.").format(name=row))
     return fresh
 
 
@@ -159,7 +165,7 @@ def owners_alone(actor: User | None, account: User | None = None, *, role: str =
         return
     with_a_role = User.objects.filter(pk=account.pk if account else 0).exclude(provider_role="")
     if role or with_a_role.exclude(pk=actor.pk).exists():
-        raise ServiceError("Only an owner of the provider's changes accounts that have a role there.")
+        raise ServiceError(_("Only an owner of the provider's changes accounts that have a role there."))
 
 
 def alone(task: str) -> None:
@@ -178,7 +184,7 @@ def write(row: Row, **values: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     after = {name: value for name, value in values.items() if getattr(stored, name) != value}
     before = {name: getattr(stored, name) for name in after}
     if after and not type(row)._default_manager.filter(pk=row.pk).update(**after):
-        raise Gone(f"{row} is no longer here.")
+        raise Gone(_("{name} is no longer here.").format(name=row))
     for name, value in values.items():
         setattr(row, name, value)
     return before, after
@@ -202,7 +208,7 @@ def delete(row: models.Model, sentence: str) -> None:
     except (models.ProtectedError, models.RestrictedError, IntegrityError):
         raise ServiceError(sentence) from None
     if not deleted:
-        raise Gone(f"{row} is no longer here.")
+        raise Gone(_("{name} is no longer here.").format(name=row))
 
 
 def changed(*domains: str) -> None:
@@ -233,16 +239,22 @@ def count_against_plan(tenant: Tenant, what: str, count: Callable[[Tenant], int]
     """
     locked = lock(tenant)
     if locked.status == Status.CLOSED:
-        raise ServiceError(f"The tenant {locked} is closed.", "tenant")
+        raise ServiceError(_("The tenant {name} is closed.").format(name=locked), "tenant")
     # What is there stays when the plan becomes smaller; only what is made is measured.
     allowed = Plan.objects.values_list(what, flat=True).get(pk=locked.plan_id)
     if allowed is None:
         return locked
     used = count(locked)
     if used + more > allowed:
-        asked = f", and {more:,} more are asked for" if more > 1 else ""
-        raise ServiceError(
-            f"The plan {locked.plan} allows {allowed:,} {PLAN_WORDS.get(what, what)}; {locked} has {used:,}{asked}. "
+        number_of = Plan._meta.get_field(what)
+        told = _(
+            "The plan {plan} allows {allowed:,} {what}; {tenant} has {used:,}, and {more:,} more are asked for. "
             "Choose a larger plan first."
+        ) if more > 1 else _(
+            "The plan {plan} allows {allowed:,} {what}; {tenant} has {used:,}. Choose a larger plan first."
         )
+        raise ServiceError(told.format(
+            plan=locked.plan, allowed=allowed, what=getattr(number_of, "verbose_name", what), tenant=locked, used=used,
+            more=more,
+        ))
     return locked

@@ -9,8 +9,12 @@ from typing import Any
 
 from django.db import models
 from django.db.models import QuerySet
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from panel.tenants.action_words import ACTIONS
+from panel.tenants.credential_words import credential_words
+from panel.tenants.field_words import field_words
 from panel.tenants.models import AuditEntry, User
 from panel.tenants.shown import moment, size
 
@@ -39,6 +43,14 @@ class Change:
     def when(self) -> str:
         return moment(self.entry.at)
 
+    @property
+    def who(self) -> str:
+        return kept_words(self.entry.actor_name)
+
+    @property
+    def reason(self) -> str:
+        return kept_words(self.entry.reason)
+
 
 def entries_of(subject: models.Model, reader: User) -> QuerySet[AuditEntry]:
     """All that was done to it and that this reader may see, the latest first."""
@@ -58,14 +70,20 @@ def latest(subject: models.Model, reader: User) -> list[Change]:
 
 def told(entry: AuditEntry) -> Change:
     """An entry by itself, in words that name what it was done to."""
-    words = ACTIONS.get(entry.action) or entry.action.replace(".", " ", 1).replace("_", " ").strip()
-    return Change(entry, str(words), tuple(_differences(entry)))
+    return Change(entry, action_words(entry.action), tuple(_differences(entry)))
+
+
+def action_words(action: str) -> str:
+    """"mailbox suspended" for mailbox.suspended, in the reader's language."""
+    return str(ACTIONS.get(action) or action.replace(".", " ", 1).replace("_", " ").strip())
 
 
 def _words(action: str, subject: models.Model) -> str:
-    noun, _, done = action.partition(".")
+    """Without what it was done to, in a language that says that first, and apart."""
+    words = action_words(action)
+    noun = action.partition(".")[0]
     about_itself = noun in (subject._meta.model_name, str(subject._meta.verbose_name))
-    return (done if about_itself and done else f"{noun} {done}").replace("_", " ").strip()
+    return words.removeprefix(f"{noun} ".replace("_", " ")) if about_itself else words
 
 
 def _differences(entry: AuditEntry) -> Iterator[Difference]:
@@ -74,7 +92,7 @@ def _differences(entry: AuditEntry) -> Iterator[Difference]:
         if _is_nothing(before) and _is_nothing(after):
             continue
         words = _size if field.endswith("_bytes") else _allowed if entry.subject_type == "plan" else _short
-        name = field.removesuffix("_bytes").replace("_", " ")
+        name = field_words(field)
         if field in entry.after:
             yield Difference(name, words(before) if field in entry.before else "", words(after))
         else:
@@ -92,17 +110,97 @@ def _size(value: Any) -> str:
 
 def _allowed(value: Any) -> str:
     """What allows so much; nothing is without a limit."""
-    return "unlimited" if value is None else _short(value)
+    return _("unlimited") if value is None else _short(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """An entry as the history shows it: every field with its whole value."""
+
+    entry: AuditEntry
+    before: Sequence[tuple[str, str]]
+    after: Sequence[tuple[str, str]]
+
+    @property
+    def words(self) -> str:
+        return action_words(self.entry.action)
+
+    @property
+    def who(self) -> str:
+        return kept_words(self.entry.actor_name)
+
+    @property
+    def reason(self) -> str:
+        return kept_words(self.entry.reason)
+
+
+def written(entry: AuditEntry) -> Written:
+    return Written(entry, *(
+        tuple((field_words(field), _whole(entry, field, value)) for field, value in values.items())
+        for values in (entry.before, entry.after)
+    ))
+
+
+def _whole(entry: AuditEntry, field: str, value: Any) -> str:
+    if value is None and (entry.subject_type == "plan" or field == "quota_bytes"):
+        return _("unlimited")
+    return size(value) if field.endswith("_bytes") and isinstance(value, int) else _in_words(value)
+
+
+# Who acts and why where no person does or says it: kept in English.
+_KEPT: dict[str, Any] = {
+    "command line": gettext_lazy("command line"), "DNS check": gettext_lazy("DNS check"),
+    "end of the grace period": gettext_lazy("end of the grace period"), "imported": gettext_lazy("imported"),
+    "notes changed": gettext_lazy("notes changed"),
+    "by a link sent to its address": gettext_lazy("by a link sent to its address"),
+    "its domain is hosted here": gettext_lazy("its domain is hosted here"),
+    "its password was changed": gettext_lazy("its password was changed"),
+    "another proved that the domain is theirs": gettext_lazy("another proved that the domain is theirs"),
+    "the queue": gettext_lazy("the queue"), "frozen by its owner": gettext_lazy("frozen by its owner"),
+}
+
+
+def subject_words(entry: AuditEntry) -> str:
+    """What it was done to, as it was called then: of what the panel names itself in the reader's language."""
+    if entry.subject_type == "credential":
+        return credential_words(entry.subject_name)
+    return kept_words(entry.subject_name)
+
+
+def kept_words(text: str) -> str:
+    """A name or a reason of the audit log; what a person wrote stays as it is."""
+    return str(_KEPT.get(text, text))
+
+
+# What values are called that the audit log keeps by their names.
+_VALUES: dict[str, Any] = {
+    "ACTIVE": gettext_lazy("active"), "NO_SENDING": gettext_lazy("no sending"),
+    "SUSPENDED": gettext_lazy("suspended"), "CLOSED": gettext_lazy("closed"),
+    "pending": gettext_lazy("pending"), "proved": gettext_lazy("proved"), "lapsed": gettext_lazy("lapsed"),
+    "unlimited": gettext_lazy("unlimited"), "inherit": gettext_lazy("inherit"),
+    "opportunistic": gettext_lazy("when offered"), "required": gettext_lazy("required, certificate checked"),
+    "checked by us": gettext_lazy("checked by us"), "by TXT record": gettext_lazy("by TXT record"),
+}
+
+
+def _known(value: str) -> str:
+    """The value in the reader's language."""
+    words = _VALUES.get(value)
+    return value if words is None else str(words)
 
 
 def _short(value: Any) -> str:
-    """In a line: none for nothing, several with commas, and no longer than MOST_WORDS."""
+    """In a line, and no longer than MOST_WORDS."""
+    text = " ".join(_in_words(value).split())
+    return text if len(text) <= MOST_WORDS else f"{text[:MOST_WORDS - 1]}…"
+
+
+def _in_words(value: Any) -> str:
+    """None for nothing, several with commas."""
     if value is None or value in ("", [], {}):
-        return "none"
+        return _("none")
     if isinstance(value, bool):
-        return "yes" if value else "no"
+        return _("yes") if value else _("no")
     if isinstance(value, int):
         return f"{value:,}"
-    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    text = " ".join(text.split())
-    return text if len(text) <= MOST_WORDS else f"{text[:MOST_WORDS - 1]}…"
+    return ", ".join(map(str, value)) if isinstance(value, list) else _known(str(value))

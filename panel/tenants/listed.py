@@ -6,6 +6,7 @@ from typing import Any
 from django.contrib import messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.utils.translation import gettext as _
 
 MOST_LISTED = 1000
 
@@ -14,8 +15,9 @@ def only(request: HttpRequest, rows: QuerySet, pks: Collection[int], more: bool)
     """Those of `rows`, as a ModelAdmin's get_search_results gives them; says so when there are `more`."""
     if more and request.resolver_match is not None and request.resolver_match.view_name.endswith("_changelist"):
         messages.info(
-            request, f"The first {MOST_LISTED:,} that were found are listed. Type more of what you look for to see "
-            "all of it.",
+            request, _(
+                "The first {most:,} that were found are listed. Type more of what you look for to see all of it."
+            ).format(most=MOST_LISTED),
         )
     return rows.filter(pk__in=pks), False
 

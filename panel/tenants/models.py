@@ -6,16 +6,18 @@ from django.contrib.sessions.base_session import AbstractBaseSession
 from django.db import models
 from django.db.models import F, Q
 from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from panel.database.indexed import Folded
 from panel.rules.status import Status
 from panel.tenants.scoping import ScopedQuerySet, TenantQuerySet
 
 STATUS_CHOICES = [
-    (Status.ACTIVE, "active"),
-    (Status.NO_SENDING, "no sending"),
-    (Status.SUSPENDED, "suspended"),
-    (Status.CLOSED, "closed"),
+    (Status.ACTIVE, gettext_lazy("active")),
+    (Status.NO_SENDING, gettext_lazy("no sending")),
+    (Status.SUSPENDED, gettext_lazy("suspended")),
+    (Status.CLOSED, gettext_lazy("closed")),
 ]
 
 
@@ -30,7 +32,7 @@ class StatusField(models.PositiveSmallIntegerField):
 
 def one_of(field, choices, name):
     """A constraint: the database takes only one of the choices' values."""
-    values = [getattr(value, "value", value) for value, _ in choices]
+    values = [getattr(value, "value", value) for value, _name in choices]
     return models.CheckConstraint(name=name, condition=Q(**{f"{field}__in": values}))
 
 
@@ -43,16 +45,16 @@ class Plan(models.Model):
     """What a tenant may have. An empty number means unlimited."""
 
     name = models.CharField(max_length=100, unique=True)
-    domains = models.PositiveIntegerField("domains", null=True, blank=True)
-    mailboxes = models.PositiveIntegerField("mailboxes", null=True, blank=True)
-    aliases = models.PositiveIntegerField("aliases", null=True, blank=True)
-    credentials = models.PositiveIntegerField("app passwords", null=True, blank=True)
+    domains = models.PositiveIntegerField(gettext_lazy("domains"), null=True, blank=True)
+    mailboxes = models.PositiveIntegerField(gettext_lazy("mailboxes"), null=True, blank=True)
+    aliases = models.PositiveIntegerField(gettext_lazy("aliases"), null=True, blank=True)
+    credentials = models.PositiveIntegerField(gettext_lazy("app passwords"), null=True, blank=True)
     # The quotas of a tenant's mailboxes together.
-    storage_bytes = models.PositiveBigIntegerField("storage", null=True, blank=True)
-    mailbox_hour = models.PositiveIntegerField("recipients a mailbox, 1 hour", null=True, blank=True)
-    mailbox_day = models.PositiveIntegerField("recipients a mailbox, 24 hours", null=True, blank=True)
-    tenant_hour = models.PositiveIntegerField("recipients a tenant, 1 hour", null=True, blank=True)
-    tenant_day = models.PositiveIntegerField("recipients a tenant, 24 hours", null=True, blank=True)
+    storage_bytes = models.PositiveBigIntegerField(gettext_lazy("storage"), null=True, blank=True)
+    mailbox_hour = models.PositiveIntegerField(gettext_lazy("recipients a mailbox, 1 hour"), null=True, blank=True)
+    mailbox_day = models.PositiveIntegerField(gettext_lazy("recipients a mailbox, 24 hours"), null=True, blank=True)
+    tenant_hour = models.PositiveIntegerField(gettext_lazy("recipients a tenant, 1 hour"), null=True, blank=True)
+    tenant_day = models.PositiveIntegerField(gettext_lazy("recipients a tenant, 24 hours"), null=True, blank=True)
 
     class Meta:
         ordering = ["name"]
@@ -70,12 +72,12 @@ class Tenant(models.Model):
     plan = models.ForeignKey(Plan, on_delete=models.PROTECT, related_name="tenants")
     parent = models.ForeignKey(
         "self", on_delete=models.PROTECT, null=True, blank=True, related_name="children",
-        help_text="The reseller whose customer it is, if any.",
+        help_text=gettext_lazy("The reseller whose customer it is, if any."),
     )
     status = StatusField()
-    status_reason = models.CharField("reason", max_length=500, blank=True)
-    grace_ends_at = models.DateTimeField("can be restored until", null=True, blank=True, editable=False)
-    notes = models.TextField(blank=True, help_text="For the provider only.")
+    status_reason = models.CharField(gettext_lazy("reason"), max_length=500, blank=True)
+    grace_ends_at = models.DateTimeField(gettext_lazy("can be restored until"), null=True, blank=True, editable=False)
+    notes = models.TextField(blank=True, help_text=gettext_lazy("For the provider only."))
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     objects = TenantQuerySet.as_manager()
@@ -90,10 +92,10 @@ class Tenant(models.Model):
 
 
 class ProviderRole(models.TextChoices):
-    NONE = "", "none"
-    SUPPORT = "support", "support (read only)"
-    OPERATOR = "operator", "operator"
-    OWNER = "owner", "owner"
+    NONE = "", gettext_lazy("none")
+    SUPPORT = "support", gettext_lazy("support (read only)")
+    OPERATOR = "operator", gettext_lazy("operator")
+    OWNER = "owner", gettext_lazy("owner")
 
 
 class UserManager(BaseUserManager):
@@ -109,8 +111,8 @@ class User(AbstractBaseUser):
     """
 
     class Kind(models.TextChoices):
-        PANEL = "panel", "panel account"
-        PERSON = "person", "person with a mailbox"
+        PANEL = "panel", gettext_lazy("panel account")
+        PERSON = "person", gettext_lazy("person with a mailbox")
 
     kind = models.CharField(max_length=10, choices=Kind, default=Kind.PANEL, editable=False)
     email = models.EmailField(max_length=254, unique=True, null=True)
@@ -118,8 +120,8 @@ class User(AbstractBaseUser):
     provider_role = models.CharField(max_length=10, choices=ProviderRole, blank=True, default=ProviderRole.NONE)
     is_active = models.BooleanField(default=True)
     second_factor_required = models.BooleanField(
-        "second factor required", default=False,
-        help_text="Until it has one, the account sees nothing but the page on which one is set up.",
+        gettext_lazy("second factor required"), default=False,
+        help_text=gettext_lazy("Until it has one, the account sees nothing but the page on which one is set up."),
     )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
@@ -133,8 +135,8 @@ class User(AbstractBaseUser):
 
     class Meta:
         ordering = ["email", "pk"]
-        verbose_name = "account"
-        verbose_name_plural = "accounts"
+        verbose_name = gettext_lazy("account")
+        verbose_name_plural = gettext_lazy("accounts")
         constraints = [
             models.CheckConstraint(
                 name="user_person_has_no_email_or_role",
@@ -171,7 +173,7 @@ class User(AbstractBaseUser):
         """Support views; operators change everything but accounts; owners change everything."""
         if not self.has_provider_role:
             return False
-        app, _, codename = perm.partition(".")
+        app, _dot, codename = perm.partition(".")
         if self.provider_role == ProviderRole.OWNER or codename.startswith("view_"):
             return True
         if self.provider_role == ProviderRole.SUPPORT:
@@ -191,9 +193,9 @@ class Membership(models.Model):
     to_tenant = "tenant"
 
     class Role(models.TextChoices):
-        OWNER = "owner", "owner"
-        ADMIN = "admin", "admin"
-        VIEWER = "viewer", "viewer"
+        OWNER = "owner", gettext_lazy("owner")
+        ADMIN = "admin", gettext_lazy("admin")
+        VIEWER = "viewer", gettext_lazy("viewer")
 
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="memberships")
     # Held here too, so that the database refuses a person as a member.
@@ -231,14 +233,14 @@ class AuditEntry(models.Model):
     before = models.JSONField(default=dict)
     after = models.JSONField(default=dict)
     reason = models.CharField(max_length=500, blank=True)
-    ip = models.GenericIPAddressField("from", null=True)
+    ip = models.GenericIPAddressField(gettext_lazy("from"), null=True)
 
     objects = ScopedQuerySet.as_manager()
 
     class Meta:
         ordering = ["-pk"]
-        verbose_name = "audit entry"
-        verbose_name_plural = "audit log"
+        verbose_name = gettext_lazy("audit entry")
+        verbose_name_plural = gettext_lazy("audit log")
         indexes = [
             # With the id: else PostgreSQL looks for the latest of a quiet subject through all entries there are.
             models.Index(fields=["subject_type", "subject_id", "-id"], name="audit_of_subject"),
@@ -275,7 +277,7 @@ class SecondFactor(models.Model):
     created_at = models.DateTimeField(default=timezone.now)
 
     def __str__(self):
-        return f"second factor of {self.user}"
+        return _("second factor of {user}").format(user=self.user)
 
 
 class RecoveryCode(models.Model):
@@ -288,6 +290,9 @@ class RecoveryCode(models.Model):
     class Meta:
         constraints = [models.UniqueConstraint(fields=["factor", "digest"], name="recovery_code_once")]
 
+    def __str__(self):
+        return _("recovery code")
+
 
 class PanelSession(AbstractBaseSession):
     """A browser that is signed in to the panel, or on the way (no user yet). The key is its secret."""
@@ -295,7 +300,7 @@ class PanelSession(AbstractBaseSession):
     user = models.ForeignKey(User, on_delete=models.CASCADE, null=True, related_name="sessions")
     began_at = models.DateTimeField(default=timezone.now)
     seen_at = models.DateTimeField(default=timezone.now)
-    ip = models.GenericIPAddressField("from", null=True)
+    ip = models.GenericIPAddressField(gettext_lazy("from"), null=True)
     browser = models.CharField(max_length=200, blank=True)
 
     @classmethod

@@ -15,6 +15,7 @@ from django.core.paginator import Page, Paginator
 from django.db import DataError, NotSupportedError
 from django.db.models import Count, Model, Q, QuerySet
 from django.utils.functional import cached_property
+from django.utils.translation import gettext as _
 from unfold import fields as unfold_fields
 from unfold.views import ChangeList
 
@@ -49,7 +50,7 @@ class CappedPaginator(Paginator):
 
     @property
     def words(self) -> str:
-        return f"more than {COUNTED:,}" if self.is_capped else f"{self.counted:,}"
+        return _("more than {n:,}").format(n=COUNTED) if self.is_capped else f"{self.counted:,}"
 
     def page(self, number: Any) -> Page:
         number = self.validate_number(number)

@@ -21,7 +21,7 @@ from django.db import models
 from django.urls import reverse
 from django.utils.html import conditional_escape, escape, format_html
 from django.utils.safestring import SafeString, mark_safe
-from django.utils.translation import gettext
+from django.utils.translation import get_language, gettext
 from unfold.admin import checkbox
 from unfold.templatetags import unfold_list
 from unfold.utils import display_for_field, display_for_value
@@ -37,13 +37,18 @@ _EVEN, _ODD = _TBODY.format(""), _TBODY.format("bg-base-50 dark:bg-white/[.02]")
 _END = "</tr></tbody>"
 _ANY_KEY = "0"
 
-# The box of each row, of which unfold renders a template.
-_BEFORE, _AFTER = checkbox.render(ACTION_CHECKBOX_NAME, "\x00").split("\x00")
+# The box of each row, of which unfold renders a template: what stands before and behind the key, by language.
+_boxes: dict[str, tuple[str, str]] = {}
 
 
 def box(key: object) -> SafeString:
     """The box with which a row is chosen."""
-    return mark_safe(f"{_BEFORE}{escape(key)}{_AFTER}")  # noqa: S308 - ours, and escaped
+    language = get_language() or ""
+    if language not in _boxes:
+        before, _key, after = checkbox.render(ACTION_CHECKBOX_NAME, "\x00").partition("\x00")
+        _boxes[language] = before, after
+    before, after = _boxes[language]
+    return mark_safe(f"{before}{escape(key)}{after}")  # noqa: S308 - ours, and escaped
 
 
 def result_list(context: Any, changes: Any) -> dict[str, Any]:

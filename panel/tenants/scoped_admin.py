@@ -17,7 +17,9 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from django.utils.text import capfirst
+from django.utils.text import capfirst, format_lazy
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from unfold.admin import ModelAdmin
 from unfold.contrib.filters.admin import AutocompleteSelectFilter
 from unfold.contrib.filters.forms import AutocompleteDropdownForm
@@ -31,6 +33,7 @@ from panel.tenants.changes import ServiceError
 from panel.tenants.models import User
 from panel.tenants.pages import AFTER, BEFORE, CappedPaginator, QuickList
 from panel.tenants.rows import box
+from panel.tenants.standing import status_words
 
 MOST_KEEPING = 10  # rows that keep another from being deleted, named of each kind
 PAGE = 25  # rows: what a page of them costs is mostly their writing, a millisecond each
@@ -56,8 +59,8 @@ def by(request: HttpRequest) -> By:
 class ReasonForm(forms.Form):
     reason = forms.CharField(
         max_length=500,
-        label="Reason",
-        help_text="Shown wherever the state shows, and in the audit log.",
+        label=gettext_lazy("Reason"),
+        help_text=gettext_lazy("Shown wherever the state shows, and in the audit log."),
         widget=UnfoldAdminTextInputWidget,
     )
 
@@ -65,8 +68,11 @@ class ReasonForm(forms.Form):
 class SizeField(form_fields.SizeField):
     """A number of bytes, written as "5 GB". Empty: None."""
 
-    def __init__(self, *, label: str = "Storage", help_text: str = "Such as 5 GB.") -> None:
-        super().__init__(label=label, help_text=f"{help_text} Empty: unlimited.", widget=UnfoldAdminTextInputWidget)
+    def __init__(self, *, label: Any = None, help_text: Any = None) -> None:
+        words = format_lazy("{} {}", help_text or gettext_lazy("Such as 5 GB."), gettext_lazy("Empty: unlimited."))
+        super().__init__(
+            label=label or gettext_lazy("Storage"), help_text=words, widget=UnfoldAdminTextInputWidget
+        )
 
 
 class ConfirmForm(forms.Form):
@@ -335,7 +341,7 @@ class ScopedAdmin(ModelAdmin):
             rows = model._base_manager.filter(**{f"{name}__in": list(objs)}).select_related(name).order_by("pk")
             found = list(rows[: MOST_KEEPING + 1])
             keeping += [self._linked(row) for row in found[:MOST_KEEPING]]
-            keeping += ["… and more"] * (len(found) > MOST_KEEPING)
+            keeping += [_("… and more")] * (len(found) > MOST_KEEPING)
         return ([], {}, set(), keeping) if keeping else super().get_deleted_objects(objs, request)
 
     def _linked(self, row: Model) -> SafeString:
@@ -358,7 +364,7 @@ class ScopedAdmin(ModelAdmin):
         try:
             return super().changelist_view(request, extra_context)
         except ServiceError as error:
-            messages.error(request, f"Nothing was done: {error}")
+            messages.error(request, _("Nothing was done: {error}").format(error=error))
             return HttpResponseRedirect(request.get_full_path())
 
     def delete_view(
@@ -388,8 +394,9 @@ class ScopedAdmin(ModelAdmin):
         entries = history.entries_of(self.audited(obj) or obj, by(request)["actor"])
         context = {
             **self.admin_site.each_context(request),
-            "title": f"History of {obj}",
-            "entries": Paginator(entries, PAGE).get_page(request.GET.get("p")),
+            "title": _("History of {obj}").format(obj=obj),
+            "entries": (page := Paginator(entries, PAGE).get_page(request.GET.get("p"))),
+            "rows": [history.written(each) for each in page],
             "opts": self.opts,
             "object": obj,
         }
@@ -467,7 +474,8 @@ def state_of(row: Any) -> SafeString:
     """The badge of what can be suspended and closed; of what is closed it tells until when that can be undone."""
     reason = row.status_reason
     if row.grace_ends_at:
-        reason = f"{reason}{' · ' if reason else ''}can be restored until {row.grace_ends_at:%Y-%m-%d %H:%M} UTC"
+        until = _("can be restored until {end:%Y-%m-%d %H:%M} UTC").format(end=row.grace_ends_at)
+        reason = f"{reason} · {until}" if reason else until
     return state_badge(row.status, reason)
 
 
@@ -475,17 +483,23 @@ def state_badge(status: int, reason: str = "") -> SafeString:
     """A status as a word with a colour and a sign, its reason on hover."""
     value = Status(status)
     look = {Status.ACTIVE: "good", Status.NO_SENDING: "warn", Status.SUSPENDED: "bad", Status.CLOSED: "off"}[value]
-    return format_html('<span class="ph-state is-{}" title="{}">{}</span>', look, reason, value.words)
+    return format_html('<span class="ph-state is-{}" title="{}">{}</span>', look, reason, status_words(value))
 
 
 def badge(look: str, words: str) -> SafeString:
-    """look: good, warn, bad or off."""
+    """look: good, warn, bad or off; `words` in the reader's language."""
     return format_html('<span class="ph-state is-{}">{}</span>', look, words)
 
 
 def list_url(view: str, parameter: str, value: object) -> str:
     """A list, narrowed by one filter: list_url("domains_domain", "tenant__id__exact", 7)."""
     return f"{reverse(f'admin:{view}_changelist')}?{urlencode({parameter: value})}"
+
+
+def linked(url: str, text: object, *, is_mono: bool = False) -> SafeString:
+    """A way to another page, in the text of this one."""
+    look = "ph-mono " if is_mono else ""
+    return format_html('<a class="{}text-primary-600 dark:text-primary-500" href="{}">{}</a>', look, url, text)
 
 
 def mono(text: object) -> SafeString:

@@ -49,7 +49,7 @@ PLAN_NUMBERS = (
 def create_plan(*, name: str, actor: User | None, ip: str | None = None, **numbers: int | None) -> Plan:
     """A new plan. `numbers` are of PLAN_NUMBERS; one that is None or left out is unlimited."""
     values = _plan_values(name=name, **numbers)
-    with taken_means(f"There is a plan {values['name']} already.", "name"):
+    with taken_means(_("There is a plan {name} already.").format(name=values["name"]), "name"):
         plan = Plan.objects.create(**values)
     audit.record(actor, "plan.created", plan, tenant=None, after=values, ip=ip)
     return plan
@@ -58,7 +58,7 @@ def create_plan(*, name: str, actor: User | None, ip: str | None = None, **numbe
 @transaction.atomic
 def change_plan(plan: Plan, *, actor: User | None, ip: str | None = None, **values: Any) -> Plan:
     """Give the plan another name or other numbers; they hold for its tenants at once."""
-    with taken_means(f"There is a plan {values.get('name')} already.", "name"):
+    with taken_means(_("There is a plan {name} already.").format(name=values.get("name")), "name"):
         before, after = write(plan, **_plan_values(**values))
     if after:
         audit.record(actor, "plan.changed", plan, tenant=None, before=before, after=after, ip=ip)
@@ -70,7 +70,7 @@ def change_plan(plan: Plan, *, actor: User | None, ip: str | None = None, **valu
 def delete_plan(plan: Plan, *, actor: User | None, ip: str | None = None) -> None:
     """Delete a plan that no tenant is on."""
     audit.record(actor, "plan.deleted", plan, tenant=None, ip=ip)
-    delete(plan, f"Tenants are on the plan {plan}: move them to another one first.")
+    delete(plan, _("Tenants are on the plan {plan}: move them to another one first.").format(plan=plan))
     everything_changed()
 
 
@@ -105,10 +105,12 @@ def create_tenant(
     notes = many_lines(notes, "notes", most=10_000)
     plan = plan or Plan.objects.filter(name=STANDARD_PLAN).first()
     if plan is None:
-        raise ServiceError(f"There is no plan {STANDARD_PLAN}: name the tenant's plan.", "plan")
+        raise ServiceError(
+            _("There is no plan {name}: name the tenant's plan.").format(name=STANDARD_PLAN), "plan"
+        )
     if parent:
         _place_under(None, parent)
-    with taken_means(f"There is a tenant {name} already.", "name"):
+    with taken_means(_("There is a tenant {name} already.").format(name=name), "name"):
         tenant = Tenant.objects.create(name=name, plan=plan, parent=parent, notes=notes)
     audit.record(
         actor, "tenant.created", tenant, tenant=tenant, after={"name": name, "plan": plan, "parent": parent}, ip=ip
@@ -141,7 +143,7 @@ def change_tenant(
         values["parent"] = parent
     if notes is not KEEP:
         values["notes"] = many_lines(notes, "notes", most=10_000)
-    with taken_means(f"There is a tenant {values.get('name')} already.", "name"):
+    with taken_means(_("There is a tenant {name} already.").format(name=values.get("name")), "name"):
         before, after = write(tenant, **values)
     if after:
         # The notes are the provider's: the tenant reads this entry, not what they say.
@@ -165,14 +167,16 @@ def _place_under(tenant: Tenant | None, parent: Tenant) -> None:
         ancestors.append(above.pk)
         above = Tenant.objects.filter(pk=above.parent_id).first() if above.parent_id else None
     if tenant and tenant.pk in ancestors:
-        raise ServiceError(f"{parent} can't be above {tenant}: it is {tenant} itself or below it.", "parent")
+        raise ServiceError(_("{parent} can't be above {tenant}: it is {tenant} itself or below it.").format(
+            parent=parent, tenant=tenant
+        ), "parent")
     below = 0
     if tenant and Tenant.objects.filter(parent__parent=tenant).exists():
         below = 2
     elif tenant and Tenant.objects.filter(parent=tenant).exists():
         below = 1
     if len(ancestors) + below > 2:
-        raise ServiceError("Tenants stand in three levels at most.", "parent")
+        raise ServiceError(_("Tenants stand in three levels at most."), "parent")
 
 
 # Memberships
@@ -224,7 +228,7 @@ def delete_membership(
         actor, "membership.deleted", membership, tenant=membership.tenant,
         before={"user": membership.user, "role": stored.role}, ip=ip,
     )
-    delete(membership, "The membership is in use.")
+    delete(membership, _("The membership is in use."))
 
 
 def _locked(membership: Membership, among: Collection[str]) -> Membership:
@@ -273,7 +277,7 @@ def set_account_password(
     with transaction.atomic():
         accounts = User.objects.filter(pk=account.pk, kind=User.Kind.PANEL)
         if not accounts.update(password=hashed.stored):
-            raise ServiceError("Only a panel account has a password of its own here.", "password")
+            raise ServiceError(_("Only a panel account has a password of its own here."), "password")
         account.password = hashed.stored
         PanelSession.objects.filter(user=account).exclude(pk=keep or "").delete()
         PasswordReset.objects.filter(user=account).update(token="")
@@ -296,11 +300,11 @@ def reopen_account(account: User, *, reason: str = "", actor: User | None, ip: s
 def delete_account(account: User, *, actor: User | None, ip: str | None = None) -> None:
     """Delete a panel account and its memberships; the audit log keeps its name."""
     if account.kind != User.Kind.PANEL:
-        raise ServiceError("The person of a mailbox can't be deleted: close the mailbox.")
+        raise ServiceError(_("The person of a mailbox can't be deleted: close the mailbox."))
     owners_alone(actor, account)
     keep_an_owner(without=account)
     audit.record(actor, "account.deleted", account, tenant=None, ip=ip)
-    delete(account, f"The account {account} is in use.")
+    delete(account, _("The account {account} is in use.").format(account=account))
 
 
 def keep_an_owner(*, without: User) -> None:
@@ -308,19 +312,22 @@ def keep_an_owner(*, without: User) -> None:
     alone("provider owners")
     owners = User.objects.filter(provider_role=ProviderRole.OWNER, is_active=True)
     if owners.filter(pk=without.pk).exists() and not owners.exclude(pk=without.pk).exists():
-        raise ServiceError(f"{without} is the last provider owner: make another one first.", "provider_role")
+        raise ServiceError(
+            _("{name} is the last provider owner: make another one first.").format(name=without), "provider_role"
+        )
 
 
 def _set_active(account: User, active: bool, action: str, reason: str, actor: User | None, ip: str | None) -> None:
     reason = one_line(reason, "reason", most=audit.MOST_REASON)
     if account.kind != User.Kind.PANEL:
-        raise ServiceError("The person of a mailbox can't be closed: close the mailbox.")
+        raise ServiceError(_("The person of a mailbox can't be closed: close the mailbox."))
     owners_alone(actor, account)
     if not active:
         keep_an_owner(without=account)
     before, after = write(account, is_active=active)
     if not after:
-        raise AlreadySo(f"The account {account} is {'open' if active else 'closed'} already.")
+        told = _("The account {account} is open already.") if active else _("The account {account} is closed already.")
+        raise AlreadySo(told.format(account=account))
     PanelSession.objects.filter(user=account).delete()
     PasswordReset.objects.filter(user=account).update(token="")
     audit.record(actor, action, account, tenant=None, before=before, after=after, reason=reason, ip=ip)

@@ -7,6 +7,7 @@ Neither changes while the panel runs, but for the entry of the side bar that is 
 from functools import cached_property
 from typing import Any
 
+from django.apps import apps
 from django.contrib.admin.apps import SimpleAdminConfig
 from django.http import HttpRequest
 from django.template.loader import render_to_string
@@ -18,25 +19,27 @@ from django.utils.translation import get_language
 from unfold.settings import get_config
 from unfold.sites import UnfoldAdminSite
 
+from panel.tenants.field_words import name_in_every_language
+
 # What differs from page to page, of what each of them is given. The latest changes are told elsewhere.
 OF_THE_PAGE = ("has_permission", "available_apps", "sidebar_navigation", "log_entries")
-MOST_KEPT = 50  # side bars: one for each entry, and some for pages at which two are lit
+MOST_KEPT = 100  # side bars: in each language one for each entry, and some for pages at which two are lit
 
 
 class ProviderSite(UnfoldAdminSite):
-    _settled: dict[str, Any] | None = None
-
     def __init__(self, name: str = "admin") -> None:
         super().__init__(name)
+        self._settled: dict[str, dict[str, Any]] = {}  # by language
         self._side_bars: dict[tuple[str, tuple[bool, ...]], SafeString] = {}
 
     def each_context(self, request: HttpRequest) -> dict[str, Any]:
-        if self._settled is None:
+        language = get_language() or ""
+        if language not in self._settled:
             whole = super().each_context(request)
-            self._settled = {name: value for name, value in whole.items() if name not in OF_THE_PAGE}
+            self._settled[language] = {name: value for name, value in whole.items() if name not in OF_THE_PAGE}
         may_enter = self.has_permission(request)
         return {
-            **self._settled,
+            **self._settled[language],
             "has_permission": may_enter,
             "available_apps": SimpleLazyObject(lambda: self.get_app_list(request)),  # hardly any page asks
             "sidebar_navigation": self.side_bar(request) if may_enter else "",
@@ -75,3 +78,7 @@ class ProviderAdmin(SimpleAdminConfig):
     """Django's admin with this site; "unfold.apps.BasicAppConfig" leaves it to us."""
 
     default_site = "panel.tenants.site.ProviderSite"
+
+    def ready(self) -> None:
+        super().ready()
+        name_in_every_language(each for each in apps.get_models() if each.__module__.startswith("panel."))

@@ -19,6 +19,7 @@ from django.urls import URLPattern, URLResolver, get_resolver, reverse
 
 from panel.tenants.models import Membership, User
 from tests.panel.test_admin_generated import CASES, EVERYTHING_AN_ACTION_ASKS, REDIRECTS, filled, named
+from tests.support.english import JAPANESE, WORD, english, known_words
 from tests.support.standing import OUTSIDE, STAFF, Standing, everything, undone
 from tests.support.traces import Traces
 
@@ -383,3 +384,43 @@ def test_every_change_needs_the_forms_token(standing):
             status = standing.client("owner", enforce_csrf_checks=True).post(path, {}).status_code
             assert status in (403, 302), path
     assert everything() == before
+
+
+# --- in another language ---------------------------------------------------------------------
+
+
+def pages(standing: Standing) -> Iterator[tuple[str, Of | None]]:
+    """Every page of the admin, with the model's address that it is."""
+    for one in OF_MODELS:
+        if one.kind != "old" and (one.model, one.kind) not in REDIRECTS:
+            yield path_of(standing, one), one
+            if one.kind == "changelist":
+                yield f"{path_of(standing, one)}?q=zzz", None
+    for expected in ADDRESSES.values():
+        if expected.path.startswith("/admin/") and expected.staff[0] == PAGE:
+            yield expected.path, None
+    yield reverse("search") + "?q=zzz", None
+    yield reverse("search") + "?q=e", None
+
+
+def test_no_page_shows_an_english_word_to_who_reads_japanese(standing):
+    reader = standing.client("owner")
+    known = known_words() | set(WORD.findall(str(EVERYTHING_AN_ACTION_ASKS)))
+    wrong: dict[str, list[str]] = {}
+    for path, one in pages(standing):
+        with undone():
+            first = one and CASES[one.model].before.get(one.kind)
+            if first:
+                reader.post(path_of(standing, Of(one.model, first)), EVERYTHING_AN_ACTION_ASKS, headers=JAPANESE)
+            answers = [reader.get(path, headers=JAPANESE)]
+            if one is not None and one.kind not in ("changelist", "history"):
+                # What it refuses, or says when it is done.
+                data = {} if one.kind in ("add", "change") else EVERYTHING_AN_ACTION_ASKS
+                answers.append(reader.post(path, data, headers=JAPANESE, follow=True))
+        for answer in answers:
+            page = answer.content.decode()
+            if answer.status_code == 200 and (found := english(page, known)):
+                wrong[path] = found
+            elif answer.status_code == 200:
+                assert '<html lang="ja"' in page, path
+    assert not wrong, "\n".join(f"{path}: {each}" for path, texts in wrong.items() for each in texts)

@@ -300,8 +300,8 @@ def test_tenants_near_a_limit_are_told_by_the_limit_that_holds(panel, tenant, ot
     charge(quiet, 10)
     charge(unlimited, 50_000)
     near = look(panel).context["near"]
-    assert [(each["name"], each["percent"], each["window"]) for each in near] == [
-        ("Other", 100, "1 hour"), ("Demo", 92, "1 hour"),
+    assert [(each["name"], each["share"], each["words"]) for each in near] == [
+        ("Other", "100 % of 1 hour", "2,000 of 2,000 recipients"), ("Demo", "92 % of 1 hour", "92 of 100 recipients"),
     ]
 
 

@@ -13,7 +13,7 @@ from django.utils.html import escape, format_html
 from django.utils.safestring import SafeString, mark_safe
 
 from panel.console import domain_words
-from panel.rules.verdicts import Sentence
+from panel.rules.verdicts import Sentence, Verdict
 from panel.tenants import shown
 
 register = template.Library()
@@ -50,6 +50,12 @@ def moment(at: datetime | None) -> str:
 def said(sentence: Sentence) -> str:
     """A verdict's sentence in the reader's language."""
     return domain_words.said(sentence)
+
+
+@register.filter
+def verdict(value: Verdict) -> str:
+    """"different", in the reader's language."""
+    return domain_words.verdict(value)
 
 
 @register.filter

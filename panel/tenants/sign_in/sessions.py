@@ -106,7 +106,9 @@ def browser(user_agent: str) -> str:
     """Such as "Firefox on Linux"; what is no known one, as it names itself."""
     program = next((name for mark, name in _BROWSERS if mark in user_agent), "")
     system = next((name for mark, name in _SYSTEMS if mark in user_agent), "")
-    return " on ".join(filter(None, (program, system))) or user_agent[:60] or "unknown"
+    if program and system:
+        return _("{program} on {system}").format(program=program, system=system)
+    return program or system or user_agent[:60] or _("unknown")
 
 
 @transaction.atomic

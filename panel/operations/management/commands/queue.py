@@ -341,7 +341,7 @@ def _number(queue_id: str) -> int:
 
 
 def _held(holds: int) -> str:
-    return "; ".join(hold.label for hold in Hold if holds & hold)
+    return "; ".join(str(hold.label) for hold in Hold if holds & hold)
 
 
 def _when(at: datetime | None) -> str:
