@@ -28,12 +28,14 @@ from panel.tenants.changes import ServiceError
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """Another name of a domain; `records` are what it takes, of which only the proof is looked up."""
+    """Another name of a domain; `records` are what it takes, `look` and `words` how its proof stands."""
 
     alias: DomainAlias
     name: str
     records: list[Record]
-    is_proved: bool
+    look: str
+    words: str
+    is_proved: bool  # and the proof isn't missing
 
 
 @tenant_page(change=Role.ADMIN)
@@ -142,8 +144,14 @@ def restore(request: HttpRequest, place: TenantPlace, domain: int) -> HttpRespon
 
 def _name(alias: DomainAlias) -> Name:
     records = [record for record in checks.expected_of_alias(alias) if record.is_required or record.key == "proof"]
-    is_proved = alias.proof == Proof.PROVED
-    return Name(alias, display_domain(alias.name), records, is_proved)
+    life = checks.life_of_alias(alias)
+    look, words = {
+        "pending": ("", _("Waiting for proof")), "active": ("good", _("Proved")), "warning": ("warn", ""),
+        "suspended": ("bad", _("No longer proved: nobody sends as it")),
+    }[life.word]
+    if life.ends_at:
+        words = _("Proof and MX are missing: sending as it stops on {day}").format(day=day(life.ends_at))
+    return Name(alias, display_domain(alias.name), records, look, words, life.word == "active")
 
 
 def _closing(name: str, held: dict[str, Any]) -> str:

@@ -64,13 +64,13 @@ def told(domain: Domain, shown: Shown, above: Status = Status.ACTIVE) -> Told:
     return _told(overall.look, said(overall.words), said(overall.sentence))
 
 
-def coming(domain: Domain, shown: Shown, told: Told, *, may_restore: bool) -> Next | None:
-    """The banner over a domain's records; none where everything is right."""
+def coming(domain: Domain, shown: Shown, told: Told, *, is_held: bool) -> Next | None:
+    """The banner over a domain's records; none where everything is right. `is_held`: by somebody above its people."""
     if domain.status == Status.CLOSED:
         return Next("warn", _("Nobody logs in or sends, and mail for it is refused."), " ".join(filter(None, (
             _("Everything is kept until {day}; then it is removed for good.").format(day=day(domain.grace_ends_at))
             if domain.grace_ends_at else "",
-            "" if may_restore else _("Your provider closed it: ask there."),
+            _("It was closed from above: ask your provider.") if is_held else "",
         ))))
     if domain.status != Status.ACTIVE:
         return Next("bad", f"{told.words}.", " ".join(filter(None, (told.sentence, _means(Status(domain.status))))))

@@ -141,7 +141,7 @@ def domain(request: HttpRequest, place: TenantPlace, domain: int) -> HttpRespons
     may_restore = is_closed and place.may_change and not held
     return page(
         request, place, "console/domain.html", display_domain(found.name), crumbs=crumbs(place), domain=found,
-        shown=shown, told=now, coming=coming(found, shown, now, may_restore=may_restore), may_restore=may_restore,
+        shown=shown, told=now, coming=coming(found, shown, now, is_held=held), may_restore=may_restore,
         may_check=place.may_change and not is_closed, may_close=place.may_change and not (is_closed or held),
         # The first look is made as soon as somebody opens the page: they wait for it.
         looks_at_once=shown.checked_at is None and not request.headers.get("HX-Request"),

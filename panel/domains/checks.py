@@ -13,7 +13,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, transaction
-from django.db.models import Q
+from django.db.models import F, Q
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
 from django.utils.translation import gettext as _
@@ -35,6 +35,7 @@ BETWEEN = timedelta(seconds=10)  # two looks at a domain that somebody asks for
 LEASE = timedelta(minutes=10)  # for which a look by itself keeps others off
 MOST_DUE = lookup.DOMAINS_AT_ONCE  # looked at in one round
 MOST_ALIASES = 20  # pending ones of a domain, proved with its look
+MOST_PROVED = 5  # of its proved aliases that are looked at again with it
 MOST_NEW = 200  # domains without a row that get one in one round
 BY = "DNS check"
 
@@ -57,9 +58,8 @@ def installation(environment: Environment) -> Installation:
 
 def token(name: str, tenant: Tenant | None) -> str:
     """What a tenant's claim to a name is proved by: the same whenever it is asked for, and nobody else's."""
-    return salted_hmac("panel.domains.proof", f"{tenant.pk if tenant else 0}:{name}", algorithm="sha256").hexdigest()[
-        :32
-    ]
+    key = tenant.proof_key if tenant else None
+    return salted_hmac("panel.domains.proof", name, key, algorithm="sha256").hexdigest()[:32]
 
 
 def expected(domain: Domain) -> tuple[Record, ...]:
@@ -72,7 +72,7 @@ def expected(domain: Domain) -> tuple[Record, ...]:
 
 
 def expected_of_alias(alias: DomainAlias) -> tuple[Record, ...]:
-    """The records for a domain alias: its proof is looked for with its domain's; the others nobody looks up."""
+    """The records for a domain alias: of these, proof and MX are looked for with its domain's."""
     return records.expected(
         alias.name, installation(settings.ENVIRONMENT), token=token(alias.name, alias.domain.tenant),
         proof_required=alias.proof != Proof.PROVED,
@@ -81,6 +81,11 @@ def expected_of_alias(alias: DomainAlias) -> tuple[Record, ...]:
 
 def _proof_of(alias: DomainAlias, tenant: Tenant | None) -> Record:
     return records.proof_record(alias.name, token(alias.name, tenant))
+
+
+def _kept_by(alias: DomainAlias) -> tuple[Record, ...]:
+    """What keeps a proved alias proved."""
+    return tuple(record for record in expected_of_alias(alias) if record.key in ("proof", "mx"))
 
 
 # What is known
@@ -139,6 +144,10 @@ def shown(domain: Domain) -> Shown:
         changed_at=latest.changed_at if latest else None, due_at=latest.due_at if latest else None,
         nameservers=nameservers, zone=records.zone_text(domain.name, (row.record for row in rows)),
     )
+
+
+def life_of_alias(alias: DomainAlias) -> Life:
+    return Life(facts.Proof(alias.proof), alias.missing_since)
 
 
 def _life(domain: Domain, latest: DomainCheck | None) -> Life:
@@ -239,7 +248,13 @@ def _wanted(domain: Domain) -> lookup.Wanted:
     hosts = tuple(dict.fromkeys((ours.host, *ours.mx, *named)))
     # By lot: those that are never proved don't keep the others waiting for good.
     waiting = domain.aliases.filter(proof=Proof.PENDING).order_by("?")[:MOST_ALIASES]
-    asked = (*expected(domain), *(_proof_of(alias, domain.tenant) for alias in waiting))
+    # Those in doubt first: how long that lasts is what counts. They are this domain's, and so is their tenant.
+    proved = domain.aliases.select_related("domain__tenant").filter(proved_by=BY_RECORD).exclude(proof=Proof.PENDING)
+    again = proved.order_by(F("missing_since").asc(nulls_last=True), "?")[:MOST_PROVED]
+    asked = (
+        *expected(domain), *(_proof_of(alias, domain.tenant) for alias in waiting),
+        *(record for alias in again for record in _kept_by(alias)),
+    )
     return lookup.Wanted(domain.name, verdicts.questions(asked), hosts)
 
 
@@ -276,6 +291,7 @@ def _settle(
     known = {**latest.known, **{key: verdict for key, verdict in now_is.items() if verdict != Verdict.UNREACHABLE}}
     known = {key: verdict for key, verdict in known.items() if key in now_is}
     _prove_aliases(stored, looked.found, actor, ip)
+    _keep_aliases(stored, looked.found, ours, now, ip)
     if before.proof is not facts.Proof.PENDING:
         _tell_records(stored, rows, latest.known, known)
     answered = not any(row.verdict is Verdict.UNREACHABLE for row in rows if row.record.is_required)
@@ -337,6 +353,41 @@ def _prove_aliases(stored: Domain, found: Found, actor: User | None, ip: str | N
             actor, "domainalias.proved", alias, tenant=stored.tenant, before=was, after=is_now, ip=ip, by=BY
         )
         changed(alias.name, stored.name)
+
+
+def _keep_aliases(stored: Domain, found: Found, ours: Installation, now: datetime, ip: str | None) -> None:
+    """The life of those proved by their record that were looked at, by the rule that holds for domains."""
+    asked = [name.removeprefix(f"{records.PROOF_NAME}.") for name, kind in found.answers if kind == "TXT"]
+    proved = stored.aliases.select_related("domain__tenant").filter(proved_by=BY_RECORD, name__in=asked)
+    for alias in proved.exclude(proof=Proof.PENDING).order_by("pk"):
+        rows = verdicts.judge(_kept_by(alias), found, ours)
+        before = life_of_alias(alias)
+        after = domain_life.step(
+            before, by_record=True, proof_found=_is_there(rows), mx_is_ours=verdicts.receives(rows, found, ours),
+            now=now,
+        )
+        if after != before:
+            _alias_becomes(alias, before, after, ip)
+
+
+def _alias_becomes(alias: DomainAlias, before: Life, after: Life, ip: str | None) -> None:
+    facts_of: dict[str, Any] = {"tenant": alias.domain.tenant, "ip": ip, "by": BY}
+    if after.proof is before.proof:
+        write(alias, missing_since=after.missing_since)
+        if (after.missing_since is None) != (before.missing_since is None):
+            action = "domainalias.proof_missing" if after.missing_since else "domainalias.proof_found"
+            audit.record(None, action, alias, **facts_of, after={"sending stops": after.ends_at})
+        return
+    if after.proof is facts.Proof.PROVED:
+        try:
+            refuse_neighbours(alias.name, alias.domain.tenant, only_proved=True)
+        except Taken:
+            return
+    was, is_now = write(alias, proof=Proof(after.proof.value).value)
+    DomainAlias.objects.filter(pk=alias.pk).update(missing_since=None)
+    action = "domainalias.proved" if after.proof is facts.Proof.PROVED else "domainalias.lapsed"
+    audit.record(None, action, alias, before=was, after=is_now, **facts_of)
+    changed(alias.name, alias.domain.name)
 
 
 def _tell_records(stored: Domain, rows: Sequence[Row], before: Mapping[str, str], after: Mapping[str, str]) -> None:

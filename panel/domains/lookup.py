@@ -114,13 +114,17 @@ class _Look:
         return Looked(all_found, servers.values[:4])
 
     def _elsewhere(self, found: dict[Question, Answer]) -> Iterable[str]:
-        mx = found.get((self._wanted.domain, "MX"), Answer())
-        # The preferred first: whether those are ours is what counts.
-        values = sorted(mx.values, key=lambda value: int(value.partition(" ")[0]))
-        hosts = dict.fromkeys(value.partition(" ")[2] for value in values)
-        elsewhere = [host for host in hosts if host not in (".", "", *self._wanted.hosts)]
-        self._addresses |= dict.fromkeys(elsewhere[MOST_MX:], ())
-        return elsewhere[:MOST_MX]
+        chosen: dict[str, None] = {}
+        for (_name, kind), answer in found.items():
+            if kind != "MX":
+                continue
+            # The preferred first: whether those are ours is what counts.
+            values = sorted(answer.values, key=lambda value: int(value.partition(" ")[0]))
+            hosts = dict.fromkeys(value.partition(" ")[2] for value in values)
+            elsewhere = [host for host in hosts if host not in (".", "", *self._wanted.hosts)]
+            self._addresses |= dict.fromkeys(elsewhere[MOST_MX:], ())
+            chosen |= dict.fromkeys(elsewhere[:MOST_MX])
+        return chosen
 
     def _spf(self, found: dict[Question, Answer]) -> Sequence[str]:
         there = [text for text in found.get((self._wanted.domain, "TXT"), Answer()).values if spf.is_spf(text)]

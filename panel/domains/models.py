@@ -78,6 +78,8 @@ class DomainAlias(models.Model):
     domain = models.ForeignKey(Domain, on_delete=models.CASCADE, related_name="aliases")
     proof = models.CharField(max_length=10, choices=Proof, default=Proof.PENDING)
     proved_by = models.CharField(max_length=100, blank=True)
+    # Neither the proof nor an MX to us: rules/domain_life. Of a domain it stands with its check.
+    missing_since = models.DateTimeField(null=True, blank=True, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     objects = ScopedQuerySet.as_manager()

@@ -182,6 +182,7 @@ def create_domain_alias(
 def verify_domain_alias(alias: DomainAlias, *, actor: User | None, ip: str | None = None) -> None:
     """Say that we checked who owns the alias's name."""
     _verify(alias, alias.domain.tenant, "domainalias.verified", actor, ip, alias.domain.name)
+    DomainAlias.objects.filter(pk=alias.pk).update(missing_since=None)
 
 
 @transaction.atomic

@@ -226,6 +226,9 @@ def create_credential(
     """
     values = _credential_values(label=label, scopes=scopes, networks=networks, expires_at=expires_at)
     count_against_plan(mailbox.address.tenant, "credentials", _COUNTS["credentials"])
+    domain = mailbox.address.domain
+    if lock(domain).status == Status.CLOSED:
+        raise ServiceError(_("The domain {domain} is closed.").format(domain=domain), "mailbox")
     stored = lock(mailbox)
     if stored.status == Status.CLOSED:
         raise ServiceError(_("{mailbox} is closed.").format(mailbox=mailbox), "mailbox")

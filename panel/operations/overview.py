@@ -44,6 +44,7 @@ def overview(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     ends_at, why = needs.read_certificate()
     found = [
         *needs.of_machines(nodes, now), *needs.of_queue(queue), *needs.of_certificate(ends_at, why, nodes, now),
+        *needs.of_hostname(),
         *needs.of_domains(user), *needs.of_passwords(user, now), *needs.of_lockouts(user, now),
         *needs.of_closed(user, now), *tenants.full[: needs.NAMED],
         *needs.rest(len(tenants.full), _("more tenants have nearly all that their plan allows"), needs.listed(Tenant)),

@@ -1,5 +1,7 @@
 """Who runs what: panel accounts, tenants, plans, memberships; the audit log; directory changes."""
 
+import secrets
+
 from django.contrib.auth.models import AbstractBaseUser, BaseUserManager
 from django.contrib.sessions.backends.db import SessionStore as DatabaseStore
 from django.contrib.sessions.base_session import AbstractBaseSession
@@ -63,6 +65,10 @@ class Plan(models.Model):
         return self.name
 
 
+def proof_key():
+    return secrets.token_hex(16)
+
+
 class Tenant(models.Model):
     """A company or a reseller's customer; owns domains and addresses."""
 
@@ -78,6 +84,8 @@ class Tenant(models.Model):
     status_reason = models.CharField(gettext_lazy("reason"), max_length=500, blank=True)
     grace_ends_at = models.DateTimeField(gettext_lazy("can be restored until"), null=True, blank=True, editable=False)
     notes = models.TextField(blank=True, help_text=gettext_lazy("For the provider only."))
+    # What its proofs in the DNS are derived from: stays when the installation's secret key is changed.
+    proof_key = models.CharField(max_length=32, default=proof_key, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     objects = TenantQuerySet.as_manager()

@@ -205,7 +205,7 @@ def test_closing_is_undone_and_what_the_provider_did_is_not(client, acme, beta):
     assert "spam" in page and "Close this domain" not in page
     operations.close(domain, actor=staff)
     page = client.get(there).content.decode()
-    assert "Your provider closed it" in page and "Restore it" not in page
+    assert "It was closed from above" in page and "Restore it" not in page
     assert b"is closed by your provider" in client.post(f"{there}restore/", follow=True).content
     domain.refresh_from_db()
     assert domain.status == 3

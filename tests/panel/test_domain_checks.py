@@ -9,10 +9,11 @@ from datetime import timedelta
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection, transaction
+from django.test import override_settings
 from django.utils import timezone
 
 from panel.domains import checks, claims, lookup, services
-from panel.domains.models import Domain, DomainCheck
+from panel.domains.models import Domain, DomainAlias, DomainCheck
 from panel.environment import Listen
 from panel.operations import needs
 from panel.rules.domain_life import GRACE
@@ -246,11 +247,52 @@ def test_aliases_that_are_never_proved_keep_no_other_waiting(tenant, dns, monkey
     assert any(look(domain) and domain.aliases.filter(proof="proved").exists() for _ in range(50))
 
 
+def test_proof_of_an_alias_lapses_by_the_same_rule(tenant, dns, traces, monkeypatch):
+    monkeypatch.setattr(checks, "MOST_PROVED", 1)
+    domain = world.domain("demo.test", tenant, proved_by=services.BY_RECORD)
+    dns.zone("demo.test", right(domain))
+    world.domain_alias("checked.test", domain)
+    alias = world.domain_alias("alias.test", domain, proved_by=services.BY_RECORD)
+    there = f'_posthouse TXT "posthouse-proof={checks.token("alias.test", tenant)}"\n'
+
+    def look_at_it():
+        look(domain)
+        alias.refresh_from_db()
+        return checks.life_of_alias(alias).word
+
+    dns.zone("alias.test", f"@ MX 10 {HOST}.\n")
+    assert look_at_it() == "active", "its MX leads here still"
+    dns.zone("elsewhere.test", "mx A 192.0.2.77\n")
+    dns.zone("alias.test", "@ MX 10 mx.elsewhere.test.\n")
+    seen = traces()
+    assert look_at_it() == "warning" and checks.life_of_alias(alias).ends_at > timezone.now()
+    assert seen.actions == ["domainalias.proof_missing"] and not seen.domains, "it still sends"
+    dns.fail("_posthouse.alias.test")
+    DomainAlias.objects.filter(pk=alias.pk).update(missing_since=timezone.now() - GRACE)
+    assert look_at_it() == "warning", "what the DNS doesn't say is not missing"
+    dns.recover()
+    world.domain_alias("other.test", domain, proved_by=services.BY_RECORD)  # must wait: alias.test is in doubt
+    seen = traces()
+    assert look_at_it() == "suspended" and alias.missing_since is None
+    assert (seen.actions, seen.domains) == (["domainalias.lapsed"], {"alias.test", "demo.test"})
+    domain.aliases.filter(name="other.test").delete()
+    dns.zone("alias.test", there)
+    assert look_at_it() == "active", "the record brings it back"
+    dns.zone("alias.test", "")
+    assert look_at_it() == "warning"
+    DomainAlias.objects.filter(pk=alias.pk).update(proof="lapsed")
+    services.verify_domain_alias(alias, actor=None)
+    assert look_at_it() == "active", "what we checked stays proved"
+    assert set(domain.aliases.values_list("proof", flat=True)) == {"proved"}
+
+
 def test_another_tenants_record_proves_nothing(tenant, other_tenant, dns):
     domain = services.create_domain(name="demo.test", tenant=tenant, actor=None)
     assert checks.token("demo.test", tenant) != checks.token("demo.test", other_tenant)
     assert checks.token("demo.test", tenant) != checks.token("demo.tes", tenant)
     token = checks.token("demo.test", other_tenant)
+    with override_settings(SECRET_KEY="another one, after an accident"):
+        assert checks.token("demo.test", other_tenant) == token, "else every domain would lapse"
     dns.zone("demo.test", f'_posthouse TXT "posthouse-proof={token}"\n')
     assert verdicts(look(domain))["proof"] == "different" and domain.proof == "pending"
 

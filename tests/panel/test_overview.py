@@ -1,6 +1,7 @@
 """The admin's first page: what needs somebody, the last day's mail, the queue, limits and machines."""
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -354,3 +355,10 @@ def test_what_waits_has_its_minute_before_it_counts_as_late(tenant):
     Recipient.objects.update(state="delivered", settled_at=accepted + timedelta(seconds=3))
     day = traffic.last_day(accepted + timedelta(seconds=5))
     assert (day.recipients, day.prompt) == (1, 1)
+
+
+@pytest.mark.parametrize(("name", "is_told"), [("vm", True), ("mail.office.local", True), ("mx1.example.com", False)])
+def test_a_host_name_that_nobody_else_can_look_up_is_told(panel, settings, name, is_told):
+    settings.ENVIRONMENT = replace(settings.ENVIRONMENT, hostname=name)
+    found = told(panel)
+    assert (name in found) == is_told and ("POSTHOUSE_HOSTNAME" in found.get(name, "")) == is_told

@@ -333,7 +333,11 @@ def test_main_password_is_frozen_but_never_revoked(mailbox):
     assert Credential.objects.get(mailbox=mailbox).frozen_reason == "leaked"
 
 
-def test_closed_mailbox_gets_no_app_password(mailbox):
+def test_closed_mailbox_gets_no_app_password(mailbox, domain):
+    operations.close(domain, actor=None)
+    with pytest.raises(ServiceError, match=r"domain demo\.test is closed"):
+        services.create_credential(mailbox, actor=None)
+    operations.restore(domain, actor=None)
     operations.close(mailbox, actor=None)
     mailbox.refresh_from_db()
     assert mailbox.status == Status.CLOSED

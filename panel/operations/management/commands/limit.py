@@ -9,7 +9,7 @@ from panel.mailboxes.services import find_mailbox
 from panel.operations.management import base
 from panel.sending.models import SendingLimit, Window
 from panel.sending.services import INHERIT, Inherit, LimitSubject, inherit_limit, read_limit, set_limit
-from panel.tenants.changes import ServiceError
+from panel.tenants.changes import AlreadySo, ServiceError
 from panel.tenants.models import Tenant
 
 
@@ -51,6 +51,9 @@ class Command(base.Command):
         wanted = dict(read)
         if len(wanted) < len(read):
             raise ServiceError("A window stands there twice: write each once.")
+        own = dict(_own(found).values_list("window", "recipients"))
+        if all(own.get(window, INHERIT) == limit for window, limit in wanted.items()):
+            raise AlreadySo(f"Nothing to change: {found} has these limits already.")
         with transaction.atomic():
             for window, limit in wanted.items():
                 if not isinstance(limit, Inherit):

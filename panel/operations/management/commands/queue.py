@@ -18,7 +18,7 @@ from panel.sending.log import SeenRecipient, recipients_seen_by
 from panel.sending.models import Attempt, BulkAct, BulkKind, Hold, Message, Recipient
 from panel.sending.selection import HOLDS, Selection, as_kept
 from panel.sending.services import discard
-from panel.tenants.changes import NotFound, ServiceError
+from panel.tenants.changes import AlreadySo, NotFound, ServiceError
 
 MOST_SHOWN = 100
 
@@ -215,7 +215,7 @@ class Command(base.Command):
     def _act(
         self, kind: BulkKind, chosen: Selection, *, release: bool, reason: str, dry_run: bool, asks: bool
     ) -> BulkAct | None:
-        """The act at its end; None when nothing was to be done, which was said."""
+        """The act at its end; None when nothing was done, which was said. Raises AlreadySo where nothing waits."""
         now = timezone.now()
         count, upto = bulk.count(chosen, now)
         which = bulk.waiting(chosen).sentence(count)
@@ -227,8 +227,7 @@ class Command(base.Command):
         if not count:
             if chosen.message is not None:
                 raise NotFound(f"Nothing of {ids.to_text(chosen.message)} waits.")
-            self.done(f"There are no {bulk.waiting(chosen).sentence()}.", nothing)
-            return None
+            raise AlreadySo(f"There are no {bulk.waiting(chosen).sentence()}.")
         if asks:
             if not sys.stdin.isatty():
                 raise ServiceError(f"{which[0].upper()}{which[1:]} would be given up: confirm it with --yes.", "yes")
