@@ -178,9 +178,10 @@ def of_hostname() -> Iterable[Need]:
     """A name that nobody else can look up: what domains are told to set would lead nowhere."""
     name = settings.ENVIRONMENT.hostname
     if "." not in name or name.rpartition(".")[2] in ("local", "localdomain", "internal", "lan"):
-        yield Need("warn", "name", name, "is this server's name, and none of the public DNS: the records that domains "
-                   "are told to set and the links in letters say it. Write the full name as POSTHOUSE_HOSTNAME",
-                   listed(Domain))
+        yield Need("warn", _("host name"), name, _(
+            "is this server's name, and none of the public DNS: the records that domains are told to set and the links "
+            "in letters say it. Write the full name as POSTHOUSE_HOSTNAME"
+        ), listed(Domain))
 
 
 def read_certificate() -> tuple[datetime | None, str]:
