@@ -5,6 +5,7 @@ settings before this file, and the suite would run on the checkout's own var/.
 """
 
 import atexit
+import gc
 import importlib
 import json
 import os
@@ -77,10 +78,21 @@ django.setup()
 importlib.import_module("panel.urls")  # which finds the admin's pages: some tests have a case for each
 # Each test client else looks for all static files anew, which takes as long as a page.
 django.conf.settings.WHITENOISE_AUTOREFRESH = True
+# A hash takes as long as a page, and every account of a test has one. In this process they are the same in all but
+# their cost; the programs that tests start have the product's.
+hasher = importlib.import_module("panel.mailboxes.passwords").Argon2Hasher
+hasher.time_cost, hasher.memory_cost = 1, 8
 
 
 def pytest_report_header() -> str:
     return f"database: {DATABASE}"
+
+
+def pytest_collection_finish() -> None:
+    """What is there by now stays: looking through it again and again for garbage is a tenth of a suite's time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

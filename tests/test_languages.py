@@ -88,7 +88,7 @@ def test_what_django_reads_is_what_was_written(language, tmp_path):
     assert (tmp_path / "django.po").read_text() == path.read_text(), "in the form that is written anew"
 
 
-@pytest.mark.once("postgresql")
+@pytest.mark.once("sqlite")
 @pytest.mark.django_db
 def test_the_language_is_the_browsers_until_one_is_chosen():
     japanese = Client(headers={"accept-language": "ja-JP,ja;q=0.9,en;q=0.5"})

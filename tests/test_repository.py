@@ -94,17 +94,20 @@ def test_no_file_names_a_folder_of_somebodys_machine():
     assert not named
 
 
+@pytest.mark.once("sqlite")
 def test_a_lock_is_installed_once(tmp_path):
     assert install(tmp_path, LOCKS[0], "a") == ["installed a"]
     assert install(tmp_path, LOCKS[0], "a") == []
 
 
+@pytest.mark.once("sqlite")
 def test_an_earlier_lock_is_installed_again(tmp_path):
     install(tmp_path, LOCKS[0], "a")
     install(tmp_path, LOCKS[0], "b")
     assert install(tmp_path, LOCKS[0], "a") == ["installed a"]
 
 
+@pytest.mark.once("sqlite")
 def test_the_tests_lock_serves_a_start_but_not_the_other_way_round(tmp_path):
     install(tmp_path, LOCKS[0], "a")
     assert install(tmp_path, LOCKS[1], "a and pytest") == ["installed a and pytest"]
@@ -113,12 +116,14 @@ def test_the_tests_lock_serves_a_start_but_not_the_other_way_round(tmp_path):
     assert install(tmp_path, LOCKS[1], "a and pytest") == ["installed a and pytest"]
 
 
+@pytest.mark.once("sqlite")
 def test_an_install_that_failed_half_way_is_done_again(tmp_path):
     install(tmp_path, LOCKS[0], "a")
     assert install(tmp_path, LOCKS[0], "broken") == ["installed broken"]
     assert install(tmp_path, LOCKS[0], "a") == ["installed a"]
 
 
+@pytest.mark.once("sqlite")
 def test_a_virtual_environment_whose_python_is_gone_is_made_again(tmp_path):
     install(tmp_path, LOCKS[0], "a")
     (tmp_path / ".venv" / "bin" / "python").unlink()

@@ -133,7 +133,6 @@ def run(template: Template, data: Path, *, kills: int, chance: random.Random) ->
     elsewhere.start()
     installation = Installation(template, data)
     try:
-        installation.build_demo()
         installation.run(
             "for each in [*Mailbox.objects.all(), *Tenant.objects.all()]:\n    world.limit(each, hour=None, day=None)\n"
         )

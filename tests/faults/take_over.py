@@ -136,7 +136,6 @@ class Knocker(threading.Thread):
 
 def prepare(template: Template, data: Path) -> Installation:
     installation = Installation(template, data)
-    installation.build_demo()
     installation.run(
         "for each in [*Mailbox.objects.all(), *Tenant.objects.all()]:\n    world.limit(each, hour=None, day=None)\n"
     )

@@ -36,7 +36,6 @@ def forget_peak(pid: int) -> None:
 def server(template: Template, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     made = Installation(template, tmp_path_factory.mktemp("bounds") / "data", message_size=MESSAGE_SIZE)
     try:
-        made.build_demo()
         made.run("world.alias('@demo.test', 'office@demo.test')")
         made.start()
         made.send(SHOP, OFFICE, subject="Before")

@@ -67,11 +67,11 @@ def own_cluster() -> Iterator[Postgres | None]:
 
 
 @pytest.fixture
-def lost(own_cluster: Postgres | None, tmp_path: Path) -> Iterator[Lost]:
+def lost(own_cluster: Postgres | None, template: Template, tmp_path: Path) -> Iterator[Lost]:
     with ExitStack() as stack:
-        installation = Installation(Template(tmp_path / "template", own_cluster), tmp_path / "data")
+        own = Template(tmp_path / "template", own_cluster) if own_cluster else template
+        installation = Installation(own, tmp_path / "data")
         stack.callback(installation.kill)
-        installation.build_demo()
         if own_cluster:
             yield Lost(installation, own_cluster.kill, own_cluster.start)
         else:

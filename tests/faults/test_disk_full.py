@@ -32,7 +32,6 @@ def small(template: Template, tmp_path: Path) -> Iterator[Installation]:
     made = Installation(template, disk / "data")
     made.log = tmp_path / "mailserver.log"
     try:
-        made.build_demo()
         made.start()
         # The database's files, the Maildirs and the login cache are there before the room goes.
         made.send(SHOP, OFFICE, SHOP, subject="Before")

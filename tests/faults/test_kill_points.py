@@ -68,7 +68,6 @@ class House:
     def __init__(self, installation: Installation, elsewhere: Peer) -> None:
         self.installation = installation
         self.elsewhere = elsewhere
-        installation.build_demo()
         installation.manage("route", "set", "elsewhere.test", f"smtp://{elsewhere.listen}")
         self.inboxes = {address: installation.inbox(address) for address in HERE}
 

@@ -18,7 +18,6 @@ QUOTA = 100_000
 def reading(request, template, open_folder) -> Dovecot:
     """The demo with a small mailbox and an alias of two, stored by us or by Dovecot's LMTP."""
     installation = Installation(template, open_folder / "data")
-    installation.build_demo()
     installation.run(
         f"Mailbox.objects.filter(address__local_part='office').update(quota_bytes={QUOTA})\n"
         f"world.alias({ALIAS!r}, {OFFICE!r}, {SHOP!r})"

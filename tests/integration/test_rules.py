@@ -72,7 +72,6 @@ def running(template) -> Iterator[Running]:
     with tempfile.TemporaryDirectory(prefix="ph-") as name, peer() as elsewhere:
         Path(name).chmod(0o755)
         installation = Installation(template, Path(name) / "data")
-        installation.build_demo()
         installation.run("world.domain('sieve.test', Tenant.objects.get(name='Demo'), store='lmtp')")
         installation.manage("route", "set", "elsewhere.test", f"smtp://{elsewhere.listen}", "--tls", "none")
         dovecot = Dovecot(installation)

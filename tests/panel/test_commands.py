@@ -495,6 +495,7 @@ def test_help_teaches_with_examples(name):
     assert command.help in " ".join(text.split()) or len(command.help) > 40
 
 
+@pytest.mark.once("sqlite")
 def test_a_failure_is_one_sentence_or_one_object_and_its_exit_code_tells_its_kind(tmp_path):
     # A process of its own, with a database of its own.
     environment = {**os.environ, "POSTHOUSE_DATA": str(tmp_path)}

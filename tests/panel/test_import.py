@@ -46,6 +46,7 @@ HASHES = [
 # Hashes
 
 
+@pytest.mark.once("sqlite")
 @pytest.mark.parametrize("text", HASHES)
 def test_a_hash_from_elsewhere_opens_with_its_password_alone(text):
     stored = foreign.read(text)
@@ -224,6 +225,7 @@ def test_a_file_of_any_size_costs_bounded_memory(tmp_path, tenant, domain):
     refused(tmp_path / "missing.csv", tenant, "can't be read: No such file")
 
 
+@pytest.mark.once("sqlite")
 @pytest.mark.parametrize("line", [b"\n", b"," * 4000 + b"\n"], ids=["empty lines", "empty cells"])
 def test_a_file_that_goes_on_for_ever_ends_with_a_sentence(line, tmp_path, tenant):
     """What holds no mailbox isn't counted as one: lines and bytes are bounded for themselves."""

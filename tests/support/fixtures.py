@@ -23,7 +23,6 @@ def template(tmp_path_factory: pytest.TempPathFactory, cluster: Postgres | None)
 def installation(template: Template, tmp_path: Path) -> Iterator[Installation]:
     """The demo's tenant on a mailserver of its own, not started yet."""
     made = Installation(template, tmp_path / "data")
-    made.build_demo()
     yield made
     made.kill()
     shutil.rmtree(made.data, ignore_errors=True)
@@ -53,7 +52,6 @@ def reading(template: Template, open_folder: Path) -> Iterator[Dovecot]:
     """
     # A name that a configuration must quote.
     installation = Installation(template, open_folder / "shop's data")
-    installation.build_demo()
     made = Dovecot(installation)
     installation.environment["POSTHOUSE_STORE"] = f"maildir,lmtp:{made.lmtp_socket}"
     try:
