@@ -9,7 +9,9 @@ from typing import Any
 
 from django.db import models
 from django.db.models import QuerySet
+from django.utils.translation import gettext as _
 
+from panel.rules.status import Status
 from panel.tenants.action_words import ACTIONS
 from panel.tenants.models import AuditEntry, User
 from panel.tenants.shown import moment, size
@@ -74,6 +76,7 @@ def _differences(entry: AuditEntry) -> Iterator[Difference]:
         if _is_nothing(before) and _is_nothing(after):
             continue
         words = _size if field.endswith("_bytes") else _allowed if entry.subject_type == "plan" else _short
+        words = _status if field == "status" else words
         name = field.removesuffix("_bytes").replace("_", " ")
         if field in entry.after:
             yield Difference(name, words(before) if field in entry.before else "", words(after))
@@ -88,6 +91,11 @@ def _is_nothing(value: Any) -> bool:
 
 def _size(value: Any) -> str:
     return size(value) if isinstance(value, int) else _allowed(value)
+
+
+def _status(value: Any) -> str:
+    """Its name in the reader's language: standing.py has them for the catalogue."""
+    return _(Status[value].words) if value in tuple(Status.__members__) else _short(value)
 
 
 def _allowed(value: Any) -> str:
