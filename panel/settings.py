@@ -185,7 +185,7 @@ UNFOLD = {
     "SHOW_VIEW_ON_SITE": False,
     "DASHBOARD_CALLBACK": "panel.operations.overview.overview",
     "STYLES": [lambda request: static("posthouse/colours.css"), lambda request: static("posthouse/admin.css")],
-    "SCRIPTS": [lambda request: static("posthouse/copy.js")],
+    "SCRIPTS": [lambda request: static("posthouse/copy.js"), lambda request: static("posthouse/reader.js")],
     # The console's accent, #4350b0, and its neighbours.
     "COLORS": {
         "primary": {

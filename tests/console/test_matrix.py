@@ -4,18 +4,16 @@ The addresses are the URL resolver's, the expectations tests/console/expected.py
 """
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import pytest
 from django.db import connection
 from django.http import HttpResponse
 from django.test.utils import CaptureQueriesContext
-from django.urls import URLPattern, URLResolver, reverse
 
-from panel.console import urls as console
 from panel.console.access import Declared
 from panel.console.middleware import STRICT
+from tests.console.addresses import ALL
 from tests.console.expected import (
     AWAY,
     EXPECTED,
@@ -44,33 +42,6 @@ def _django_db_helper(house: House) -> Iterator[None]:
         yield
 
 
-@dataclass(frozen=True)
-class One:
-    """An address: its view's pattern, and what it and those above it hold."""
-
-    pattern: URLPattern
-    holds: frozenset[str]
-
-    @property
-    def name(self) -> str:
-        return self.pattern.name or ""
-
-    def path(self, house: House, *, theirs: bool = False) -> str:
-        """With Acme's rows in it, or with Beta's below Acme."""
-        named = house.named(theirs=theirs)
-        return reverse(f"console:{self.name}", kwargs={name: named[name] for name in self.holds})
-
-
-def addresses(some: Sequence[URLPattern | URLResolver], above: frozenset[str] = frozenset()) -> Iterator[One]:
-    for each in some:
-        holds = above | set(each.pattern.converters)
-        if isinstance(each, URLPattern):
-            yield One(each, holds)
-        else:
-            yield from addresses(each.url_patterns, holds)
-
-
-ALL = list(addresses(console.urlpatterns))
 OF_TENANTS = [one for one in ALL if isinstance(EXPECTED.get(one.name), OfATenant)]
 
 

@@ -15,8 +15,8 @@ OURS = FOLDER / "console.css"
 TABLER = next((FOLDER / "vendor").glob("tabler-*/tabler.min.css"))
 # Tabler's own, which ours dress on purpose.
 SHARED = {
-    "btn", "btn-sm", "card", "form-check-input", "form-control", "form-label", "form-select", "input-group-text",
-    "small",
+    "btn", "btn-link", "btn-sm", "card", "form-check-input", "form-control", "form-label", "form-select",
+    "input-group-text", "small",
 }
 MOST_FIRST_PAGE = 300 * 1024
 TEMPLATES = sorted((Path(settings.BASE_DIR) / "panel" / "templates" / "console").rglob("*.html"))

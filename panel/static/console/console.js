@@ -24,9 +24,17 @@
     document.cookie = `theme=${theme}; path=/; max-age=${theme ? 31536000 : 0}; samesite=lax${secure}`;
   });
 
+  // A part that came anew is read out where it says something else than before: data-told.
+  const told = () => [...document.querySelectorAll("[data-told]")].map((part) => part.textContent.trim()).join(" ");
+  let before = told();
+  document.addEventListener("htmx:afterSettle", () => {
+    const now = told();
+    if (now !== before) said.textContent = before = now;
+  });
+
   // "/" goes to the search box.
   document.addEventListener("keydown", (event) => {
-    if (event.key !== "/" || event.target.closest("input, textarea, select")) return;
+    if (event.key !== "/" || event.ctrlKey || event.altKey || event.metaKey || event.target.closest("input, textarea, select")) return;
     const box = document.querySelector(".find input");
     if (box) { event.preventDefault(); box.focus(); }
   });

@@ -1,0 +1,94 @@
+"""The console by keyboard and screen reader: axe finds nothing, no page has to be scrolled sideways, focus is led.
+
+Each page once, wide and narrow, light and dark in turn, every fifth in Japanese: whatever a page is made of
+stands on many. `python -m tests.support.pictures --axe` looks at all of them in everything.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support import shown
+from tests.support.console import House
+from tests.support.shown import Viewer
+from tests.support.standing import undone
+
+pytestmark = [pytest.mark.django_db, pytest.mark.browser, pytest.mark.once("sqlite")]
+
+# 320 pixels: a phone, or a window of 1280 at 400 %.
+SMALLEST = (320, 640)
+
+
+@pytest.fixture
+def _django_db_helper() -> None:
+    """Nothing in place of pytest-django's: the pages are there, and beside a browser Django asks no database."""
+
+
+@pytest.fixture(scope="module")
+def pages(house: House) -> list[shown.Shown]:
+    with undone():
+        house.grow()
+        return list(shown.console_pages(house, *["en"] * 4, "ja"))
+
+
+@pytest.fixture(scope="module")
+def viewer(pages: list[shown.Shown]) -> Iterator[Viewer]:
+    with shown.viewer(pages) as opened:
+        yield opened
+
+
+def test_axe_finds_nothing_and_nothing_is_wider_than_the_page(viewer, pages):
+    faults = {}
+    for at, page in enumerate(pages):
+        viewer.show(page, size=shown.NARROW if at % 2 else shown.WIDE, dark=at % 4 > 1)
+        found = viewer.faults()
+        viewer.show(page, size=SMALLEST)
+        if found := found + viewer.sideways():
+            faults[page.name] = found
+    assert not faults
+
+
+def test_the_keyboard_reaches_everything_and_is_led_where_it_matters(viewer):
+    page = viewer.open("home")
+
+    def focused(what: str) -> bool:
+        return page.evaluate("what => document.activeElement.matches(what)", what)
+
+    page.keyboard.press("Tab")
+    assert focused(".skip") and page.locator(".skip").bounding_box()["width"] > 40, "first of all the skip link"
+    page.keyboard.press("Enter")
+    assert focused("#main")
+    # Each stop shows where one is, and none is behind something else.
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        seen = page.evaluate("""() => {
+            const at = document.activeElement, place = at.getBoundingClientRect();
+            return [getComputedStyle(at).outlineStyle, place.width * place.height > 0, at.outerHTML.slice(0, 200)];
+        }""")
+        assert seen[:2] == ["solid", True], seen
+    page.keyboard.press("/")
+    assert focused(".find input")
+    # A menu: opened and closed by its button's keys, and back on it.
+    button = "button[popovertarget=account]"
+    page.focus(button)
+    page.keyboard.press("Enter")
+    assert page.locator("#account").is_visible()
+    page.keyboard.press("Tab")
+    assert focused("#account *")
+    page.keyboard.press("Escape")
+    assert not page.locator("#account").is_visible() and focused(button)
+
+    page = viewer.open("home", size=shown.NARROW)
+    assert not page.locator("#side").is_visible()
+    page.focus("button[popovertarget=side]")
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    assert focused("#side *")
+    page.keyboard.press("Escape")
+    assert not page.locator("#side").is_visible() and focused("button[popovertarget=side]")
+
+    page = viewer.open("add-mailbox-refused")
+    assert focused("[role=alert]") and page.title().startswith("Error:")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    assert focused("[aria-invalid=true]"), "the summary leads to the field"

@@ -1,0 +1,183 @@
+"""An ordinary day at Acme, for pictures of the pages: what they show when people and mail come and go.
+
+Names are of the test's domains; numbers, states and times are such as an installation has. Always the same.
+"""
+
+from datetime import timedelta
+from email.message import EmailMessage
+from pathlib import Path
+
+from django.utils import timezone
+
+from panel.domains import checks
+from panel.domains import services as domains
+from panel.domains.models import Domain, DomainCheck
+from panel.mailboxes import services as mailboxes
+from panel.mailboxes.models import Credential, Mailbox, MailboxUsage
+from panel.operations import services as operations
+from panel.operations.models import Node
+from panel.rules.limits import Kind, Rings
+from panel.sending.models import Counter, Message, Recipient
+from panel.sending.services import set_limit
+from tests.support import queue, world
+from tests.support.console import House
+
+GB = 1 << 30
+PEOPLE = (  # local part, name, bytes of the quota's, sent in 24 hours
+    ("ben", "Ben Archer", 1.2, 41), ("office", "Office", 4.7, 18), ("shop", "Web shop", 0.2, 212),
+    ("dora", "Dora Brook", 3.1, 7), ("finn", "Finn Carter", 0.0, 0), ("accounts", "Accounts payable", 2.2, 12),
+)
+SENT = (  # subject, to, state, the remote's answer
+    ("Invoice 4711", "bob@partner.test", "delivered", "250 2.0.0 OK 1xyz"),
+    ("Minutes of Monday's meeting", "carl@elsewhere.test", "waiting", "451 4.7.1 Greylisted, please try again later"),
+    ("Your order 1024 is on its way", "kim@slow.test", "delivered", "250 2.0.0 Ok: queued as 4F1C2"),
+    ("Offer for the spring catalogue", "nobody@gone.test", "failed", "550 5.1.1 No mailbox here by that name"),
+    ("Re: Delivery on Thursday", "lea@uni.test", "delivered", "250 2.0.0 OK"),
+    ("Newsletter, March", "max@partner.test", "waiting", "421 4.7.28 Unusual rate of mail from your address"),
+    ("Photos from the fair", "otto@elsewhere.test", "delivered", "250 OK id=1qX"),
+    ("", "hugo@uni.test", "discarded", ""),
+)
+
+
+def furnish(house: House, data: Path) -> None:
+    """Rows of each kind in Acme, and letters for Ann under `data`, the data folder."""
+    owner = house.accounts["owner"]
+    operations.change_account(owner, name="Olivia Grant", actor=None)
+    _domains(house)
+    _mailboxes(house)
+    _mail(house)
+    _sign_ins(house)
+    _letters(house.mailbox, data)
+    now = timezone.now()
+    Node.objects.create(number=1, name="mx1.posthouse.test", version="1.0", started_at=now, last_seen_at=now)
+
+
+def _domains(house: House) -> None:
+    pending = domains.create_domain(name="acme-shop.test", tenant=house.acme, actor=house.accounts["owner"])
+    lapsed = world.domain("acme-events.test", house.acme, proof="lapsed")
+    _found(house.domain, 3, dmarc=["v=DMARC1; p=none; rua=mailto:dmarc@partner.test"], autoconfig=[])
+    _found(lapsed, 12, mx=["10 mx.slow.test"], spf=["v=spf1 include:slow.test -all"], dmarc=[])
+    _found(pending, 4, proof=[], mx=[], spf=[], dmarc=[])
+
+
+def _found(domain: Domain, minutes: int, **others: list[str]) -> None:
+    """A look so long ago: what is expected, but for `others` by the records' keys."""
+    at = timezone.now() - timedelta(minutes=minutes)
+    answers = [
+        {
+            "name": record.name, "type": record.type, "error": "",
+            "values": others.get(record.key, list(record.values)),
+        }
+        for record in checks.expected(domain)
+    ]
+    DomainCheck.objects.update_or_create(domain=domain, defaults={
+        "asked_at": at + timedelta(days=1), "checked_at": at, "changed_at": at - timedelta(days=2),
+        "verdicts": {key: "different" if values else "nothing" for key, values in others.items()},
+        "found": {
+            "answers": answers, "addresses": {}, "nested": 0, "included": [], "nameservers": ["ns1.partner.test"],
+        },
+    })
+
+
+def _mailboxes(house: House) -> None:
+    now, owner = timezone.now(), house.accounts["owner"]
+    Mailbox.objects.filter(pk=house.mailbox.pk).update(quota_bytes=5 * GB)
+    house.mailbox.person.name = "Ann Jones"
+    house.mailbox.person.save(update_fields=["name"])
+    _holds(house.mailbox, 3.4)
+    for name, display, used_gb, sent in PEOPLE:
+        made = mailboxes.create_mailbox(
+            address=f"{name}@acme.test", name=display, password=world.PASSWORD, quota_bytes=5 * GB,
+            tenant=house.acme, actor=owner,
+        )
+        _holds(made, used_gb)
+        _sent(Kind.MAILBOX, made.pk, sent)
+    stopped = Mailbox.objects.get(address__local_part="finn")
+    operations.suspend(stopped, reason="left the company", actor=owner)
+    mailboxes.create_alias(
+        address="sales@acme.test", targets=["ann@acme.test", "ben@acme.test", "agency@partner.test"],
+        description="What the shop's page names", tenant=house.acme, actor=owner,
+    )
+    mailboxes.create_alias(address="@acme.test", targets=["office@acme.test"], tenant=house.acme, actor=owner)
+    for label, scopes, days in (("web shop", ("submission",), 0), ("Old laptop", ("submission", "imap"), 200)):
+        credential, _secret = world.app_password(house.mailbox, label, scopes)
+        Credential.objects.filter(pk=credential.pk).update(
+            created_at=now - timedelta(days=days + 30), last_used_at=now - timedelta(days=days, minutes=4),
+            last_used_ip="203.0.113.9",
+        )
+    world.rules(house.mailbox, junk=True, vacation=True, vacation_text="I am away until Monday.")
+    set_limit(house.mailbox, window="hour", recipients=200, actor=owner)
+    _sent(Kind.MAILBOX, house.mailbox.pk, 64)
+    _sent(Kind.TENANT, house.acme.pk, 354)
+
+
+def _holds(mailbox: Mailbox, used_gb: float) -> None:
+    MailboxUsage.objects.create(
+        mailbox=mailbox, used_bytes=int(used_gb * GB), messages=int(used_gb * 2100), known_at=timezone.now()
+    )
+
+
+def _sent(kind: Kind, subject: int, today: int) -> None:
+    """So many recipients in 24 hours, and about as many on each day of the month."""
+    rings, now_s = Rings(), timezone.now().timestamp()
+    for day in range(29, 0, -1):
+        rings.charge(today * (10 + day * 7 % 11) // 15, now_s - day * 86400)
+    for hour in (20, 6, 3, 1):
+        rings.charge(today // 5, now_s - hour * 3600)
+    rings.charge(today - 4 * (today // 5), now_s - 600)
+    Counter.objects.update_or_create(kind=kind, subject=subject, defaults={"rings": rings.pack()})
+
+
+def _mail(house: House) -> None:
+    now = timezone.now()
+    Message.objects.filter(pk__in=(house.message.pk, house.sent.pk)).update(
+        reverse_path="ann@acme.test", subject="Order 1024 of the web shop"
+    )
+    for number, (subject, to, state, answer) in reversed(list(enumerate(SENT))):
+        at = now - timedelta(minutes=4 + 37 * number)
+        sent = queue.message(
+            house.acme, credential=house.password, reverse_path="ann@acme.test", subject=subject, accepted_at=at,
+        )
+        seen = queue.recipient(sent, to, state=state, last_reply=answer, due_at=now + timedelta(minutes=6))
+        if answer:
+            queue.attempt(
+                seen, {"waiting": "deferred"}.get(state, state), reply=answer, at=at, host=f"mx.{to.partition('@')[2]}"
+            )
+    come = queue.message(reverse_path="kim@partner.test", subject="Re: Offer for the spring catalogue")
+    seen = queue.recipient(come, "sales@acme.test", last_reply="")
+    Recipient.objects.filter(pk=seen.pk).update(
+        resolved="ann@acme.test", tenant=house.acme, recipient_tenant=house.acme, next_hop=""
+    )
+    for name in ("first@elsewhere.test", "second@elsewhere.test"):
+        queue.attempt(queue.recipient(house.message, name, state="waiting", last_reply="451 4.7.1 Greylisted"))
+
+
+def _sign_ins(house: House) -> None:
+    now = timezone.now()
+    for minutes, protocol, outcome, ip in (
+        (2000, "submission", "ok", "198.51.100.7"), (600, "imap", "wrong", "198.51.100.24"),
+        (95, "submission", "ok", "203.0.113.9"), (4, "imap", "ok", "203.0.113.9"),
+    ):
+        at = now - timedelta(minutes=minutes)
+        world.login_event(
+            house.mailbox, at=at, last_at=at, protocol=protocol, outcome=outcome, ip=ip, credential=house.password,
+            credential_text='app password "Phone"',
+        )
+
+
+def _letters(mailbox: Mailbox, data: Path) -> None:
+    folder = data / "mail" / mailbox.opaque_id[:2] / mailbox.opaque_id / "Maildir" / "cur"
+    folder.mkdir(parents=True, exist_ok=True)
+    now_s = int(timezone.now().timestamp())
+    for number, (subject, sender, text) in enumerate((
+        ("Re: Offer for the spring catalogue", "Kim King <kim@partner.test>", "Thank you, we take it.\n\nKim\n"),
+        ("Invoice 889", "Bob Hill <bob@elsewhere.test>", "The invoice is attached.\n"),
+        ("Your password ends today", '"ann@acme.test" <x@slow.test>', "Sign in here: https://slow.test/\n"),
+    )):
+        letter = EmailMessage()
+        letter["From"], letter["To"], letter["Subject"] = sender, str(mailbox), subject
+        letter.set_content(text)
+        if number == 1:
+            letter.add_attachment(b"%PDF-1.4\n", maintype="application", subtype="pdf", filename="invoice-889.pdf")
+        name = "1790000000.M1.mail" if number == 1 else f"{now_s - number * 5000}.M{number}.mail"
+        (folder / f"{name}:2,{'S' if number else ''}").write_bytes(letter.as_bytes())
