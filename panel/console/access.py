@@ -7,11 +7,15 @@ Every view is declared by one of these; a test walks the addresses and finds wha
     @tenant_page(role=Role.OWNER, change=Role.OWNER)
     @mailbox_page(change=True)                       the person of a mailbox
     @account_page()                                  whoever is signed in with a panel account
+    @visit_act                                       the provider's staff, while they look into a tenant
     @anybody                                         the sign-in, and what it leads to
 
 A tenant's page is called with the request and a TenantPlace, a person's with a MailboxPlace, and both
 with what else the address holds. Whoever is no member gets 404: nothing tells that the tenant exists.
 Rows of the tenant are found by `place.find(queryset, pk=…)`, which answers 404 for another's.
+
+The provider's staff see no tenant's page, but while they look into one (tenants/visits): then what a viewer of
+that one sees. Whatever else than reading they ask for is refused here, before any view.
 """
 
 from collections.abc import Callable
@@ -29,6 +33,7 @@ from panel.client_address import client_ip
 from panel.console import persons, refusal
 from panel.console.places import AccountPlace, MailboxPlace, Role, TenantPlace
 from panel.sending.used import with_day
+from panel.tenants import visits
 from panel.tenants.models import Membership, Tenant, User
 from panel.tenants.sign_in.gate import lead
 from panel.tenants.standing import with_parents
@@ -43,7 +48,7 @@ View = Callable[..., HttpResponse]
 class Declared:
     """What a view says of itself; the tests read it."""
 
-    kind: str  # tenant, mailbox, account or anybody
+    kind: str  # tenant, mailbox, account, visit or anybody
     role: Role | None = None
     change: Role | bool | None = None
 
@@ -62,7 +67,9 @@ def tenant_page(
             account = _account(request)
             if account is None:
                 return to_sign_in(request)
-            place = _member(account, tenant, client_ip(request))
+            place = _place(request, account, tenant)
+            if place.visit and request.method not in READING:
+                return refusal.only_looking(request, place)
             if refused := _other_method(request, change):
                 return refused
             needs = role if request.method in READING or change is None else max(role, change)
@@ -122,6 +129,24 @@ def account_page(*, change: bool = False) -> Callable[[View], View]:
     return declare
 
 
+def visit_act(view: View) -> View:
+    """What staff do to their visit into a tenant's console, by POST: to end it. Nobody else finds it."""
+
+    @wraps(view)
+    def act(request: HttpRequest, tenant: int, **named: Any) -> HttpResponse:
+        account = _account(request)
+        if account is None:
+            return to_sign_in(request)
+        visit = visits.of(request, account)
+        if visit is None or visit.tenant_id != tenant:
+            raise Http404
+        if request.method not in CHANGING:
+            return HttpResponseNotAllowed(CHANGING)
+        return view(request, visit, **named)
+
+    return _declared(act, Declared("visit", None, True))
+
+
 def anybody(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
     """A page that nobody needs to be signed in for."""
 
@@ -155,13 +180,20 @@ def _account(request: HttpRequest) -> User | None:
     return request.user if isinstance(request.user, User) and request.user.is_active else None
 
 
-def _member(account: User, tenant: int, ip: str | None) -> TenantPlace:
-    """Two queries. Raises Http404 for whoever is no member."""
-    if account.kind != User.Kind.PANEL or account.is_staff:
+def _place(request: HttpRequest, account: User, tenant: int) -> TenantPlace:
+    """Three queries at most. Raises Http404 for whoever is no member and doesn't look into it either."""
+    if account.kind != User.Kind.PANEL:
+        raise Http404
+    visit = visits.of(request, account) if account.is_staff else None
+    if account.is_staff and (visit is None or visit.tenant_id != tenant):
         raise Http404
     found = with_day(Tenant.objects.filter(pk=tenant)).select_related("plan", "parent__parent").first()
-    above = [each.pk for each in with_parents(found)]
-    roles = [Role.of(each) for each in Membership.objects.filter(user=account, tenant__in=above)] if above else []
-    if found is None or not roles:
+    if found is None:
         raise Http404
-    return TenantPlace(account, ip, found, max(roles))
+    if visit is not None:
+        return TenantPlace(account, client_ip(request), found, Role.VIEWER, visit)
+    above = [each.pk for each in with_parents(found)]
+    roles = [Role.of(each) for each in Membership.objects.filter(user=account, tenant__in=above)]
+    if not roles:
+        raise Http404
+    return TenantPlace(account, client_ip(request), found, max(roles))

@@ -98,6 +98,8 @@ class Frame:
     @cached_property
     def sign_ins(self) -> str:
         """The address of the account's password and sign-ins."""
+        if self.place.account.is_staff:
+            return reverse("account:own")
         return address("me-sign-ins") if self.mailbox_place else address("account-own")
 
     @cached_property
@@ -112,6 +114,8 @@ class Frame:
     @cached_property
     def tenants(self) -> list[Tenant]:
         """For the switcher: one query. One more than MOST_TENANTS says that there are more."""
+        if self.tenant_place and self.tenant_place.visit:
+            return [self.tenant_place.tenant]
         return list(Tenant.objects.of(self.place.account)[: MOST_TENANTS + 1])
 
     @property

@@ -25,6 +25,7 @@ from panel.rules.verdicts import Verdict
 from panel.sending.log import SeenLine, latest_seen_by
 from panel.sending.models import Recipient
 from panel.sending.used import Bar, day_of, window_words, with_day
+from panel.tenants import visits
 from panel.tenants.models import Tenant, User
 from panel.tenants.shown import moment
 from panel.tenants.standing import status_words, with_parents
@@ -124,7 +125,7 @@ def home(request: HttpRequest, place: TenantPlace) -> HttpResponse:
         request, place, "console/home.html", title if needs else _("Nothing needs you"), needs=needs, latest=latest,
         numbers=numbers, storage=storage,
         sent_day=(_sent(day), day), near=[each for each in bars if each[1].look in NEAR],
-        domains=domains,
+        domains=domains, visit=visits.lately(tenant),
     )
 
 
@@ -230,5 +231,5 @@ def _first_steps(request: HttpRequest, place: TenantPlace, numbers: dict[str, Ho
         domain=of.domain if of else None, wrong=wrong, are_right=are_right,
         right=len(of.shown.required) - len(wrong) if of else 0, numbers=numbers,
         add_domain=address("add-domain", tenant=place.tenant.pk),
-        add_mailbox=address("add-mailbox", tenant=place.tenant.pk),
+        add_mailbox=address("add-mailbox", tenant=place.tenant.pk), visit=visits.lately(place.tenant),
     )

@@ -10,7 +10,7 @@ from django.utils.translation import gettext_lazy as _
 
 from panel.mailboxes.models import Mailbox
 from panel.rules.status import Status, strictest
-from panel.tenants.models import Membership, Tenant, User
+from panel.tenants.models import Membership, Tenant, User, Visit
 from panel.tenants.scoping import ScopedQuerySet
 from panel.tenants.standing import with_parents
 
@@ -68,12 +68,13 @@ class AccountPlace:
 
 @dataclass(frozen=True, slots=True)
 class TenantPlace:
-    """A panel account in a tenant that it is a member of, or of one above it."""
+    """A panel account in a tenant that it is a member of, or of one above it, or that it looks into as staff."""
 
     account: User
     ip: str | None
     tenant: Tenant  # with its plan, the tenants above it, and what `used.day_of` reads
     role: Role
+    visit: Visit | None = None  # of the provider's staff, who only look
 
     @property
     def status(self) -> Status:

@@ -28,6 +28,7 @@ from panel.console import (
     search,
     sign_in,
     usage,
+    visit,
 )
 from panel.console.access import anybody
 
@@ -84,6 +85,7 @@ OF_A_TENANT = [
     path("people/<int:member>/", people.change, name="member"),
     path("people/<int:member>/remove/", people.remove, name="remove-member"),
     path("audit/", audit_log.log, name="audit"),
+    path("leave/", visit.leave, name="leave"),
 ]
 OF_AN_ACCOUNT = [
     path("", account.own, name="account-own"),

@@ -77,4 +77,6 @@ ACTIONS: dict[str, Any] = {
     "tenant.restored": gettext_lazy("tenant restored"),
     "tenant.resumed": gettext_lazy("tenant resumed"),
     "tenant.suspended": gettext_lazy("tenant suspended"),
+    "tenant.view_began": gettext_lazy("tenant view began"),
+    "tenant.view_ended": gettext_lazy("tenant view ended"),
 }

@@ -252,6 +252,38 @@ class AuditEntry(models.Model):
         return f"{self.action} {self.subject_name}"
 
 
+class Visit(models.Model):
+    """Somebody of the provider's looked into a tenant's console, or still does (visits.py)."""
+
+    to_tenant = "tenant"
+
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="visits")
+    account = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, related_name="+")
+    reason = models.CharField(max_length=500)
+    began_at = models.DateTimeField(default=timezone.now)
+    ends_at = models.DateTimeField()  # at the latest
+    ended_at = models.DateTimeField(null=True)
+
+    objects = ScopedQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-pk"]
+        constraints = [
+            models.UniqueConstraint(fields=["account"], condition=Q(ended_at=None), name="visit_one_at_a_time"),
+        ]
+        indexes = [
+            models.Index(fields=["tenant", "-id"], name="visit_of_tenant"),
+            models.Index(fields=["ends_at"], condition=Q(ended_at=None), name="visit_goes_on"),
+        ]
+
+    def __str__(self):
+        return f"visit to {self.tenant}"
+
+    @property
+    def goes_on(self):
+        return self.ended_at is None and self.ends_at > timezone.now()
+
+
 class DirectoryChange(models.Model):
     """Append-only: what the mailserver's caches follow. No domain means everything.
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from django.contrib.admin.apps import SimpleAdminConfig
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
 from django.utils.functional import SimpleLazyObject
@@ -17,6 +17,8 @@ from django.utils.safestring import SafeString
 from django.utils.translation import get_language
 from unfold.settings import get_config
 from unfold.sites import UnfoldAdminSite
+
+from panel.client_address import client_ip
 
 # What differs from page to page, of what each of them is given. The latest changes are told elsewhere.
 OF_THE_PAGE = ("has_permission", "available_apps", "sidebar_navigation", "log_entries")
@@ -48,6 +50,13 @@ class ProviderSite(UnfoldAdminSite):
         overview = import_string(get_config(self.settings_name)["DASHBOARD_CALLBACK"])
         request.current_app = self.name
         return TemplateResponse(request, "admin/index.html", overview(request, context))
+
+    def logout(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        from panel.tenants import visits  # no model can be had while the apps are being loaded
+
+        if request.method == "POST":
+            visits.leave(request, visits.SIGNED_OUT, ip=client_ip(request))
+        return super().logout(request, extra_context)
 
     def side_bar(self, request: HttpRequest) -> SafeString:
         """The entries of the side bar, written, with those lit that this page belongs to."""

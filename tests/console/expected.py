@@ -11,7 +11,8 @@ REFUSED, NOTHING, NOT_SO = "403", "404", "405"
 Answers = tuple[str, str]  # to GET, and to POST without any field
 
 LEVELS = {"viewer": 1, "admin": 2, "owner": 3, "reseller": 3}
-STAFF = ("support", "operator")
+STAFF = ("support", "operator", "support viewing")
+VIEWING = "support viewing"  # looks into the tenant: sees what a viewer sees, and is refused all else
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class OfATenant:
     def of(self, role: str) -> Answers:
         if role in ("anonymous", "closed"):
             return SIGN_IN, SIGN_IN
+        if role == VIEWING:
+            return self.of("viewer")[0], REFUSED
         if role not in LEVELS:
             return NOTHING, NOTHING
         level = LEVELS[role]
@@ -65,6 +68,18 @@ class OfAnAccount:
 
 
 @dataclass(frozen=True)
+class OfAVisit:
+    """What the provider's staff do to their look into the tenant."""
+
+    post: str = AWAY
+
+    def of(self, role: str) -> Answers:
+        if role in ("anonymous", "closed"):
+            return SIGN_IN, SIGN_IN
+        return (NOT_SO, self.post) if role == VIEWING else (NOTHING, NOTHING)
+
+
+@dataclass(frozen=True)
 class OfAnybody:
     """`signed_in`: what it answers to whoever is signed in."""
 
@@ -75,7 +90,7 @@ class OfAnybody:
         return self.answers if role in ("anonymous", "closed") else self.signed_in or self.answers
 
 
-EXPECTED: dict[str, OfATenant | OfAPerson | OfAnAccount | OfAnybody] = {
+EXPECTED: dict[str, OfATenant | OfAPerson | OfAnAccount | OfAVisit | OfAnybody] = {
     # The way in
     "start": OfAnybody((SIGN_IN, SIGN_IN), (AWAY, AWAY)),
     "sign-in": OfAnybody((PAGE, PAGE), (AWAY, PAGE)),
@@ -137,6 +152,7 @@ EXPECTED: dict[str, OfATenant | OfAPerson | OfAnAccount | OfAnybody] = {
     "member": OfATenant(role="admin", change="admin"),
     "remove-member": OfATenant(role="admin", change="admin", post=AWAY),
     "audit": OfATenant(),
+    "leave": OfAVisit(),
     # A person's
     "me": OfAPerson(),
     "me-settings": OfAPerson(),

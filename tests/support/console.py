@@ -17,12 +17,13 @@ from panel.mailboxes import passwords
 from panel.operations import services as operations
 from panel.sending.models import Recipient
 from panel.tenants import services as tenants
+from panel.tenants import visits
 from panel.tenants.models import Tenant, User
 from tests.support import queue, world
 
 ROLES = (
     "anonymous", "viewer", "admin", "owner", "reseller", "other tenant", "person", "no tenant", "closed", "support",
-    "operator",
+    "operator", "support viewing",
 )
 
 
@@ -59,11 +60,16 @@ class House:
             "closed": self._member("closed", self.acme, "owner"),
             "support": self.account("support", provider_role="support"),
             "operator": self.account("operator", provider_role="operator"),
+            "support viewing": self.account("viewing", provider_role="support"),
             "person": self.mailbox.person,
         }
         User.objects.filter(pk=self.accounts["closed"].pk).update(is_active=False)
         self._keys = {role: self._session(account) for role, account in self.accounts.items()}
         self._clients: dict[bool, Client] = {}
+        self.visit = visits.begin(self.acme, reason="asked for help", actor=self.accounts["support viewing"])
+        session = self.client("support viewing").session
+        session[visits.VISIT] = self.visit.pk
+        session.save()
 
     def named(self, *, theirs: bool = False) -> dict[str, Any]:
         """What an address of the console may hold: a row of Acme's, or in Acme's own address one of Beta's.
