@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 
+from django.db.models import Exists, OuterRef
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.http.response import HttpResponseBase
 from django.urls import reverse
@@ -187,7 +188,9 @@ def _place(request: HttpRequest, account: User, tenant: int) -> TenantPlace:
     visit = visits.of(request, account) if account.is_staff else None
     if account.is_staff and (visit is None or visit.tenant_id != tenant):
         raise Http404
-    found = with_day(Tenant.objects.filter(pk=tenant)).select_related("plan", "parent__parent").first()
+    below = Tenant.objects.filter(parent=OuterRef("pk")).order_by()
+    rows = with_day(Tenant.objects.filter(pk=tenant)).annotate(has_customers=Exists(below))
+    found = rows.select_related("plan", "parent__parent").first()
     if found is None:
         raise Http404
     if visit is not None:

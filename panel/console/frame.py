@@ -20,6 +20,7 @@ from panel.tenants.models import Tenant
 
 MOST_TENANTS = 12  # in the switcher; all of them have a page of their own
 THEMES = ("light", "dark")
+STARTS = ("home", "me")
 
 # Name of the address, words, icon; in the order of the side.
 OF_A_TENANT: Sequence[tuple[str, Any, str]] = (
@@ -86,7 +87,9 @@ class Frame:
     def organisation(self) -> list[Entry]:
         if not self.tenant_place:
             return []
-        return list(self._entries(OF_AN_ORGANISATION, {"tenant": self.tenant_place.tenant.pk}))
+        hidden = () if self.tenant_place.is_reseller else ("customers",)
+        some = [each for each in OF_AN_ORGANISATION if each[0] not in hidden]
+        return list(self._entries(some, {"tenant": self.tenant_place.tenant.pk}))
 
     @cached_property
     def find(self) -> str:
@@ -127,14 +130,12 @@ class Frame:
         return len(self.tenants) > MOST_TENANTS
 
     def _entries(self, some: Sequence[tuple[str, Any, str]], named: Mapping[str, Any]) -> Iterator[Entry]:
-        first = True
         for name, words, icon in some:
             url = address(name, **named)
             if url:
-                # The first one is the start: all others lie below it.
-                is_here = self.request.path == url if first else self.request.path.startswith(url)
+                # Below the start lie all others.
+                is_here = self.request.path == url if name in STARTS else self.request.path.startswith(url)
                 yield Entry(words, icon, url, is_here)
-            first = False
 
 
 def address(name: str, **named: Any) -> str:

@@ -72,7 +72,7 @@ class TenantPlace:
 
     account: User
     ip: str | None
-    tenant: Tenant  # with its plan, the tenants above it, and what `used.day_of` reads
+    tenant: Tenant  # with its plan, those above it, what `used.day_of` reads, `has_customers`
     role: Role
     visit: Visit | None = None  # of the provider's staff, who only look
 
@@ -84,6 +84,11 @@ class TenantPlace:
     def may(self, role: Role) -> bool:
         """Whether an act that takes this role is to be offered."""
         return self.role >= role and self.status.may_log_in
+
+    @property
+    def is_reseller(self) -> bool:
+        """Whether it has customers, or may have."""
+        return self.tenant.plan.customers != 0 or bool(getattr(self.tenant, "has_customers", False))
 
     @property
     def may_change(self) -> bool:

@@ -170,6 +170,11 @@ class PlanAdmin(ScopedAdmin):
             "fields": ["mailbox_hour", "mailbox_day", "tenant_hour", "tenant_day"],
             "description": "Recipients in the last hour and in the last 24 hours. An empty number means unlimited.",
         }),
+        ("Resellers", {
+            "fields": ["customers", "for_customers"],
+            "description": "How many tenants a tenant may make below itself, as a reseller: 0 is none, an empty number "
+            "means unlimited.",
+        }),
     ]
 
     @display(description="A mailbox may send")

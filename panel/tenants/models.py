@@ -53,6 +53,12 @@ class Plan(models.Model):
     mailbox_day = models.PositiveIntegerField("recipients a mailbox, 24 hours", null=True, blank=True)
     tenant_hour = models.PositiveIntegerField("recipients a tenant, 1 hour", null=True, blank=True)
     tenant_day = models.PositiveIntegerField("recipients a tenant, 24 hours", null=True, blank=True)
+    # Tenants that a tenant on it makes below itself: what makes it a reseller.
+    customers = models.PositiveIntegerField("customers", null=True, blank=True, default=0)
+    for_customers = models.BooleanField(
+        "for customers of resellers", default=False,
+        help_text="A reseller may give it to a customer, if none of its numbers is above the reseller's own.",
+    )
 
     class Meta:
         ordering = ["name"]
@@ -66,7 +72,8 @@ class Tenant(models.Model):
 
     to_tenant = "pk"
 
-    name = models.CharField(max_length=100, unique=True)
+    # Unique among its neighbours alone: a refused name would tell a reseller of another one's customers.
+    name = models.CharField(max_length=100, db_index=True)
     plan = models.ForeignKey(Plan, on_delete=models.PROTECT, related_name="tenants")
     parent = models.ForeignKey(
         "self", on_delete=models.PROTECT, null=True, blank=True, related_name="children",
@@ -82,7 +89,11 @@ class Tenant(models.Model):
 
     class Meta:
         ordering = ["name"]
-        constraints = [one_of("status", STATUS_CHOICES, "tenant_status_is_known")]
+        constraints = [
+            one_of("status", STATUS_CHOICES, "tenant_status_is_known"),
+            models.UniqueConstraint(fields=["parent", "name"], name="tenant_name_once"),
+            models.UniqueConstraint(fields=["name"], condition=Q(parent=None), name="tenant_name_once_on_top"),
+        ]
         indexes = [in_grace("tenant_in_grace")]
 
     def __str__(self):

@@ -18,7 +18,7 @@ from panel.operations import services as operations
 from panel.sending.models import Recipient
 from panel.tenants import services as tenants
 from panel.tenants import visits
-from panel.tenants.models import Tenant, User
+from panel.tenants.models import Plan, Tenant, User
 from tests.support import queue, world
 
 ROLES = (
@@ -34,6 +34,7 @@ class House:
         self.above = world.tenant("Above")
         self.acme = world.tenant("Acme", parent=self.above)
         self.beta = world.tenant("Beta")
+        self.customers = [world.tenant("Customer", parent=each) for each in (self.acme, self.beta)]
         self.domain, self.theirs = world.domain("acme.test", self.acme), world.domain("beta.test", self.beta)
         self.names = [world.domain_alias(f"other-{each}", each) for each in (self.domain, self.theirs)]
         # Looked up just now: no test of a page asks the DNS.
@@ -84,6 +85,7 @@ class House:
             "domain_alias": self.names[theirs].pk,
             "member": (other if theirs else viewer).pk,
             "mailbox": (self.their_mailbox if theirs else self.mailbox).pk,
+            "customer": self.customers[theirs].pk,
             "alias": (self.their_alias if theirs else self.alias).pk,
             "credential": (self.their_password if theirs else self.shop_password).pk,
             # Of the person of Acme's mailbox.
@@ -103,7 +105,10 @@ class House:
         world.alias("info@acme.test", "ann@acme.test")
         operations.suspend(world.mailbox("carl@acme.test"), reason="spam", actor=None)
         world.app_password(self.mailbox, frozen_at=timezone.now(), frozen_reason="stolen")
+        Plan.objects.update(customers=None, for_customers=True)
         for number in range(8):
+            world.domain(f"c{number}.test", world.tenant(f"Customer {number}", parent=self.acme, status=number % 3))
+            world.tenant(f"Customer {number}", parent=self.customers[0])
             credential, _secret = world.app_password(self.mailbox, f"Phone {number}")
             world.login_event(self.mailbox, credential=credential, ip=f"192.0.2.{number}")
             sent = queue.message(self.acme, credential=credential)
