@@ -86,7 +86,7 @@ def tenant_page(
 
 
 def mailbox_page(*, change: bool = False) -> Callable[[View], View]:
-    """A page of the person whose mailbox it is; a POST only with `change`."""
+    """A page of the person whose mailbox it is, or who came with an account tied to it; a POST only with `change`."""
 
     def declare(view: View) -> View:
         @wraps(view)
@@ -103,7 +103,8 @@ def mailbox_page(*, change: bool = False) -> Callable[[View], View]:
                 raise Http404
             if refused := _other_method(request, change):
                 return refused
-            return view(request, MailboxPlace(account, client_ip(request), mailbox), **named)
+            tied = account if account.kind == User.Kind.PANEL else None
+            return view(request, MailboxPlace(mailbox.person, client_ip(request), mailbox, tied), **named)
 
         return _declared(page, Declared("mailbox", None, change))
 
@@ -189,7 +190,9 @@ def _place(request: HttpRequest, account: User, tenant: int) -> TenantPlace:
     if account.is_staff and (visit is None or visit.tenant_id != tenant):
         raise Http404
     below = Tenant.objects.filter(parent=OuterRef("pk")).order_by()
-    rows = with_day(Tenant.objects.filter(pk=tenant)).annotate(has_customers=Exists(below))
+    rows = with_day(Tenant.objects.filter(pk=tenant)).annotate(
+        has_customers=Exists(below), has_ties=persons.has_ties(account)
+    )
     found = rows.select_related("plan", "parent__parent").first()
     if found is None:
         raise Http404

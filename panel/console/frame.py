@@ -14,9 +14,11 @@ from django.urls import NoReverseMatch, reverse
 from django.utils.functional import cached_property
 from django.utils.translation import gettext_lazy as _
 
+from panel.console import persons
 from panel.console.places import MailboxPlace, Place, TenantPlace
+from panel.mailboxes.models import Mailbox
 from panel.sending.used import Bar, day_of
-from panel.tenants.models import Tenant
+from panel.tenants.models import Tenant, User
 
 MOST_TENANTS = 12  # in the switcher; all of them have a page of their own
 THEMES = ("light", "dark")
@@ -119,7 +121,23 @@ class Frame:
         """For the switcher: one query. One more than MOST_TENANTS says that there are more."""
         if self.tenant_place and self.tenant_place.visit:
             return [self.tenant_place.tenant]
-        return list(Tenant.objects.of(self.place.account)[: MOST_TENANTS + 1])
+        return list(Tenant.objects.of(self.account)[: MOST_TENANTS + 1])
+
+    @cached_property
+    def account(self) -> User:
+        """Who is signed in: in a mailbox that is reached by a tie the panel account."""
+        return (self.mailbox_place.tied if self.mailbox_place else None) or self.place.account
+
+    @cached_property
+    def mailboxes(self) -> list[Mailbox]:
+        """For the switcher: what the panel account is tied to. In a tenant one entry leads to them."""
+        if self.tenant_place or self.account.kind != User.Kind.PANEL:
+            return []
+        return persons.reached_by(self.account, self.place.ip)
+
+    @property
+    def has_mailbox(self) -> bool:
+        return bool(self.tenant_place and not self.tenant_place.visit and self.tenant_place.tenant.has_ties)
 
     @property
     def shown_tenants(self) -> list[Tenant]:

@@ -10,6 +10,7 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
+from panel.console import persons
 from panel.console.access import account_page, anybody, tenant_page, to_sign_in
 from panel.console.domain_words import Told, said, told
 from panel.console.frame import address, page
@@ -88,6 +89,8 @@ def start(request: HttpRequest) -> HttpResponse:
     own = list(Tenant.objects.of(account).values_list("pk", flat=True)[:2])
     if len(own) == 1:
         return HttpResponseRedirect(reverse("console:home", args=own))
+    if not own and persons.mailbox_of(request, account):
+        return HttpResponseRedirect(reverse("console:me"))
     return HttpResponseRedirect(reverse("console:tenants"))
 
 

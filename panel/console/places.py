@@ -10,7 +10,7 @@ from django.utils.translation import gettext_lazy as _
 
 from panel.mailboxes.models import Mailbox
 from panel.rules.status import Status, strictest
-from panel.tenants.models import Membership, Tenant, User, Visit
+from panel.tenants.models import Membership, User, Visit
 from panel.tenants.scoping import ScopedQuerySet
 from panel.tenants.standing import with_parents
 
@@ -72,7 +72,7 @@ class TenantPlace:
 
     account: User
     ip: str | None
-    tenant: Tenant  # with its plan, those above it, what `used.day_of` reads, `has_customers`
+    tenant: Any  # a Tenant with its plan, those above it, what `used.day_of` reads, `has_customers`, `has_ties`
     role: Role
     visit: Visit | None = None  # of the provider's staff, who only look
 
@@ -88,7 +88,7 @@ class TenantPlace:
     @property
     def is_reseller(self) -> bool:
         """Whether it has customers, or may have."""
-        return self.tenant.plan.customers != 0 or bool(getattr(self.tenant, "has_customers", False))
+        return self.tenant.plan.customers != 0 or bool(self.tenant.has_customers)
 
     @property
     def may_change(self) -> bool:
@@ -111,6 +111,7 @@ class TenantPlace:
 class MailboxPlace:
     """A person in the own mailbox."""
 
-    account: User
+    account: User  # the person, also where a panel account came here by its tie
     ip: str | None
     mailbox: Mailbox  # with its address, domain, tenant and plan
+    tied: User | None = None  # that panel account

@@ -28,6 +28,7 @@ from panel.console import (
     people,
     search,
     sign_in,
+    ties,
     usage,
     visit,
 )
@@ -100,6 +101,9 @@ OF_AN_ACCOUNT = [
     path("password/", account.password, name="account-password"),
     path("sessions/end/", account.end_all_sessions, name="account-end-all-sessions"),
     path("sessions/<slug:name>/end/", account.end_session, name="account-end-session"),
+    path("mailboxes/add/", ties.add_mailbox, name="account-add-mailbox"),
+    path("mailboxes/<int:tie>/end/", ties.end_of_account, name="account-end-tie"),
+    path("mailboxes/<int:mailbox>/open/", ties.open_mailbox, name="account-open-mailbox"),
     path("second-factor/", account.second_factor, name="account-second-factor"),
     path("second-factor/remove/", account.remove_second_factor, name="account-remove-second-factor"),
     path("recovery-codes/", account.recovery_codes, name="account-recovery-codes"),
@@ -122,6 +126,8 @@ OF_A_PERSON = [
     path("sign-ins/", own_sign_ins.sign_ins, name="me-sign-ins"),
     path("sign-ins/password/", own_sign_ins.password, name="me-password"),
     path("sign-ins/<int:sign_in>/freeze/", own_sign_ins.freeze, name="me-freeze-sign-in"),
+    path("sign-ins/account/", ties.add_account, name="me-add-account"),
+    path("sign-ins/accounts/<int:tie>/end/", ties.end_of_mailbox, name="me-end-tie"),
     path("sign-ins/sessions/end/", own_sign_ins.end_sessions, name="me-end-sessions"),
     path("sign-ins/sessions/<slug:name>/end/", own_sign_ins.end_session, name="me-end-session"),
 ]

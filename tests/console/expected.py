@@ -10,8 +10,9 @@ REFUSED, NOTHING, NOT_SO = "403", "404", "405"
 
 Answers = tuple[str, str]  # to GET, and to POST without any field
 
-LEVELS = {"viewer": 1, "admin": 2, "owner": 3, "reseller": 3}
+LEVELS = {"viewer": 1, "admin": 2, "owner": 3, "reseller": 3, "linked owner": 3}
 STAFF = ("support", "operator", "support viewing")
+PERSONS = ("person", "linked owner")  # the latter's account is tied to the mailbox
 VIEWING = "support viewing"  # looks into the tenant: sees what a viewer sees, and is refused all else
 
 
@@ -51,7 +52,7 @@ class OfAPerson:
     def of(self, role: str) -> Answers:
         if role in ("anonymous", "closed"):
             return SIGN_IN, SIGN_IN
-        return (self.get, self.post) if role == "person" else (NOTHING, NOTHING)
+        return (self.get, self.post) if role in PERSONS else (NOTHING, NOTHING)
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,17 @@ class OfAnAccount:
         if role in ("anonymous", "closed"):
             return SIGN_IN, SIGN_IN
         return (NOTHING, NOTHING) if role in (*STAFF, "person") else (self.get, self.post)
+
+
+@dataclass(frozen=True)
+class OfATie(OfAnAccount):
+    """What a panel account does with a mailbox that it is tied to."""
+
+    get: str = NOT_SO
+    post: str = NOTHING
+
+    def of(self, role: str) -> Answers:
+        return (NOT_SO, AWAY) if role == "linked owner" else super().of(role)
 
 
 @dataclass(frozen=True)
@@ -106,6 +118,9 @@ EXPECTED: dict[str, OfATenant | OfAPerson | OfAnAccount | OfAVisit | OfAnybody] 
     "account-second-factor": OfAnAccount(post=PAGE),
     "account-remove-second-factor": OfAnAccount(get=AWAY, post=AWAY),
     "account-recovery-codes": OfAnAccount(get=AWAY, post=AWAY),
+    "account-add-mailbox": OfAnAccount(post=PAGE),
+    "account-end-tie": OfAnAccount(get=NOT_SO, post=AWAY),
+    "account-open-mailbox": OfATie(),
     # A tenant's
     "home": OfATenant(),
     "mailboxes": OfATenant(),
@@ -178,6 +193,8 @@ EXPECTED: dict[str, OfATenant | OfAPerson | OfAnAccount | OfAVisit | OfAnybody] 
     "me-sign-ins": OfAPerson(),
     "me-password": OfAPerson(post=PAGE),
     "me-freeze-sign-in": OfAPerson(post=AWAY),
+    "me-add-account": OfAPerson(post=PAGE),
+    "me-end-tie": OfAPerson(get=NOT_SO, post=AWAY),
     "me-end-sessions": OfAPerson(get=NOT_SO, post=AWAY),
     "me-end-session": OfAPerson(get=NOT_SO, post=AWAY),
 }

@@ -13,7 +13,7 @@ from django.utils import timezone
 from panel.console.persons import OPENED_BY
 from panel.domains import services as domains
 from panel.domains.models import DomainCheck
-from panel.mailboxes import passwords
+from panel.mailboxes import links, passwords
 from panel.operations import services as operations
 from panel.sending.models import Recipient
 from panel.tenants import services as tenants
@@ -23,7 +23,7 @@ from tests.support import queue, world
 
 ROLES = (
     "anonymous", "viewer", "admin", "owner", "reseller", "other tenant", "person", "no tenant", "closed", "support",
-    "operator", "support viewing",
+    "operator", "support viewing", "linked owner",
 )
 
 
@@ -55,6 +55,7 @@ class House:
             "viewer": self._member("viewer", self.acme, "viewer"),
             "admin": self._member("admin", self.acme, "admin"),
             "owner": self._member("owner", self.acme, "owner"),
+            "linked owner": self._member("linked", self.acme, "owner"),
             "reseller": self._member("reseller", self.above, "owner"),
             "other tenant": self._member("other", self.beta, "owner"),
             "no tenant": self.account("none"),
@@ -65,6 +66,8 @@ class House:
             "person": self.mailbox.person,
         }
         User.objects.filter(pk=self.accounts["closed"].pk).update(is_active=False)
+        main = self.mailbox.credentials.get(kind="main")
+        self.tie = links.link(main, self.accounts["linked owner"], actor=None)
         self._keys = {role: self._session(account) for role, account in self.accounts.items()}
         self._clients: dict[bool, Client] = {}
         self.visit = visits.begin(self.acme, reason="asked for help", actor=self.accounts["support viewing"])
@@ -81,6 +84,7 @@ class House:
         return {
             "tenant": self.acme.pk,
             "name": "x",  # of a session
+            "tie": self.tie.pk,
             "domain": (self.theirs if theirs else self.domain).pk,
             "domain_alias": self.names[theirs].pk,
             "member": (other if theirs else viewer).pk,
