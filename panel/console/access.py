@@ -7,11 +7,15 @@ Every view is declared by one of these; a test walks the addresses and finds wha
     @tenant_page(role=Role.OWNER, change=Role.OWNER)
     @mailbox_page(change=True)                       the person of a mailbox
     @account_page()                                  whoever is signed in with a panel account
+    @visit_act                                       the provider's staff, while they look into a tenant
     @anybody                                         the sign-in, and what it leads to
 
 A tenant's page is called with the request and a TenantPlace, a person's with a MailboxPlace, and both
 with what else the address holds. Whoever is no member gets 404: nothing tells that the tenant exists.
 Rows of the tenant are found by `place.find(queryset, pk=…)`, which answers 404 for another's.
+
+The provider's staff see no tenant's page, but while they look into one (tenants/visits): then what a viewer of
+that one sees. Whatever else than reading they ask for is refused here, before any view.
 """
 
 from collections.abc import Callable
@@ -19,6 +23,7 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 
+from django.db.models import Exists, OuterRef
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.http.response import HttpResponseBase
 from django.urls import reverse
@@ -29,6 +34,7 @@ from panel.client_address import client_ip
 from panel.console import persons, refusal
 from panel.console.places import AccountPlace, MailboxPlace, Role, TenantPlace
 from panel.sending.used import with_day
+from panel.tenants import visits
 from panel.tenants.models import Membership, Tenant, User
 from panel.tenants.sign_in.gate import lead
 from panel.tenants.standing import with_parents
@@ -43,7 +49,7 @@ View = Callable[..., HttpResponse]
 class Declared:
     """What a view says of itself; the tests read it."""
 
-    kind: str  # tenant, mailbox, account or anybody
+    kind: str  # tenant, mailbox, account, visit or anybody
     role: Role | None = None
     change: Role | bool | None = None
 
@@ -62,7 +68,9 @@ def tenant_page(
             account = _account(request)
             if account is None:
                 return to_sign_in(request)
-            place = _member(account, tenant, client_ip(request))
+            place = _place(request, account, tenant)
+            if place.visit and request.method not in READING:
+                return refusal.only_looking(request, place)
             if refused := _other_method(request, change):
                 return refused
             needs = role if request.method in READING or change is None else max(role, change)
@@ -78,7 +86,7 @@ def tenant_page(
 
 
 def mailbox_page(*, change: bool = False) -> Callable[[View], View]:
-    """A page of the person whose mailbox it is; a POST only with `change`."""
+    """A page of the person whose mailbox it is, or who came with an account tied to it; a POST only with `change`."""
 
     def declare(view: View) -> View:
         @wraps(view)
@@ -95,7 +103,8 @@ def mailbox_page(*, change: bool = False) -> Callable[[View], View]:
                 raise Http404
             if refused := _other_method(request, change):
                 return refused
-            return view(request, MailboxPlace(account, client_ip(request), mailbox), **named)
+            tied = account if account.kind == User.Kind.PANEL else None
+            return view(request, MailboxPlace(mailbox.person, client_ip(request), mailbox, tied), **named)
 
         return _declared(page, Declared("mailbox", None, change))
 
@@ -120,6 +129,24 @@ def account_page(*, change: bool = False) -> Callable[[View], View]:
         return _declared(page, Declared("account", None, change))
 
     return declare
+
+
+def visit_act(view: View) -> View:
+    """What staff do to their visit into a tenant's console, by POST: to end it. Nobody else finds it."""
+
+    @wraps(view)
+    def act(request: HttpRequest, tenant: int, **named: Any) -> HttpResponse:
+        account = _account(request)
+        if account is None:
+            return to_sign_in(request)
+        visit = visits.of(request, account)
+        if visit is None or visit.tenant_id != tenant:
+            raise Http404
+        if request.method not in CHANGING:
+            return HttpResponseNotAllowed(CHANGING)
+        return view(request, visit, **named)
+
+    return _declared(act, Declared("visit", None, True))
 
 
 def anybody(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
@@ -155,13 +182,24 @@ def _account(request: HttpRequest) -> User | None:
     return request.user if isinstance(request.user, User) and request.user.is_active else None
 
 
-def _member(account: User, tenant: int, ip: str | None) -> TenantPlace:
-    """Two queries. Raises Http404 for whoever is no member."""
-    if account.kind != User.Kind.PANEL or account.is_staff:
+def _place(request: HttpRequest, account: User, tenant: int) -> TenantPlace:
+    """Three queries at most. Raises Http404 for whoever is no member and doesn't look into it either."""
+    if account.kind != User.Kind.PANEL:
         raise Http404
-    found = with_day(Tenant.objects.filter(pk=tenant)).select_related("plan", "parent__parent").first()
+    visit = visits.of(request, account) if account.is_staff else None
+    if account.is_staff and (visit is None or visit.tenant_id != tenant):
+        raise Http404
+    below = Tenant.objects.filter(parent=OuterRef("pk")).order_by()
+    rows = with_day(Tenant.objects.filter(pk=tenant)).annotate(
+        has_customers=Exists(below), has_ties=persons.has_ties(account)
+    )
+    found = rows.select_related("plan", "parent__parent").first()
+    if found is None:
+        raise Http404
+    if visit is not None:
+        return TenantPlace(account, client_ip(request), found, Role.VIEWER, visit)
     above = [each.pk for each in with_parents(found)]
-    roles = [Role.of(each) for each in Membership.objects.filter(user=account, tenant__in=above)] if above else []
-    if found is None or not roles:
+    roles = [Role.of(each) for each in Membership.objects.filter(user=account, tenant__in=above)]
+    if not roles:
         raise Http404
-    return TenantPlace(account, ip, found, max(roles))
+    return TenantPlace(account, client_ip(request), found, max(roles))

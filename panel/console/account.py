@@ -10,9 +10,11 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.translation import gettext as _
 
+from panel.console import persons
 from panel.console.access import account_page
 from panel.console.frame import page
 from panel.console.places import AccountPlace
+from panel.mailboxes import links
 from panel.tenants.sign_in import account
 
 TEMPLATES = {
@@ -34,6 +36,9 @@ class ConsoleDoor(account.Door):
 
     def page(self, request: HttpRequest, template: str, title: str, **context: Any) -> HttpResponse:
         own = self.url("own")
+        if template == "account/own.html":
+            reached = {each.pk for each in persons.reached_by(self.place.account, self.place.ip)}
+            context = {**context, "ties": list(links.of_account(self.place.account)), "reached": reached}
         crumbs = [] if request.path == own else [(_("Your account"), own)]
         return page(request, self.place, TEMPLATES[template], title, crumbs=crumbs, **context)
 

@@ -14,12 +14,15 @@ from django.urls import NoReverseMatch, reverse
 from django.utils.functional import cached_property
 from django.utils.translation import gettext_lazy as _
 
+from panel.console import persons
 from panel.console.places import MailboxPlace, Place, TenantPlace
+from panel.mailboxes.models import Mailbox
 from panel.sending.used import Bar, day_of
-from panel.tenants.models import Tenant
+from panel.tenants.models import Tenant, User
 
 MOST_TENANTS = 12  # in the switcher; all of them have a page of their own
 THEMES = ("light", "dark")
+STARTS = ("home", "me")
 
 # Name of the address, words, icon; in the order of the side.
 OF_A_TENANT: Sequence[tuple[str, Any, str]] = (
@@ -86,7 +89,9 @@ class Frame:
     def organisation(self) -> list[Entry]:
         if not self.tenant_place:
             return []
-        return list(self._entries(OF_AN_ORGANISATION, {"tenant": self.tenant_place.tenant.pk}))
+        hidden = () if self.tenant_place.is_reseller else ("customers",)
+        some = [each for each in OF_AN_ORGANISATION if each[0] not in hidden]
+        return list(self._entries(some, {"tenant": self.tenant_place.tenant.pk}))
 
     @cached_property
     def find(self) -> str:
@@ -98,6 +103,8 @@ class Frame:
     @cached_property
     def sign_ins(self) -> str:
         """The address of the account's password and sign-ins."""
+        if self.place.account.is_staff:
+            return reverse("account:own")
         return address("me-sign-ins") if self.mailbox_place else address("account-own")
 
     @cached_property
@@ -112,7 +119,25 @@ class Frame:
     @cached_property
     def tenants(self) -> list[Tenant]:
         """For the switcher: one query. One more than MOST_TENANTS says that there are more."""
-        return list(Tenant.objects.of(self.place.account)[: MOST_TENANTS + 1])
+        if self.tenant_place and self.tenant_place.visit:
+            return [self.tenant_place.tenant]
+        return list(Tenant.objects.of(self.account)[: MOST_TENANTS + 1])
+
+    @cached_property
+    def account(self) -> User:
+        """Who is signed in: in a mailbox that is reached by a tie the panel account."""
+        return (self.mailbox_place.tied if self.mailbox_place else None) or self.place.account
+
+    @cached_property
+    def mailboxes(self) -> list[Mailbox]:
+        """For the switcher: what the panel account is tied to. In a tenant one entry leads to them."""
+        if self.tenant_place or self.account.kind != User.Kind.PANEL:
+            return []
+        return persons.reached_by(self.account, self.place.ip)
+
+    @property
+    def has_mailbox(self) -> bool:
+        return bool(self.tenant_place and not self.tenant_place.visit and self.tenant_place.tenant.has_ties)
 
     @property
     def shown_tenants(self) -> list[Tenant]:
@@ -123,14 +148,12 @@ class Frame:
         return len(self.tenants) > MOST_TENANTS
 
     def _entries(self, some: Sequence[tuple[str, Any, str]], named: Mapping[str, Any]) -> Iterator[Entry]:
-        first = True
         for name, words, icon in some:
             url = address(name, **named)
             if url:
-                # The first one is the start: all others lie below it.
-                is_here = self.request.path == url if first else self.request.path.startswith(url)
+                # Below the start lie all others.
+                is_here = self.request.path == url if name in STARTS else self.request.path.startswith(url)
                 yield Entry(words, icon, url, is_here)
-            first = False
 
 
 def address(name: str, **named: Any) -> str:

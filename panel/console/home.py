@@ -10,6 +10,7 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
+from panel.console import persons
 from panel.console.access import account_page, anybody, tenant_page, to_sign_in
 from panel.console.domain_words import Told, said, told
 from panel.console.frame import address, page
@@ -25,6 +26,7 @@ from panel.rules.verdicts import Verdict
 from panel.sending.log import SeenLine, latest_seen_by
 from panel.sending.models import Recipient
 from panel.sending.used import Bar, day_of, window_words, with_day
+from panel.tenants import visits
 from panel.tenants.models import Tenant, User
 from panel.tenants.shown import moment
 from panel.tenants.standing import status_words, with_parents
@@ -87,6 +89,8 @@ def start(request: HttpRequest) -> HttpResponse:
     own = list(Tenant.objects.of(account).values_list("pk", flat=True)[:2])
     if len(own) == 1:
         return HttpResponseRedirect(reverse("console:home", args=own))
+    if not own and persons.mailbox_of(request, account):
+        return HttpResponseRedirect(reverse("console:me"))
     return HttpResponseRedirect(reverse("console:tenants"))
 
 
@@ -124,7 +128,7 @@ def home(request: HttpRequest, place: TenantPlace) -> HttpResponse:
         request, place, "console/home.html", title if needs else _("Nothing needs you"), needs=needs, latest=latest,
         numbers=numbers, storage=storage,
         sent_day=(_sent(day), day), near=[each for each in bars if each[1].look in NEAR],
-        domains=domains,
+        domains=domains, visit=visits.lately(tenant),
     )
 
 
@@ -230,5 +234,5 @@ def _first_steps(request: HttpRequest, place: TenantPlace, numbers: dict[str, Ho
         domain=of.domain if of else None, wrong=wrong, are_right=are_right,
         right=len(of.shown.required) - len(wrong) if of else 0, numbers=numbers,
         add_domain=address("add-domain", tenant=place.tenant.pk),
-        add_mailbox=address("add-mailbox", tenant=place.tenant.pk),
+        add_mailbox=address("add-mailbox", tenant=place.tenant.pk), visit=visits.lately(place.tenant),
     )

@@ -1,7 +1,7 @@
 """A tenant's settings: what it is, and closing it, with an undo until the grace period ends.
 
-Its name is the provider's to change: names are unique among all tenants, so that a refused one would tell
-a tenant of another.
+Its name is the provider's to change: names are unique among all that belong to nobody else, so that a refused one
+would tell a tenant of another.
 """
 
 from datetime import timedelta

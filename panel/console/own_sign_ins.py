@@ -17,7 +17,7 @@ from panel.console.access import mailbox_page
 from panel.console.frame import page
 from panel.console.own_passwords import OWN_REASON
 from panel.console.places import MailboxPlace
-from panel.mailboxes import passwords, services
+from panel.mailboxes import links, passwords, services
 from panel.mailboxes.models import Credential, LoginEvent, Mailbox
 from panel.rules.lockout import network_of
 from panel.rules.sign_in import PROTOCOL
@@ -90,10 +90,11 @@ def sign_ins(request: HttpRequest, place: MailboxPlace) -> HttpResponse:
     found = list(rows[: PAGE + KNOWN_BY])
     asked = {each.credential_id for each in found[:PAGE] if each.credential_id is not None}
     own = Credential.objects.filter(mailbox=place.mailbox, pk__in=asked)
-    key = request.session.session_key
+    key, main = request.session.session_key, _main(place.mailbox)
     return page(
         request, place, "console/me_sign_ins.html", _("Password and sign-ins"), before=before,
         sign_ins=_shown(found[:PAGE], found, own), last=found[PAGE - 1].pk if len(found) > PAGE else "",
+        ties=list(links.of_mailbox(place.mailbox)), now=links.began_as(main),
         sessions=[{
             "name": sessions.name_of(each.session_key), "browser": sessions.browser(each.browser),
             "session": each, "is_this": each.session_key == key,

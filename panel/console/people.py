@@ -4,12 +4,10 @@ An admin names admins and viewers; owners are named and removed by owners. Wheth
 an account already is not told: adding one reads the same in both cases.
 """
 
-import secrets
 from typing import Any
 
 from django import forms
 from django.contrib import messages
-from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
@@ -19,11 +17,10 @@ from django.utils.translation import gettext_lazy
 from panel.console.access import tenant_page
 from panel.console.frame import page
 from panel.console.places import Role, TenantPlace
-from panel.operations import password_reset
-from panel.operations.services import create_account
-from panel.tenants.changes import ServiceError, hash_password
-from panel.tenants.models import Membership, User
-from panel.tenants.services import change_membership, create_membership, delete_membership
+from panel.operations.members import add_member
+from panel.tenants.changes import ServiceError
+from panel.tenants.models import Membership
+from panel.tenants.services import change_membership, delete_membership
 
 MOST_LISTED = 200
 
@@ -52,6 +49,11 @@ class MemberForm(RoleForm):
     field_order = ["email", "role"]
 
 
+def reset_link(token: str) -> str:
+    """Where somebody new chooses a password."""
+    return reverse("reset", args=[token])
+
+
 @tenant_page()
 def people(request: HttpRequest, place: TenantPlace) -> HttpResponse:
     """The members, and those of the tenants above, who reach it too."""
@@ -74,7 +76,10 @@ def add(request: HttpRequest, place: TenantPlace) -> HttpResponse:
     form = MemberForm(place, request.POST or None, initial={"role": Role.VIEWER.stored})
     if request.method == "POST" and form.is_valid():
         try:
-            email = _add(place, form.cleaned_data["email"], form.cleaned_data["role"])
+            email = add_member(
+                form.cleaned_data["email"], place.tenant, form.cleaned_data["role"], link=reset_link,
+                actor=place.account, ip=place.ip,
+            )
         except ServiceError as error:
             form.add_error("email" if error.field in ("email", "user") else None, str(error))
         else:
@@ -141,22 +146,6 @@ def remove(request: HttpRequest, place: TenantPlace, member: int) -> HttpRespons
             "{user} can then no longer open {tenant}. The account itself stays, and you can add it again."
         ).format(user=found.user, tenant=place.tenant),
     )
-
-
-def _add(place: TenantPlace, email: str, role: str) -> str:
-    """Add the account of this address, made if there is none. The address as it is kept. Raises ServiceError."""
-    known: User | None = User.objects.filter(kind=User.Kind.PANEL, email=email.strip().lower()).first()
-    # Nobody ever knows it. Hashed before the transaction, and for a known account too: the time tells nothing.
-    password = hash_password(secrets.token_urlsafe(32))
-    with transaction.atomic():
-        account = known or create_account(email=email, password=password, actor=place.account, ip=place.ip)
-        create_membership(user=account, tenant=place.tenant, role=role, actor=place.account, ip=place.ip)
-        # TooMany is a ServiceError: then nothing was made. It comes for a known account too, or it would tell.
-        password_reset.ask(
-            str(account.email), ip=place.ip,
-            link=(lambda token: reverse("reset", args=[token])) if known is None else None,
-        )
-    return str(account.email)
 
 
 def _may(place: TenantPlace, member: Membership) -> bool:

@@ -1,25 +1,27 @@
 """Whose mailbox a session may see: the person came in with its main password, and that still holds.
 
 A session remembers by which stored password it was opened, as a fingerprint. Another password,
-a frozen one, or a mailbox that may no longer log in ends it with its next request.
+a frozen one, or a mailbox that may no longer log in ends it with its next request. A panel account that is tied
+to mailboxes (mailboxes/links) reaches them by the same rule; a session of a mailbox reaches nothing else.
 """
 
 import ipaddress
 from collections.abc import Sequence
 
-from django.db.models import QuerySet
+from django.db.models import Exists, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 
 from panel.client_address import client_ip
-from panel.mailboxes import passwords
-from panel.mailboxes.models import Credential, Mailbox
+from panel.mailboxes import links
+from panel.mailboxes.models import Credential, Mailbox, MailboxLink
 from panel.rules.addresses import BadAddress, parse_address
 from panel.rules.status import Status, strictest
 from panel.tenants.models import User
 from panel.tenants.standing import with_parents
 
 OPENED_BY = "opened_by"  # in the session: the fingerprint of the main password
+CHOSEN = "mailbox"  # in the session of a panel account: which of the mailboxes that it is tied to
 
 
 def credential_of(login: str) -> Credential | None:
@@ -42,23 +44,43 @@ def may_open(credential: Credential, ip: str | None) -> bool:
 
 
 def remember(request: HttpRequest, credential: Credential) -> None:
-    """The session was opened with this password."""
-    request.session[OPENED_BY] = _began_as(credential)
+    """The session was opened with this password, or goes on with it."""
+    if isinstance(request.user, User) and request.user.kind == User.Kind.PANEL:
+        links.keep(credential, request.user)
+    else:
+        request.session[OPENED_BY] = links.began_as(credential)
 
 
 def mailbox_of(request: HttpRequest, account: User) -> Mailbox | None:
-    """The mailbox that this session may see: one query. None for whoever has none, or not any more."""
-    if account.kind != User.Kind.PERSON:
-        return None
+    """The mailbox that this session may see: one query, or two by a tie. None for whoever has none, or not any more."""
+    if account.kind == User.Kind.PANEL:
+        reached = {each.pk: each for each in reached_by(account, client_ip(request))}
+        chosen = reached.get(request.session.get(CHOSEN, 0))
+        return chosen or next(iter(reached.values()), None)
     credential = _main_passwords().filter(mailbox__person=account).first()
     if credential is None or not may_open(credential, client_ip(request)):
         return None
-    return credential.mailbox if request.session.get(OPENED_BY) == _began_as(credential) else None
+    return credential.mailbox if request.session.get(OPENED_BY) == links.began_as(credential) else None
 
 
-def _began_as(credential: Credential) -> str:
-    # What was hashed anew is still the same password.
-    return credential.began_as or passwords.fingerprint(credential.secret)
+def reached_by(account: User, ip: str | None) -> list[Mailbox]:
+    """The mailboxes that a panel account reaches by its ties, now and from there: two queries, or one for none."""
+    if account.is_staff:
+        return []
+    ties = dict(MailboxLink.objects.filter(account=account).values_list("mailbox", "began_as")[: links.MOST])
+    credentials = _main_passwords().filter(mailbox__in=ties).order_by("mailbox") if ties else ()
+    return [
+        each.mailbox for each in credentials
+        if ties[each.mailbox_id] == links.began_as(each) and may_open(each, ip)
+    ]
+
+
+def has_ties(account: User) -> Exists:
+    """Whether the account is tied to a mailbox that may be open: a part of another query, for the frame's sake."""
+    return Exists(MailboxLink.objects.filter(
+        account=account, mailbox__status__lt=Status.SUSPENDED, mailbox__credentials__kind=Credential.Kind.MAIN,
+        mailbox__credentials__frozen_at=None,
+    ))
 
 
 def _is_from(networks: Sequence[str], ip: str | None) -> bool:

@@ -10,7 +10,7 @@ from django.utils.translation import gettext_lazy as _
 
 from panel.mailboxes.models import Mailbox
 from panel.rules.status import Status, strictest
-from panel.tenants.models import Membership, Tenant, User
+from panel.tenants.models import Membership, User, Visit
 from panel.tenants.scoping import ScopedQuerySet
 from panel.tenants.standing import with_parents
 
@@ -68,12 +68,13 @@ class AccountPlace:
 
 @dataclass(frozen=True, slots=True)
 class TenantPlace:
-    """A panel account in a tenant that it is a member of, or of one above it."""
+    """A panel account in a tenant that it is a member of, or of one above it, or that it looks into as staff."""
 
     account: User
     ip: str | None
-    tenant: Tenant  # with its plan, the tenants above it, and what `used.day_of` reads
+    tenant: Any  # a Tenant with its plan, those above it, what `used.day_of` reads, `has_customers`, `has_ties`
     role: Role
+    visit: Visit | None = None  # of the provider's staff, who only look
 
     @property
     def status(self) -> Status:
@@ -83,6 +84,11 @@ class TenantPlace:
     def may(self, role: Role) -> bool:
         """Whether an act that takes this role is to be offered."""
         return self.role >= role and self.status.may_log_in
+
+    @property
+    def is_reseller(self) -> bool:
+        """Whether it has customers, or may have."""
+        return self.tenant.plan.customers != 0 or bool(self.tenant.has_customers)
 
     @property
     def may_change(self) -> bool:
@@ -105,6 +111,7 @@ class TenantPlace:
 class MailboxPlace:
     """A person in the own mailbox."""
 
-    account: User
+    account: User  # the person, also where a panel account came here by its tie
     ip: str | None
     mailbox: Mailbox  # with its address, domain, tenant and plan
+    tied: User | None = None  # that panel account

@@ -17,12 +17,21 @@ MOST_NAMED = 3  # of those who may
 
 def role_too_small(request: HttpRequest, place: TenantPlace, needs: Role) -> HttpResponse:
     """403: says what one is, what it takes, and who can do it."""
+    if place.visit:
+        return only_looking(request, place)
     who = _who_may(place, needs)
     sentence = _("You are here as {role}; this takes the role {needs}.").format(
         role=place.role.word, needs=needs.word
     )
     asked = _(" Ask {who}.").format(who=who) if who else ""
     return _refused(request, place, _("This isn't for your role"), sentence + asked)
+
+
+def only_looking(request: HttpRequest, place: TenantPlace) -> HttpResponse:
+    """403: the provider's staff see what a viewer sees."""
+    sentence = _("You look into {tenant} as provider staff, and see what a viewer sees. What changes something "
+                 "is done by its own people, or in your admin.").format(tenant=place.tenant)
+    return _refused(request, place, _("You only look here"), sentence)
 
 
 def stopped(request: HttpRequest, place: TenantPlace) -> HttpResponse:

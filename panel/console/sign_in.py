@@ -21,6 +21,7 @@ from panel.console import persons
 from panel.mailboxes import passwords
 from panel.mailboxes.models import Credential, LoginEvent
 from panel.rules.sign_in import PROTOCOL
+from panel.tenants import visits
 from panel.tenants.models import User
 from panel.tenants.sign_in import lockout, sessions, views
 from panel.tenants.sign_in.forms import Guarded
@@ -85,6 +86,7 @@ class ConsoleSignInCode(views.SignInCode):
 
 @require_POST
 def sign_out(request: HttpRequest) -> HttpResponse:
+    visits.leave(request, visits.SIGNED_OUT, ip=client_ip(request))
     logout(request)
     return HttpResponseRedirect(reverse("console:sign-in"))
 

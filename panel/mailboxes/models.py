@@ -207,6 +207,26 @@ class Credential(models.Model):
         return _("main password")
 
 
+class MailboxLink(models.Model):
+    """A panel account that reaches the page of a mailbox, while the main password is the one it knew (links.py)."""
+
+    to_tenant = "mailbox__address__tenant"
+
+    mailbox = models.ForeignKey(Mailbox, on_delete=models.CASCADE, related_name="links")
+    account = models.ForeignKey(User, on_delete=models.CASCADE, related_name="mailbox_links")
+    began_as = models.CharField(max_length=16)  # a fingerprint of the main password
+    created_at = models.DateTimeField(default=timezone.now)
+
+    objects = ScopedQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["pk"]
+        constraints = [models.UniqueConstraint(fields=["account", "mailbox"], name="mailbox_link_once")]
+
+    def __str__(self):
+        return f"{self.account} reaches {self.mailbox}"
+
+
 class MailRules(models.Model):
     """What a mailbox does with its mail before it is stored. Without a row: nothing but storing it."""
 

@@ -58,6 +58,7 @@ ACTIONS: dict[str, Any] = {
     "mailbox.changed": gettext_lazy("mailbox changed"),
     "mailbox.closed": gettext_lazy("mailbox closed"),
     "mailbox.created": gettext_lazy("mailbox created"),
+    "mailbox.linked": gettext_lazy("mailbox linked"),
     "mailbox.migrated": gettext_lazy("mailbox migrated"),
     "mailbox.password_set": gettext_lazy("mailbox password set"),
     "mailbox.removed": gettext_lazy("mailbox removed"),
@@ -65,6 +66,7 @@ ACTIONS: dict[str, Any] = {
     "mailbox.resumed": gettext_lazy("mailbox resumed"),
     "mailbox.rules_changed": gettext_lazy("mailbox rules changed"),
     "mailbox.suspended": gettext_lazy("mailbox suspended"),
+    "mailbox.unlinked": gettext_lazy("mailbox unlinked"),
     "membership.changed": gettext_lazy("membership changed"),
     "membership.created": gettext_lazy("membership created"),
     "membership.deleted": gettext_lazy("membership deleted"),
@@ -87,4 +89,6 @@ ACTIONS: dict[str, Any] = {
     "tenant.restored": gettext_lazy("tenant restored"),
     "tenant.resumed": gettext_lazy("tenant resumed"),
     "tenant.suspended": gettext_lazy("tenant suspended"),
+    "tenant.view_began": gettext_lazy("tenant view began"),
+    "tenant.view_ended": gettext_lazy("tenant view ended"),
 }

@@ -27,7 +27,7 @@ from panel.rules.status import Status
 from panel.sending import latest
 from panel.sending.models import SendingLimit
 from panel.sending.used import day_of, levels_of, used, with_day
-from panel.tenants import services, standing
+from panel.tenants import services, standing, visits
 from panel.tenants.changes import RULES_IN_WORDS
 from panel.tenants.history import action_words, kept_words, subject_words, written
 from panel.tenants.listed import first, only
@@ -192,6 +192,11 @@ class PlanAdmin(ScopedAdmin):
                 "Recipients in the last hour and in the last 24 hours. An empty number means unlimited."
             ),
         }),
+        ("Resellers", {
+            "fields": ["customers", "for_customers"],
+            "description": "How many tenants a tenant may make below itself, as a reseller: 0 is none, an empty number "
+            "means unlimited.",
+        }),
     ]
 
     @display(description=gettext_lazy("A mailbox may send"))
@@ -240,6 +245,20 @@ class TenantAdmin(SuspendableAdmin):
     above_template = "admin/posthouse/tenant_above.html"
     below_template = "admin/posthouse/tenant_below.html"
     page_select_related = ("plan", "parent__parent__parent")
+    actions_detail = ["view_as", *SuspendableAdmin.actions_detail]
+
+    @action(description="View as…", url_path="view-as", permissions=["view"], icon="visibility")
+    def view_as(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        def act(obj: Tenant, data: dict[str, Any]) -> str:
+            visits.enter(request, visits.begin(obj, reason=data["reason"], **by(request)))
+            return ""
+
+        return self.confirm(
+            request, object_id, title="Look into the console of {}", button="Look", act=act, form_class=ReasonForm,
+            reads=True, next_page=lambda obj: reverse("console:home", args=[obj.pk]),
+            sentence="You see what a viewer of {} sees, and change nothing, for an hour at most. The tenant is told: "
+            "on its home, and in its audit log with the reason.",
+        )
 
     def get_fieldsets(self, request: HttpRequest, obj: Tenant | None = None) -> Any:
         created = ["created_at"] if obj else []

@@ -57,6 +57,14 @@ class Plan(models.Model):
     mailbox_day = models.PositiveIntegerField(gettext_lazy("recipients a mailbox, 24 hours"), null=True, blank=True)
     tenant_hour = models.PositiveIntegerField(gettext_lazy("recipients a tenant, 1 hour"), null=True, blank=True)
     tenant_day = models.PositiveIntegerField(gettext_lazy("recipients a tenant, 24 hours"), null=True, blank=True)
+    # Tenants that a tenant on it makes below itself: what makes it a reseller.
+    customers = models.PositiveIntegerField(gettext_lazy("customers"), null=True, blank=True, default=0)
+    for_customers = models.BooleanField(
+        gettext_lazy("for customers of resellers"), default=False,
+        help_text=gettext_lazy(
+            "A reseller may give it to a customer, if none of its numbers is above the reseller's own."
+        ),
+    )
 
     class Meta:
         ordering = ["name"]
@@ -74,7 +82,8 @@ class Tenant(models.Model):
 
     to_tenant = "pk"
 
-    name = models.CharField(max_length=100, unique=True)
+    # Unique among its neighbours alone: a refused name would tell a reseller of another one's customers.
+    name = models.CharField(max_length=100, db_index=True)
     plan = models.ForeignKey(Plan, on_delete=models.PROTECT, related_name="tenants")
     parent = models.ForeignKey(
         "self", on_delete=models.PROTECT, null=True, blank=True, related_name="children",
@@ -92,7 +101,11 @@ class Tenant(models.Model):
 
     class Meta:
         ordering = ["name"]
-        constraints = [one_of("status", STATUS_CHOICES, "tenant_status_is_known")]
+        constraints = [
+            one_of("status", STATUS_CHOICES, "tenant_status_is_known"),
+            models.UniqueConstraint(fields=["parent", "name"], name="tenant_name_once"),
+            models.UniqueConstraint(fields=["name"], condition=Q(parent=None), name="tenant_name_once_on_top"),
+        ]
         indexes = [in_grace("tenant_in_grace")]
 
     def __str__(self):
@@ -260,6 +273,38 @@ class AuditEntry(models.Model):
 
     def __str__(self):
         return f"{self.action} {self.subject_name}"
+
+
+class Visit(models.Model):
+    """Somebody of the provider's looked into a tenant's console, or still does (visits.py)."""
+
+    to_tenant = "tenant"
+
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="visits")
+    account = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, related_name="+")
+    reason = models.CharField(max_length=500)
+    began_at = models.DateTimeField(default=timezone.now)
+    ends_at = models.DateTimeField()  # at the latest
+    ended_at = models.DateTimeField(null=True)
+
+    objects = ScopedQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-pk"]
+        constraints = [
+            models.UniqueConstraint(fields=["account"], condition=Q(ended_at=None), name="visit_one_at_a_time"),
+        ]
+        indexes = [
+            models.Index(fields=["tenant", "-id"], name="visit_of_tenant"),
+            models.Index(fields=["ends_at"], condition=Q(ended_at=None), name="visit_goes_on"),
+        ]
+
+    def __str__(self):
+        return f"visit to {self.tenant}"
+
+    @property
+    def goes_on(self):
+        return self.ended_at is None and self.ends_at > timezone.now()
 
 
 class DirectoryChange(models.Model):

@@ -424,16 +424,23 @@ class ScopedAdmin(ModelAdmin):
         act: Callable[[Any, dict[str, Any]], str],
         form_class: type[forms.Form] = ConfirmForm,
         harmful: bool = False,
+        reads: bool = False,
+        next_page: Callable[[Any], str] | None = None,
     ) -> HttpResponse:
-        """A page that says what will happen and asks once; `act` does it and returns the report."""
-        if not self.has_act_permission(request):
+        """A page that says what will happen and asks once; `act` does it and returns the report.
+
+        What only `reads` is for the read-only role too. `next_page`: what follows, if not the object's page.
+        """
+        if not (self.has_view_permission(request) if reads else self.has_act_permission(request)):
             raise PermissionDenied
         obj = self.object_or_404(request, object_id)
         form = form_class(request.POST if request.method == "POST" else None)
         if request.method == "POST" and form.is_valid():
             try:
-                messages.success(request, act(obj, form.cleaned_data))
-                return HttpResponseRedirect(self.url_of(object_id))
+                report = act(obj, form.cleaned_data)
+                if report:
+                    messages.success(request, report)
+                return HttpResponseRedirect(next_page(obj) if next_page else self.url_of(object_id))
             except ServiceError as error:
                 form.add_error(error.field if error.field in form.fields else None, str(error))
         context = {

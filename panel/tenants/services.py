@@ -38,7 +38,7 @@ STANDARD_PLAN = "Standard"
 MOST_STORAGE_BYTES = 2**63 - 1
 PLAN_NUMBERS = (
     "domains", "mailboxes", "aliases", "credentials", "storage_bytes", "mailbox_hour", "mailbox_day", "tenant_hour",
-    "tenant_day",
+    "tenant_day", "customers",
 )
 
 
@@ -46,9 +46,11 @@ PLAN_NUMBERS = (
 
 
 @transaction.atomic
-def create_plan(*, name: str, actor: User | None, ip: str | None = None, **numbers: int | None) -> Plan:
-    """A new plan. `numbers` are of PLAN_NUMBERS; one that is None or left out is unlimited."""
-    values = _plan_values(name=name, **numbers)
+def create_plan(
+    *, name: str, for_customers: bool = False, actor: User | None, ip: str | None = None, **numbers: int | None
+) -> Plan:
+    """A new plan. `numbers` are of PLAN_NUMBERS; one that is None or left out is unlimited, customers left out 0."""
+    values = _plan_values(name=name, for_customers=for_customers, **numbers)
     with taken_means(_("There is a plan {name} already.").format(name=values["name"]), "name"):
         plan = Plan.objects.create(**values)
     audit.record(actor, "plan.created", plan, tenant=None, after=values, ip=ip)
@@ -75,12 +77,14 @@ def delete_plan(plan: Plan, *, actor: User | None, ip: str | None = None) -> Non
 
 
 def _plan_values(**values: Any) -> dict[str, Any]:
-    unknown = set(values) - {"name", *PLAN_NUMBERS}
+    unknown = set(values) - {"name", "for_customers", *PLAN_NUMBERS}
     if unknown:
         raise TypeError(f"a plan has no {', '.join(sorted(unknown))}")
     for name in values:
         if name == "name":
             values[name] = one_line(values[name], "name", most=100, required=True)
+        elif name == "for_customers":
+            values[name] = bool(values[name])
         else:
             most = MOST_STORAGE_BYTES if name == "storage_bytes" else 2**31 - 1
             values[name] = number(values[name], name, most=most)

@@ -9,7 +9,7 @@ from typing import Any
 
 from django.apps import apps
 from django.contrib.admin.apps import SimpleAdminConfig
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
 from django.utils.functional import SimpleLazyObject
@@ -19,6 +19,7 @@ from django.utils.translation import get_language
 from unfold.settings import get_config
 from unfold.sites import UnfoldAdminSite
 
+from panel.client_address import client_ip
 from panel.tenants.field_words import name_in_every_language
 
 # What differs from page to page, of what each of them is given. The latest changes are told elsewhere.
@@ -51,6 +52,13 @@ class ProviderSite(UnfoldAdminSite):
         overview = import_string(get_config(self.settings_name)["DASHBOARD_CALLBACK"])
         request.current_app = self.name
         return TemplateResponse(request, "admin/index.html", overview(request, context))
+
+    def logout(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        from panel.tenants import visits  # no model can be had while the apps are being loaded
+
+        if request.method == "POST":
+            visits.leave(request, visits.SIGNED_OUT, ip=client_ip(request))
+        return super().logout(request, extra_context)
 
     def side_bar(self, request: HttpRequest) -> SafeString:
         """The entries of the side bar, written, with those lit that this page belongs to."""

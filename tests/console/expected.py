@@ -10,8 +10,10 @@ REFUSED, NOTHING, NOT_SO = "403", "404", "405"
 
 Answers = tuple[str, str]  # to GET, and to POST without any field
 
-LEVELS = {"viewer": 1, "admin": 2, "owner": 3, "reseller": 3}
-STAFF = ("support", "operator")
+LEVELS = {"viewer": 1, "admin": 2, "owner": 3, "reseller": 3, "linked owner": 3}
+STAFF = ("support", "operator", "support viewing")
+PERSONS = ("person", "linked owner")  # the latter's account is tied to the mailbox
+VIEWING = "support viewing"  # looks into the tenant: sees what a viewer sees, and is refused all else
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class OfATenant:
     def of(self, role: str) -> Answers:
         if role in ("anonymous", "closed"):
             return SIGN_IN, SIGN_IN
+        if role == VIEWING:
+            return self.of("viewer")[0], REFUSED
         if role not in LEVELS:
             return NOTHING, NOTHING
         level = LEVELS[role]
@@ -48,7 +52,7 @@ class OfAPerson:
     def of(self, role: str) -> Answers:
         if role in ("anonymous", "closed"):
             return SIGN_IN, SIGN_IN
-        return (self.get, self.post) if role == "person" else (NOTHING, NOTHING)
+        return (self.get, self.post) if role in PERSONS else (NOTHING, NOTHING)
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,29 @@ class OfAnAccount:
 
 
 @dataclass(frozen=True)
+class OfATie(OfAnAccount):
+    """What a panel account does with a mailbox that it is tied to."""
+
+    get: str = NOT_SO
+    post: str = NOTHING
+
+    def of(self, role: str) -> Answers:
+        return (NOT_SO, AWAY) if role == "linked owner" else super().of(role)
+
+
+@dataclass(frozen=True)
+class OfAVisit:
+    """What the provider's staff do to their look into the tenant."""
+
+    post: str = AWAY
+
+    def of(self, role: str) -> Answers:
+        if role in ("anonymous", "closed"):
+            return SIGN_IN, SIGN_IN
+        return (NOT_SO, self.post) if role == VIEWING else (NOTHING, NOTHING)
+
+
+@dataclass(frozen=True)
 class OfAnybody:
     """`signed_in`: what it answers to whoever is signed in."""
 
@@ -75,7 +102,7 @@ class OfAnybody:
         return self.answers if role in ("anonymous", "closed") else self.signed_in or self.answers
 
 
-EXPECTED: dict[str, OfATenant | OfAPerson | OfAnAccount | OfAnybody] = {
+EXPECTED: dict[str, OfATenant | OfAPerson | OfAnAccount | OfAVisit | OfAnybody] = {
     # The way in
     "start": OfAnybody((SIGN_IN, SIGN_IN), (AWAY, AWAY)),
     "sign-in": OfAnybody((PAGE, PAGE), (AWAY, PAGE)),
@@ -91,6 +118,9 @@ EXPECTED: dict[str, OfATenant | OfAPerson | OfAnAccount | OfAnybody] = {
     "account-second-factor": OfAnAccount(post=PAGE),
     "account-remove-second-factor": OfAnAccount(get=AWAY, post=AWAY),
     "account-recovery-codes": OfAnAccount(get=AWAY, post=AWAY),
+    "account-add-mailbox": OfAnAccount(post=PAGE),
+    "account-end-tie": OfAnAccount(get=NOT_SO, post=AWAY),
+    "account-open-mailbox": OfATie(),
     # A tenant's
     "home": OfATenant(),
     "mailboxes": OfATenant(),
@@ -132,11 +162,19 @@ EXPECTED: dict[str, OfATenant | OfAPerson | OfAnAccount | OfAnybody] = {
     "close-tenant": OfATenant(role="owner", change="owner"),
     "undo-closing": OfATenant(role="owner", change="owner", post=AWAY, get=AWAY),
     "search": OfATenant(),
+    "customers": OfATenant(),
+    "add-customer": OfATenant(role="admin", change="admin"),
+    "customer": OfATenant(),
+    "suspend-customer": OfATenant(role="admin", change="admin"),
+    "resume-customer": OfATenant(role="admin", change="admin", post=AWAY),
+    "close-customer": OfATenant(role="owner", change="owner", post=AWAY),
+    "restore-customer": OfATenant(role="owner", change="owner", post=AWAY),
     "people": OfATenant(),
     "add-member": OfATenant(role="admin", change="admin"),
     "member": OfATenant(role="admin", change="admin"),
     "remove-member": OfATenant(role="admin", change="admin", post=AWAY),
     "audit": OfATenant(),
+    "leave": OfAVisit(),
     # A person's
     "me": OfAPerson(),
     "me-settings": OfAPerson(),
@@ -155,6 +193,8 @@ EXPECTED: dict[str, OfATenant | OfAPerson | OfAnAccount | OfAnybody] = {
     "me-sign-ins": OfAPerson(),
     "me-password": OfAPerson(post=PAGE),
     "me-freeze-sign-in": OfAPerson(post=AWAY),
+    "me-add-account": OfAPerson(post=PAGE),
+    "me-end-tie": OfAPerson(get=NOT_SO, post=AWAY),
     "me-end-sessions": OfAPerson(get=NOT_SO, post=AWAY),
     "me-end-session": OfAPerson(get=NOT_SO, post=AWAY),
 }

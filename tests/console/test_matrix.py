@@ -25,6 +25,7 @@ from tests.console.expected import (
     OfAnybody,
     OfAPerson,
     OfATenant,
+    OfAVisit,
 )
 from tests.support.console import ROLES, House
 from tests.support.standing import everything, undone
@@ -85,6 +86,17 @@ def test_another_tenants_row_is_not_there(one, house):
     for role in ("owner", "reseller"):
         assert answered(house.client(role).get(path)) in (NOTHING, NOT_SO), role
         assert answered(house.client(role).post(path, {})) in (NOTHING, NOT_SO), role
+    assert answered(house.client("support viewing").get(path)) in (NOTHING, NOT_SO, REFUSED)
+
+
+def test_who_looks_into_one_tenant_finds_no_other(house):
+    """Neither another's, nor the reseller's above it: 404 to GET and to POST."""
+    client, named = house.client("support viewing"), house.named()
+    for one in OF_TENANTS:
+        for tenant in (house.beta, house.above):
+            rows = {**{name: named[name] for name in one.holds}, "tenant": tenant.pk}
+            path = reverse(f"console:{one.name}", kwargs=rows)
+            assert (answered(client.get(path)), answered(client.post(path, {}))) == (NOTHING, NOTHING), path
 
 
 def test_a_page_asks_few_questions_and_says_where_one_is(house):
@@ -114,7 +126,7 @@ def test_a_page_asks_few_questions_and_says_where_one_is(house):
 
 def test_every_change_needs_the_forms_token(house):
     for one in ALL:
-        role = "person" if isinstance(EXPECTED[one.name], OfAPerson) else "owner"
+        role = {OfAPerson: "person", OfAVisit: "support viewing"}.get(type(EXPECTED[one.name]), "owner")
         answer = house.client(role, enforce_csrf_checks=True).post(one.path(house), {})
         assert answer.status_code in (403, 405), one.name
 

@@ -210,7 +210,9 @@ LISTS = {
 SILENT_ACTIONS = {
     *((User, name) for name in ("set_password", "end_sessions", "remove_second_factor", "close", "reopen")),
     (Recipient, "retry_one"), (Recipient, "discard_one"), (Message, "retry"), (Message, "discard"),
+    (Tenant, "view_as"),
 }
+OF_ALL_STAFF = {(Tenant, "view_as")}  # support's too: it changes nothing, but is told of
 REDIRECTS = {(Mailbox, "add_app_password")}  # leads to another form
 
 MODELS = list(CASES)
@@ -431,7 +433,8 @@ def test_support_reads_and_changes_nothing(model, house, support):
     for where, data in (
         (url(model, "add"), add), (url(model, "change", row.pk), case.change or {"name": "x"}),
         (url(model, "delete", row.pk), {"post": "yes"}),
-        *((path_of_action(model, name, row.pk), EVERYTHING_AN_ACTION_ASKS) for name in actions_of(model)),
+        *((path_of_action(model, name, row.pk), EVERYTHING_AN_ACTION_ASKS) for name in actions_of(model)
+          if (model, name) not in OF_ALL_STAFF),
     ):
         assert support.get(where).status_code in (200, 403), where
         assert support.post(where, data).status_code == 403, where

@@ -7,11 +7,12 @@ from django.utils import timezone
 
 from panel.domains.models import Domain, DomainCheck
 from panel.domains.services import create_domain_alias
+from panel.mailboxes import links
 from panel.mailboxes.models import Credential, MailboxUsage, VacationAnswer
 from panel.operations import services as operations
 from panel.sending.models import Attempt, Message, Recipient
 from panel.sending.services import set_limit
-from panel.tenants import audit
+from panel.tenants import audit, visits
 from panel.tenants import services as tenants
 from panel.tenants.models import Tenant, User
 from panel.tenants.scoping import ScopedQuerySet
@@ -35,6 +36,10 @@ def of_everything(owner: Tenant, name: str) -> None:
     queue.attempt(queue.waiting(owner, "x@elsewhere.test"))
     tenants.create_membership(user=account(f"member@{name}.example"), tenant=owner, role="owner", actor=None)
     audit.record(None, "tenant.seen", owner, tenant=owner)
+    tied = account(f"tied@{name}.example")
+    links.link(mailbox.credentials.get(), tied, actor=None)
+    staff = account(f"staff@{name}.example", provider_role="support")
+    visits.begin(owner, reason="asked for help", actor=staff)
 
 
 def account(email: str, **fields) -> User:

@@ -13,16 +13,17 @@ from django.utils import timezone
 from panel.console.persons import OPENED_BY
 from panel.domains import services as domains
 from panel.domains.models import DomainCheck
-from panel.mailboxes import passwords
+from panel.mailboxes import links, passwords
 from panel.operations import services as operations
 from panel.sending.models import Recipient
 from panel.tenants import services as tenants
-from panel.tenants.models import Tenant, User
+from panel.tenants import visits
+from panel.tenants.models import Plan, Tenant, User
 from tests.support import queue, world
 
 ROLES = (
     "anonymous", "viewer", "admin", "owner", "reseller", "other tenant", "person", "no tenant", "closed", "support",
-    "operator",
+    "operator", "support viewing", "linked owner",
 )
 
 
@@ -33,6 +34,7 @@ class House:
         self.above = world.tenant("Above")
         self.acme = world.tenant("Acme", parent=self.above)
         self.beta = world.tenant("Beta")
+        self.customers = [world.tenant("Customer", parent=each) for each in (self.acme, self.beta)]
         self.domain, self.theirs = world.domain("acme.test", self.acme), world.domain("beta.test", self.beta)
         self.names = [world.domain_alias(f"other-{each}", each) for each in (self.domain, self.theirs)]
         # Looked up just now: no test of a page asks the DNS.
@@ -53,17 +55,25 @@ class House:
             "viewer": self._member("viewer", self.acme, "viewer"),
             "admin": self._member("admin", self.acme, "admin"),
             "owner": self._member("owner", self.acme, "owner"),
+            "linked owner": self._member("linked", self.acme, "owner"),
             "reseller": self._member("reseller", self.above, "owner"),
             "other tenant": self._member("other", self.beta, "owner"),
             "no tenant": self.account("none"),
             "closed": self._member("closed", self.acme, "owner"),
             "support": self.account("support", provider_role="support"),
             "operator": self.account("operator", provider_role="operator"),
+            "support viewing": self.account("viewing", provider_role="support"),
             "person": self.mailbox.person,
         }
         User.objects.filter(pk=self.accounts["closed"].pk).update(is_active=False)
+        main = self.mailbox.credentials.get(kind="main")
+        self.tie = links.link(main, self.accounts["linked owner"], actor=None)
         self._keys = {role: self._session(account) for role, account in self.accounts.items()}
         self._clients: dict[bool, Client] = {}
+        self.visit = visits.begin(self.acme, reason="asked for help", actor=self.accounts["support viewing"])
+        session = self.client("support viewing").session
+        session[visits.VISIT] = self.visit.pk
+        session.save()
 
     def named(self, *, theirs: bool = False) -> dict[str, Any]:
         """What an address of the console may hold: a row of Acme's, or in Acme's own address one of Beta's.
@@ -74,10 +84,12 @@ class House:
         return {
             "tenant": self.acme.pk,
             "name": "x",  # of a session
+            "tie": self.tie.pk,
             "domain": (self.theirs if theirs else self.domain).pk,
             "domain_alias": self.names[theirs].pk,
             "member": (other if theirs else viewer).pk,
             "mailbox": (self.their_mailbox if theirs else self.mailbox).pk,
+            "customer": self.customers[theirs].pk,
             "alias": (self.their_alias if theirs else self.alias).pk,
             "credential": (self.their_password if theirs else self.shop_password).pk,
             # Of the person of Acme's mailbox.
@@ -97,7 +109,10 @@ class House:
         world.alias("info@acme.test", "ann@acme.test")
         operations.suspend(world.mailbox("carl@acme.test"), reason="spam", actor=None)
         world.app_password(self.mailbox, frozen_at=timezone.now(), frozen_reason="stolen")
+        Plan.objects.update(customers=None, for_customers=True)
         for number in range(8):
+            world.domain(f"c{number}.test", world.tenant(f"Customer {number}", parent=self.acme, status=number % 3))
+            world.tenant(f"Customer {number}", parent=self.customers[0])
             credential, _secret = world.app_password(self.mailbox, f"Phone {number}")
             world.login_event(self.mailbox, credential=credential, ip=f"192.0.2.{number}")
             sent = queue.message(self.acme, credential=credential)

@@ -20,6 +20,7 @@ from enum import IntEnum
 from typing import Any, NoReturn
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser, DjangoHelpFormatter
+from django.db.models import F
 from django.db.utils import InterfaceError, OperationalError, ProgrammingError
 from django.utils import timezone
 
@@ -253,11 +254,18 @@ def add_password_stdin(parser: argparse.ArgumentParser) -> None:
 
 
 def find_tenant(name: str) -> Tenant:
-    """The tenant of this name. Raises NotFound."""
-    tenant = Tenant.objects.select_related("plan", "parent").filter(name=name.strip()).first()
-    if tenant is None:
+    """The tenant of this name, or of RESELLER/NAME. Raises NotFound; ServiceError where several have the name."""
+    tenants = Tenant.objects.select_related("plan", "parent")
+    # One that is nobody's customer first: of these there is one of a name.
+    found = list(tenants.filter(name=name.strip()).order_by(F("parent").asc(nulls_first=True))[:2])
+    above, _slash, its = name.rpartition("/")
+    if not found and above:
+        found = list(tenants.filter(parent__name=above.strip(), name=its.strip())[:2])
+    if not found:
         raise NotFound(f"There is no tenant {name}: `manage.py tenant list` shows all.", "tenant")
-    return tenant
+    if len(found) > 1 and found[0].parent:
+        raise ServiceError(f"Several resellers have a customer {name}: write RESELLER/{name.strip()}.", "tenant")
+    return found[0]
 
 
 def find_domain(name: str) -> Domain:

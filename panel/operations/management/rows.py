@@ -25,7 +25,8 @@ def _state(row: Mailbox | Domain | Tenant) -> Row:
 
 
 def of_plan(plan: Plan) -> Row:
-    return {"name": plan.name, **{name: getattr(plan, name) for name in PLAN_NUMBERS}}
+    numbers = {name: getattr(plan, name) for name in PLAN_NUMBERS}
+    return {"name": plan.name, **numbers, "for_customers": plan.for_customers}
 
 
 def of_tenant(tenant: Tenant) -> Row:

@@ -16,6 +16,7 @@ MEANING = {
     "storage_bytes": "the quotas of a tenant's mailboxes together: 50GB",
     "mailbox_hour": "recipients a mailbox, 1 hour", "mailbox_day": "recipients a mailbox, 24 hours",
     "tenant_hour": "recipients a tenant, 1 hour", "tenant_day": "recipients a tenant, 24 hours",
+    "customers": "tenants that a tenant makes below itself, as a reseller (0 unless given)",
 }
 
 
@@ -52,13 +53,18 @@ class Command(base.Command):
             option = f"--{name.removesuffix('_bytes').replace('_', '-')}"
             meaning = MEANING.get(name, name.replace("_", " "))
             parser.add_argument(option, metavar="NUMBER", dest=name, help=f"{meaning}; or unlimited")
+        parser.add_argument(
+            "--for-customers", choices=["yes", "no"], help="whether resellers may give it to their customers"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         given = {name: options[name] for name in PLAN_NUMBERS if options.get(name) is not None}
         super().handle(*args, **{**options, "numbers": given})
 
-    def create(self, *, name: str, numbers: dict[str, str]) -> None:
+    def create(self, *, name: str, numbers: dict[str, str], for_customers: str | None) -> None:
         values: dict[str, Any] = _read(numbers)
+        if for_customers is not None:
+            values["for_customers"] = for_customers == "yes"
         plan = create_plan(name=name, actor=None, **values)
         self.done(f"The plan {plan} is made.", rows.of_plan(plan))
 
@@ -69,8 +75,10 @@ class Command(base.Command):
     def show(self, *, name: str) -> None:
         self.show_row(rows.of_plan(find_plan(name)))
 
-    def set(self, *, name: str, rename: str | None, numbers: dict[str, str]) -> None:
+    def set(self, *, name: str, rename: str | None, numbers: dict[str, str], for_customers: str | None) -> None:
         values: dict[str, Any] = _read(numbers)
+        if for_customers is not None:
+            values["for_customers"] = for_customers == "yes"
         if rename is not None:
             values["name"] = rename
         if not values:
