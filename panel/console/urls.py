@@ -1,7 +1,6 @@
 """Every address of the console. Each view is declared (access.py), and stands in tests/console/expected.py."""
 
 from django.urls import include, path
-from django.views.i18n import set_language
 
 from panel.console import (
     account,
@@ -11,6 +10,7 @@ from panel.console import (
     domain_names,
     domains,
     home,
+    language,
     mailbox,
     mailbox_sheet,
     mailboxes,
@@ -121,7 +121,7 @@ urlpatterns = [
     path("sign-in/", anybody(sign_in.ConsoleSignIn.as_view()), name="sign-in"),
     path("sign-in/code/", anybody(sign_in.ConsoleSignInCode.as_view()), name="sign-in-code"),
     path("sign-out/", anybody(sign_in.sign_out), name="sign-out"),
-    path("language/", anybody(set_language), name="language"),
+    path("language/", anybody(language.choose), name="language"),
     path("tenants/", home.tenants, name="tenants"),
     path("account/", include(OF_AN_ACCOUNT)),
     path("t/<int:tenant>/", include(OF_A_TENANT)),

@@ -121,6 +121,8 @@ class User(AbstractBaseUser):
         "second factor required", default=False,
         help_text="Until it has one, the account sees nothing but the page on which one is set up.",
     )
+    # Of letters to it: a code of the settings' LANGUAGES. Empty: never chosen.
+    language = models.CharField(max_length=10, blank=True, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     # Sign-ins are events with a place and a time, not one column (and a write at each).

@@ -71,7 +71,7 @@ UNSCOPED = {
     "User": "a tenant's accounts are its memberships", "SecondFactor": "its account's alone",
     "RecoveryCode": "its account's alone", "PanelSession": "its account's alone", "PasswordReset": "digests",
     "WrongSignIn": "digests", "DirectoryChange": "the caches'", "Counter": "shown as limits",
-    "Content": "never shown", "BulkAct": "the provider's", "Traffic": "the provider's counts",
+    "Content": "never shown", "LetterSent": "digests", "BulkAct": "the provider's", "Traffic": "the provider's counts",
 }
 
 
