@@ -82,6 +82,7 @@ EXPECTED: dict[str, OfATenant | OfAPerson | OfAnAccount | OfAnybody] = {
     "sign-in-code": OfAnybody((SIGN_IN, SIGN_IN)),
     "sign-out": OfAnybody((NOT_SO, SIGN_IN)),
     "language": OfAnybody((AWAY, AWAY)),
+    "invitation": OfAnybody((PAGE, PAGE)),
     "tenants": OfAnAccount(),
     # A panel account's own
     "account-own": OfAnAccount(),
@@ -134,6 +135,8 @@ EXPECTED: dict[str, OfATenant | OfAPerson | OfAnAccount | OfAnybody] = {
     "search": OfATenant(),
     "people": OfATenant(),
     "add-member": OfATenant(role="admin", change="admin"),
+    "invite-again": OfATenant(role="admin", change="admin", get=AWAY, post=AWAY),
+    "withdraw-invitation": OfATenant(role="admin", change="admin", get=AWAY, post=AWAY),
     "member": OfATenant(role="admin", change="admin"),
     "remove-member": OfATenant(role="admin", change="admin", post=AWAY),
     "audit": OfATenant(),

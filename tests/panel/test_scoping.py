@@ -13,7 +13,7 @@ from panel.sending.models import Attempt, Message, Recipient
 from panel.sending.services import set_limit
 from panel.tenants import audit
 from panel.tenants import services as tenants
-from panel.tenants.models import Tenant, User
+from panel.tenants.models import Invitation, Tenant, User
 from panel.tenants.scoping import ScopedQuerySet
 from tests.support import queue, world
 
@@ -34,6 +34,9 @@ def of_everything(owner: Tenant, name: str) -> None:
     set_limit(mailbox, window="hour", recipients=1, actor=None)
     queue.attempt(queue.waiting(owner, "x@elsewhere.test"))
     tenants.create_membership(user=account(f"member@{name}.example"), tenant=owner, role="owner", actor=None)
+    Invitation.objects.create(
+        tenant=owner, email=f"invited@{name}.example", role="viewer", sent_at=timezone.now(), token=name
+    )
     audit.record(None, "tenant.seen", owner, tenant=owner)
 
 
