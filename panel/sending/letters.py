@@ -14,7 +14,7 @@ import hmac
 import secrets
 import unicodedata
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from email import policy
 from email.headerregistry import Address as HeaderAddress
@@ -109,6 +109,17 @@ def cleaned(text: object, most: int = 100) -> str:
     return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
+def _of_clean_lines(letter: Letter) -> Letter:
+    """Whoever composes it cleans each name, to bound it; a forgotten one does no harm either."""
+    blocks: list[Block] = []
+    for block in letter.blocks:
+        if isinstance(block, Facts):
+            blocks.append(Facts(tuple((cleaned(name), cleaned(value, 400)) for name, value in block.pairs)))
+        else:
+            blocks.append(replace(block, text=cleaned(block.text, 2000)))
+    return Letter(cleaned(letter.subject, 200), tuple(blocks))
+
+
 def url(path: str) -> str:
     """A link to one of the panel's pages: never of what a browser says."""
     return str(settings.ENVIRONMENT.url) + path
@@ -135,7 +146,7 @@ def send(
     if once_within and sent.filter(about=about, at__gt=now - once_within).exists():
         return None
     with translation.override(language):
-        letter = compose()
+        letter = _of_clean_lines(compose())
         texts = {name: _rendered(name, letter, language) for name in ("txt", "html")}
     LetterSent.objects.create(at=now, to=_digest(str(address)), purpose=purpose, about=about)
     LetterSent.objects.filter(at__lt=now - KEPT).delete()
@@ -152,14 +163,14 @@ def send(
     written["To"] = HeaderAddress(username=address.local_part, domain=address.domain)
     if reply_to := _reply_to():
         written["Reply-To"] = HeaderAddress(addr_spec=reply_to)
-    written["Subject"] = cleaned(letter.subject, 200)
+    written["Subject"] = letter.subject
     written["Auto-Submitted"] = "auto-generated"  # RFC 3834 §5: no vacation answers it
     written.set_content(texts["txt"], charset="utf-8")
     written.add_alternative(texts["html"], subtype="html", charset="utf-8")
     written["Content-Language"] = language  # now: what stands there before goes into the part
     body = written.as_bytes()
     message = Message.objects.create(
-        id=message_id, accepted_at=now, direction=Message.Direction.INTERNAL, subject=cleaned(letter.subject, 200),
+        id=message_id, accepted_at=now, direction=Message.Direction.INTERNAL, subject=letter.subject,
         message_id=identity, header_from=sender, size=len(body), smtputf8=smtputf8,
         body="7BIT" if body.isascii() else "8BITMIME",
     )

@@ -17,6 +17,7 @@ from panel.sending.letters import Aside, Facts, Letter, Link, Purpose, Words
 from panel.sending.models import LetterSent, Message, Recipient
 from panel.tenants.models import User
 from tests.support import world
+from tests.support.all_letters import composers
 from tests.support.post import posted
 
 pytestmark = pytest.mark.django_db
@@ -81,6 +82,25 @@ def test_a_letter_is_mail_whatever_is_in_a_name(language):
     message = Message.objects.get(pk=Recipient.objects.order_by("pk")[0].message_id)
     assert (message.reverse_path, message.direction, message.body) == ("", "internal", "7BIT")
     assert message.subject == hostile.subject
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_each_letter_is_one_whatever_is_in_a_name(language, monkeypatch):
+    monkeypatch.setattr(letters, "MOST_A_DAY", dict.fromkeys(Purpose, 100))
+    for name in (HOSTILE, "Acme"):
+        for compose in composers(name).values():
+            letters.send(
+                ANN, language, compose, purpose=Purpose.WARNING, now=timezone.now(), within=timedelta(hours=1)
+            )
+    found = posted()
+    hostile, plain = found[: len(found) // 2], found[len(found) // 2 :]
+    for odd, letter in zip(hostile, plain, strict=True):
+        assert odd.message.keys() == letter.message.keys() and "Bcc" not in odd.message
+        assert not odd.message.defects and not odd.message["Subject"].defects
+        assert Tags(odd.html).seen == Tags(letter.html).seen
+        assert odd.path() == letter.path()
+        assert "\u202e" not in odd.text + odd.html and "\n\nBcc" not in odd.text
+    assert len({each.text for each in plain}) == len(plain) == len(composers("Acme"))
 
 
 def test_an_address_outside_ascii_is_written_to_as_such():
