@@ -41,6 +41,7 @@ HOUSEKEEPING_S = 5.0
 SWEEP_S = 60.0
 GRACE_S = 60.0  # between two steps for what was closed
 RECHECK_S = 60.0  # between two looks at which domains' DNS is due
+TELL_S = 60.0  # between two looks at what people are to be told by letter
 ROUNDS = 10  # of ten domains then, so 144,000 a day
 SUSPENDED_S = 900.0  # after which it is asked again whether what is held may go
 RECOVER_S = 1.0  # between two tries to go on with what dead workers left
@@ -96,6 +97,7 @@ class Worker:
             resolver=Resolver.of(config), executor=self.executor, name=f"{node}-{of_ids}", node=node,
             usage=self.usage,
         )
+        self.notices = spool.Notices()
         self.intake = Intake(
             config, self.ids, self.clock, self.content, on_queued=self.runner.wake, deliverer=self.runner
         )
@@ -127,6 +129,7 @@ class Worker:
                 recovering.append(group.create_task(self.every(SWEEP_S, self.sweep)))
                 background.append(group.create_task(self.every(GRACE_S, self.end_grace)))
                 background.append(group.create_task(self.every(RECHECK_S, self.recheck_domains)))
+                background.append(group.create_task(self.every(TELL_S, self.tell_people)))
             servers = [await self.listen(kind, each) for kind, each in sockets]
             # Before they are closed, or uvloop's doesn't wait. Unlike `sessions` it knows of a TLS handshake under way.
             connections = [group.create_task(server.wait_closed()) for server in servers]
@@ -251,6 +254,10 @@ class Worker:
         for _ in range(ROUNDS):
             if self._leaving or not spool.recheck_domains(self.clock.now()):
                 return
+
+    def tell_people(self) -> None:
+        if self.notices.tell(self.clock.now()):
+            self.runner.wake()
 
     def reload_certificate(self) -> None:
         with suppress(OSError, ssl.SSLError):

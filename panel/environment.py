@@ -28,6 +28,9 @@ SOCKET_PATH_BYTES = 100  # sun_path holds 108, its closing NUL included
 # RFC 6409, RFC 8314 §7 and RFC 5804 §1.8.
 STANDARD_PORTS = {"submission": 587, "submissions": 465, "imaps": 993, "pop3s": 995, "sieve": 4190}
 
+# Each as it calls itself.
+LANGUAGES = [("en", "English"), ("ja", "日本語")]
+
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -211,6 +214,13 @@ def _full_mailbox(text: str) -> bool:
     return word == "refuse"
 
 
+def _language(text: str) -> str:
+    code = text.strip().lower()
+    if code not in dict(LANGUAGES):
+        raise ValueError(f"write one of {', '.join(code for code, _name in LANGUAGES)}")
+    return code
+
+
 def _text(text: str) -> str:
     return text.strip()
 
@@ -281,6 +291,10 @@ SETTINGS: Mapping[str, Setting] = {
         "Where people reach the panel: links in mail begin with it. Empty: https:// and the host name behind an HTTPS "
         "proxy, else the address that it listens on.",
         example="https://mail.example.com",
+    ),
+    "language": Setting(
+        "POSTHOUSE_LANGUAGE", "en", _language,
+        "The language of letters to people who never chose one: en or ja.",
     ),
     "staff_second_factor": Setting(
         "POSTHOUSE_STAFF_SECOND_FACTOR", "no", _yes,
@@ -409,6 +423,7 @@ class Environment:
     http: Listen
     https_proxy: bool
     url: str
+    language: str
     staff_second_factor: bool
     leaked_passwords: Path | None
     mx: tuple[Listen, ...]

@@ -143,8 +143,8 @@ LOGIN_URL = "admin:login"
 LOGIN_REDIRECT_URL = "admin:index"
 
 LANGUAGE_CODE = "en"
-# Each as it calls itself: the console offers the choice. A browser that asks for another one has English.
-LANGUAGES = [("en", "English"), ("ja", "日本語")]
+# The console offers the choice. A browser that asks for another one has English.
+LANGUAGES = environment.LANGUAGES
 LOCALE_PATHS = [BASE_DIR / "panel" / "locale"]
 TIME_ZONE = "UTC"
 USE_I18N = True

@@ -8,9 +8,11 @@ from collections import Counter
 import pytest
 from django.conf import settings
 from django.test import Client
+from django.utils import translation
 
 from panel.tenants.action_words import ACTIONS
 from tests.support import catalogue
+from tests.support.all_letters import composers
 from tests.support.catalogue import Entry
 
 LANGUAGES = [code for code, _name in settings.LANGUAGES if code != "en"]
@@ -100,3 +102,16 @@ def test_the_language_is_the_browsers_until_one_is_chosen():
     assert '<html lang="en"' in japanese.get("/sign-in/").content.decode()
     other = Client(headers={"accept-language": "fr"}).get("/sign-in/").content.decode()
     assert '<html lang="en"' in other and 'value="ja" lang="ja">日本語</button>' in other
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_each_letter_says_something_of_its_own_in_the_readers_language(language):
+    said = {}
+    for each in ("en", language):
+        with translation.override(each):
+            said[each] = {name: str(compose()) for name, compose in composers("Acme").items()}
+    assert len(set(said[language].values())) == len(said[language])
+    english = {
+        block for letter in said["en"].values() for block in re.findall(r"(?:Words|Aside)\(text='([^']+)'", letter)
+    }
+    assert english and not [text for text in english if text in str(said[language])]

@@ -22,6 +22,7 @@ from mailserver.spool.claim import (
 from mailserver.spool.closed import end_grace
 from mailserver.spool.domains import recheck_domains
 from mailserver.spool.nodes import NoFreeNumber, has_pending_migrations, register_node, seen
+from mailserver.spool.notices import Notices
 from mailserver.spool.settle import Settled, settle
 from mailserver.spool.sql import SpoolUnavailable, close_connection
 from mailserver.spool.vacations import forget
@@ -32,6 +33,7 @@ __all__ = [
     "LOCAL",
     "Entry",
     "NoFreeNumber",
+    "Notices",
     "Settled",
     "SpoolUnavailable",
     "accept",

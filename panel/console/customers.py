@@ -22,7 +22,7 @@ from django.utils.translation import gettext_lazy
 from panel.console.access import tenant_page
 from panel.console.frame import page
 from panel.console.log_words import utc
-from panel.console.people import reset_link
+from panel.console.people import invitation_link
 from panel.console.places import Role, TenantPlace
 from panel.database.indexed import begins_folded
 from panel.mailboxes.models import Mailbox
@@ -61,7 +61,7 @@ class AddForm(forms.Form):
     plan = forms.ModelChoiceField(label=gettext_lazy("Plan"), queryset=Plan.objects.none(), empty_label=None)
     owner = forms.EmailField(
         label=gettext_lazy("Email address of its first owner"), max_length=254,
-        help_text=gettext_lazy("Whoever has no account yet is sent a link to choose a password."),
+        help_text=gettext_lazy("A letter with a link goes there, which is valid for seven days."),
         widget=forms.EmailInput(attrs={"autocomplete": "off", "spellcheck": "false"}),
     )
 
@@ -109,20 +109,20 @@ def customers(request: HttpRequest, place: TenantPlace) -> HttpResponse:
     return page(
         request, place, "console/customers.html", _("Customers"), lines=_lines(found[:PAGE]), searched=searched,
         after=after, last=found[PAGE - 1].pk if len(found) > PAGE else "", number=number, allowed=allowed,
-        is_reseller=allowed != 0, has_room=allowed is None or number < allowed,
+        is_reseller=allowed != 0, may_add=place.may(Role.OWNER) and (allowed is None or number < allowed),
         add_url=reverse("console:add-customer", args=[place.tenant.pk]),
     )
 
 
-@tenant_page(role=Role.ADMIN, change=Role.ADMIN)
+@tenant_page(role=Role.OWNER, change=Role.OWNER)
 def add(request: HttpRequest, place: TenantPlace) -> HttpResponse:
-    """Make one, and let its first owner in."""
+    """Make one, and invite its first owner."""
     form = AddForm(place, request.POST if request.method == "POST" else None)
     if request.method == "POST" and form.is_valid():
         data = form.cleaned_data
         try:
             made = create_customer(
-                place.tenant, name=data["name"], plan=data["plan"], owner=data["owner"], link=reset_link,
+                place.tenant, name=data["name"], plan=data["plan"], owner=data["owner"], link=invitation_link,
                 actor=place.account, ip=place.ip,
             )
         except ServiceError as error:
@@ -130,8 +130,7 @@ def add(request: HttpRequest, place: TenantPlace) -> HttpResponse:
             form.add_error(field if field in form.fields else None, str(error))
         else:
             messages.success(request, _(
-                "{tenant} is there, and {email} is its owner. If the address was new here, a message with a link to "
-                "choose a password is on its way to it."
+                "{tenant} is there, and {email} is invited as its owner: a letter with a link is on its way."
             ).format(tenant=made, email=data["owner"]))
             return HttpResponseRedirect(reverse("console:customer", args=[place.tenant.pk, made.pk]))
     return page(

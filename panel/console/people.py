@@ -1,7 +1,7 @@
-"""Who looks after a tenant: its members, with roles; adding, changing and removing them.
+"""Who looks after a tenant: its members, with roles; inviting, changing and removing them.
 
 An admin names admins and viewers; owners are named and removed by owners. Whether an address has
-an account already is not told: adding one reads the same in both cases.
+an account already is not told: inviting it reads the same in both cases.
 """
 
 from typing import Any
@@ -11,15 +11,16 @@ from django.contrib import messages
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from panel.console.access import tenant_page
 from panel.console.frame import page
 from panel.console.places import Role, TenantPlace
-from panel.operations.members import add_member
+from panel.operations import invitations
 from panel.tenants.changes import ServiceError
-from panel.tenants.models import Membership
+from panel.tenants.models import Invitation, Membership
 from panel.tenants.services import change_membership, delete_membership
 
 MOST_LISTED = 200
@@ -43,20 +44,15 @@ class MemberForm(RoleForm):
 
     email = forms.EmailField(
         label=gettext_lazy("Email address"), max_length=254,
-        help_text=gettext_lazy("Whoever has no account yet is sent a link to choose a password."),
+        help_text=gettext_lazy("A letter with a link goes there; whoever has no account yet makes one by it."),
         widget=forms.EmailInput(attrs={"autocomplete": "off", "spellcheck": "false"}),
     )
     field_order = ["email", "role"]
 
 
-def reset_link(token: str) -> str:
-    """Where somebody new chooses a password."""
-    return reverse("reset", args=[token])
-
-
 @tenant_page()
 def people(request: HttpRequest, place: TenantPlace) -> HttpResponse:
-    """The members, and those of the tenants above, who reach it too."""
+    """The members, those who are invited, and those of the tenants above, who reach it too."""
     own = list(_members(place)[: MOST_LISTED + 1])
     above = []
     if place.tenant.parent:
@@ -64,34 +60,71 @@ def people(request: HttpRequest, place: TenantPlace) -> HttpResponse:
         # Who they are is the reseller's to tell; that they are there is this tenant's to know.
         above = [{"tenant": each.name, "count": Membership.objects.filter(tenant=each).count()} for each in parents]
     rows = [{"member": each, "role": Role.of(each), "may": _may(place, each)} for each in own[:MOST_LISTED]]
+    waiting = list(place.of(Invitation.objects.select_related("tenant", "invited_by")).order_by("email"))
+    holding = invitations.holding(waiting, place.tenant, timezone.now())
+    invited = [{
+        "invitation": each, "role": Role[each.role.upper()], "holds": each.pk in holding,
+        "ends_at": invitations.ends_at(each), "may": place.may_change and Role[each.role.upper()] <= place.role,
+    } for each in waiting]
     return page(
         request, place, "console/people.html", _("People"), rows=rows, above=above, has_more=len(own) > MOST_LISTED,
-        roles=sorted(Role, reverse=True),
+        roles=sorted(Role, reverse=True), invited=invited,
     )
 
 
 @tenant_page(role=Role.ADMIN, change=Role.ADMIN)
 def add(request: HttpRequest, place: TenantPlace) -> HttpResponse:
-    """Make somebody a member."""
+    """Invite somebody."""
     form = MemberForm(place, request.POST or None, initial={"role": Role.VIEWER.stored})
     if request.method == "POST" and form.is_valid():
         try:
-            email = add_member(
-                form.cleaned_data["email"], place.tenant, form.cleaned_data["role"], link=reset_link,
-                actor=place.account, ip=place.ip,
+            made = invitations.invite(
+                tenant=place.tenant, email=form.cleaned_data["email"], role=form.cleaned_data["role"],
+                link=invitation_link, actor=place.account, ip=place.ip,
             )
         except ServiceError as error:
-            form.add_error("email" if error.field in ("email", "user") else None, str(error))
+            form.add_error("email" if error.field == "email" else None, str(error))
         else:
             messages.success(request, _(
-                "{email} is a member now. If the address was new here, a message with a link to choose a password is "
-                "on its way to it."
-            ).format(email=email))
+                "{email} is invited: a letter with a link is on its way, which is valid for seven days."
+            ).format(email=made.email))
             return _back(place)
     return page(
-        request, place, "console/member.html", _("Add somebody"), crumbs=_crumbs(place), form=form,
-        button=_("Add"), back=_people(place),
+        request, place, "console/member.html", _("Invite somebody"), crumbs=_crumbs(place), form=form,
+        button=_("Invite"), back=_people(place),
     )
+
+
+@tenant_page(role=Role.ADMIN, change=Role.ADMIN)
+def invite_again(request: HttpRequest, place: TenantPlace, invitation: int) -> HttpResponse:
+    """Send the letter again, with a new link."""
+    found: Invitation = place.find(_invited(), pk=invitation)
+    if request.method == "POST":
+        try:
+            invitations.send_again(found, among=_within(place), link=invitation_link, actor=place.account, ip=place.ip)
+        except ServiceError as error:
+            messages.warning(request, str(error))
+        else:
+            messages.success(request, _(
+                "{email} is sent a new link, valid for seven days from now; the one before opens nothing any more."
+            ).format(email=found.email))
+    return _back(place)
+
+
+@tenant_page(role=Role.ADMIN, change=Role.ADMIN)
+def withdraw(request: HttpRequest, place: TenantPlace, invitation: int) -> HttpResponse:
+    """Take an invitation back."""
+    found: Invitation = place.find(_invited(), pk=invitation)
+    if request.method == "POST":
+        try:
+            invitations.withdraw(found, among=_within(place), actor=place.account, ip=place.ip)
+        except ServiceError as error:
+            messages.warning(request, str(error))
+        else:
+            messages.success(request, _(
+                "The invitation of {email} is withdrawn; its link opens nothing any more."
+            ).format(email=found.email))
+    return _back(place)
 
 
 @tenant_page(role=Role.ADMIN, change=Role.ADMIN)
@@ -143,7 +176,8 @@ def remove(request: HttpRequest, place: TenantPlace, member: int) -> HttpRespons
         request, place, "console/confirm.html", _("Remove {user}?").format(user=found.user), crumbs=_crumbs(place),
         form=form, button=_("Remove"), harmful=True, back=_people(place),
         sentence=_(
-            "{user} can then no longer open {tenant}. The account itself stays, and you can add it again."
+            "{user} can then no longer open {tenant}. The account itself stays, and you can invite it again. "
+            "Invitations that it sent, and that nobody answered, are void."
         ).format(user=found.user, tenant=place.tenant),
     )
 
@@ -156,6 +190,15 @@ def _may(place: TenantPlace, member: Membership) -> bool:
 def _within(place: TenantPlace) -> list[str]:
     """The roles of those who may be changed and removed here."""
     return [role.stored for role in Role if role <= place.role]
+
+
+def invitation_link(token: str) -> str:
+    """Where whoever is invited answers."""
+    return reverse("console:invitation", args=[token])
+
+
+def _invited() -> Any:
+    return Invitation.objects.select_related("tenant__parent__parent", "invited_by")
 
 
 def _all() -> Any:

@@ -6,11 +6,11 @@ from typing import Any, Protocol
 
 from django.db.models import QuerySet
 from django.shortcuts import get_object_or_404
-from django.utils.translation import gettext_lazy as _
 
 from panel.mailboxes.models import Mailbox
 from panel.rules.status import Status, strictest
 from panel.tenants.models import Membership, User, Visit
+from panel.tenants.roles import ROLES
 from panel.tenants.scoping import ScopedQuerySet
 from panel.tenants.standing import with_parents
 
@@ -33,19 +33,12 @@ class Role(IntEnum):
 
     @property
     def word(self) -> Any:
-        return _WORDS[self][0]
+        return ROLES[self.stored][0]
 
     @property
     def may(self) -> Any:
         """What it may do, as a sentence goes on after "An admin"."""
-        return _WORDS[self][1]
-
-
-_WORDS = {
-    Role.VIEWER: (_("viewer"), _("sees everything and changes nothing")),
-    Role.ADMIN: (_("admin"), _("can do everything but name owners or close the organisation")),
-    Role.OWNER: (_("owner"), _("can do everything")),
-}
+        return ROLES[self.stored][1]
 
 
 class Place(Protocol):

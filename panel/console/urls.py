@@ -1,7 +1,6 @@
 """Every address of the console. Each view is declared (access.py), and stands in tests/console/expected.py."""
 
 from django.urls import include, path
-from django.views.i18n import set_language
 
 from panel.console import (
     account,
@@ -12,6 +11,8 @@ from panel.console import (
     domain_names,
     domains,
     home,
+    invitation,
+    language,
     mailbox,
     mailbox_sheet,
     mailboxes,
@@ -91,6 +92,8 @@ OF_A_TENANT = [
     path("customers/<int:customer>/restore/", customers.restore, name="restore-customer"),
     path("people/", people.people, name="people"),
     path("people/add/", people.add, name="add-member"),
+    path("people/invited/<int:invitation>/again/", people.invite_again, name="invite-again"),
+    path("people/invited/<int:invitation>/withdraw/", people.withdraw, name="withdraw-invitation"),
     path("people/<int:member>/", people.change, name="member"),
     path("people/<int:member>/remove/", people.remove, name="remove-member"),
     path("audit/", audit_log.log, name="audit"),
@@ -137,7 +140,8 @@ urlpatterns = [
     path("sign-in/", anybody(sign_in.ConsoleSignIn.as_view()), name="sign-in"),
     path("sign-in/code/", anybody(sign_in.ConsoleSignInCode.as_view()), name="sign-in-code"),
     path("sign-out/", anybody(sign_in.sign_out), name="sign-out"),
-    path("language/", anybody(set_language), name="language"),
+    path("language/", anybody(language.choose), name="language"),
+    path("invitation/<str:token>/", anybody(invitation.answer), name="invitation"),
     path("tenants/", home.tenants, name="tenants"),
     path("account/", include(OF_AN_ACCOUNT)),
     path("t/<int:tenant>/", include(OF_A_TENANT)),

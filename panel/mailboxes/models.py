@@ -65,6 +65,8 @@ class Mailbox(models.Model):
     opaque_id = models.CharField(max_length=20, unique=True, default=new_opaque_id, editable=False)
     name = models.CharField(max_length=100, blank=True)
     quota_bytes = models.PositiveBigIntegerField(gettext_lazy("storage"), null=True, blank=True)
+    # Of letters to its person: a code of the settings' LANGUAGES. Empty: never chosen.
+    language = models.CharField(max_length=10, blank=True, editable=False)
     status = StatusField()
     status_reason = models.CharField(gettext_lazy("reason"), max_length=500, blank=True)
     grace_ends_at = models.DateTimeField(gettext_lazy("can be restored until"), null=True, blank=True, editable=False)

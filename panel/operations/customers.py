@@ -1,12 +1,10 @@
 """A reseller's customers: the tenants below it, which it makes on plans that the provider gave it for them."""
 
-from collections.abc import Callable
-
 from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.utils.translation import gettext as _
 
-from panel.operations.members import add_member, unknown_password
+from panel.operations.invitations import LinkTo, invite
 from panel.tenants.changes import ServiceError, count_against_plan
 from panel.tenants.models import Membership, Plan, Tenant, User
 from panel.tenants.services import PLAN_NUMBERS, create_tenant
@@ -28,18 +26,16 @@ def customers_of(reseller: Tenant) -> "QuerySet[Tenant]":
 
 
 def create_customer(
-    reseller: Tenant, *, name: str, plan: Plan, owner: str, link: Callable[[str], str], actor: User | None,
-    ip: str | None = None,
+    reseller: Tenant, *, name: str, plan: Plan, owner: str, link: LinkTo, actor: User, ip: str | None = None
 ) -> Tenant:
-    """A tenant below the reseller, and its first owner, as `members.add_member` makes one.
+    """A tenant below the reseller, to which its first owner is invited.
 
     Holds the reseller's plan to its number of customers, also when several are made at once. Raises ServiceError.
     """
-    password = unknown_password()
     with transaction.atomic():
         if not plans_for(reseller).filter(pk=plan.pk).exists():
             raise ServiceError(_("Choose one of the plans that are offered."), "plan")
         count_against_plan(reseller, "customers", lambda above: Tenant.objects.filter(parent=above).count())
         made = create_tenant(name=name, plan=plan, parent=reseller, actor=actor, ip=ip)
-        add_member(owner, made, Membership.Role.OWNER, link=link, password=password, actor=actor, ip=ip)
+        invite(tenant=made, email=owner, role=Membership.Role.OWNER, link=link, actor=actor, ip=ip)
     return made

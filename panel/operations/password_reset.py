@@ -12,6 +12,7 @@ import hmac
 import secrets
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 
 from django.conf import settings
 from django.db import transaction
@@ -19,9 +20,11 @@ from django.db.models import Q, QuerySet
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from panel.mailboxes.language import language_of
 from panel.operations.services import is_hosted
 from panel.rules.lockout import network_of
 from panel.sending import letters
+from panel.sending.letters import Aside, Letter, Link, Purpose, Words
 from panel.tenants import audit
 from panel.tenants.changes import ServiceError, hash_password
 from panel.tenants.models import PasswordReset, User
@@ -32,20 +35,6 @@ WINDOW = timedelta(hours=1)
 MOST_OF_ACCOUNT = 3  # letters to one address in an hour
 MOST_OF_NETWORK = 20  # requests of one network
 MOST_ROWS = 10_000  # the oldest go first
-
-SUBJECT = "Choose a new password"
-TEXT = """\
-Somebody asked for a new password for the account
-
-    {email}
-
-on {hostname}. If that was you, open this within an hour and choose one:
-
-    {link}
-
-If it wasn't you, nothing has changed and you need not do anything. It was
-asked for from {ip}.
-"""
 
 
 class TooMany(ServiceError):
@@ -79,16 +68,30 @@ def ask(email: str, *, ip: str | None, link: Callable[[str], str] | None) -> Non
                 ip=ip,
             )
         elif account and may and link:
-            row.user, row.token = account, _digest(token)
-            text = TEXT.format(
-                email=account.email, hostname=settings.ENVIRONMENT.hostname, ip=ip or "an unknown address",
-                link=settings.ENVIRONMENT.url + link(token),
+            sent = letters.send(
+                str(account.email), language_of(account), partial(_letter, account, ip, link(token)),
+                purpose=Purpose.RESET, now=now, within=LIFE,
             )
-            letters.write(str(account.email), SUBJECT, text, now=now, within=LIFE)
-            audit.record(account, "account.password_reset_asked", account, tenant=None, ip=ip)
+            if sent:
+                row.user, row.token = account, _digest(token)
+                audit.record(account, "account.password_reset_asked", account, tenant=None, ip=ip)
         row.save(force_insert=True)
         over = Q(at__lt=now - max(WINDOW, LIFE)) | Q(pk__lte=row.pk - MOST_ROWS)
         PasswordReset.objects.filter(over).delete()
+
+
+def _letter(account: User, ip: str | None, path: str) -> Letter:
+    hostname, email = letters.cleaned(settings.ENVIRONMENT.hostname), letters.cleaned(account.email, 254)
+    return Letter(_("Choose a new password"), (
+        Words(_("Somebody asked for a new password for the account {email} on {hostname}.").format(
+            email=email, hostname=hostname
+        )),
+        Words(_("If that was you, open this within an hour and choose one:")),
+        Link(_("Choose a new password"), letters.url(path)),
+        Aside(_(
+            "If it wasn't you, nothing has changed and you need not do anything. It was asked for from {ip}."
+        ).format(ip=ip or _("an unknown address"))),
+    ))
 
 
 def of(token: str) -> User | None:

@@ -210,10 +210,14 @@ def create_account(
     second_factor_required: bool = False,
     actor: User | None,
     ip: str | None = None,
+    by: str = audit.COMMAND_LINE,
 ) -> User:
-    """A new panel account. Refused for an address hosted here: that signs in with its mailbox."""
+    """A new panel account. Refused for an address hosted here: that signs in with its mailbox.
+
+    `by` is who did it where there is no actor yet.
+    """
     values: dict[str, Any] = {
-        "email": _account_email(email),
+        "email": account_email(email),
         "name": one_line(name, "name", most=100),
         "provider_role": choice(provider_role, ProviderRole, "provider_role"),
         "second_factor_required": second_factor_required,
@@ -221,10 +225,10 @@ def create_account(
     owners_alone(actor, role=values["provider_role"])
     hashed = hash_password(password, User(**values))
     with transaction.atomic():
-        _refuse_hosted(values["email"])
+        refuse_hosted(values["email"])
         with taken_means(_("There is an account {email} already.").format(email=values["email"]), "email"):
             account = User.objects.create(kind=User.Kind.PANEL, password=hashed.stored, **values)
-        audit.record(actor, "account.created", account, tenant=None, after=values, ip=ip)
+        audit.record(actor, "account.created", account, tenant=None, after=values, ip=ip, by=by)
     return account
 
 
@@ -245,9 +249,9 @@ def change_account(
     owners_alone(actor, account)
     values: dict[str, Any] = {}
     if email is not KEEP:
-        values["email"] = _account_email(email)
+        values["email"] = account_email(email)
         if not User.objects.filter(pk=account.pk, email=values["email"]).exists():
-            _refuse_hosted(values["email"])
+            refuse_hosted(values["email"])
     if name is not KEEP:
         values["name"] = one_line(name, "name", most=100)
     if provider_role is not KEEP:
@@ -267,7 +271,8 @@ def change_account(
     return account
 
 
-def _account_email(text: str) -> str:
+def account_email(text: str) -> str:
+    """The address as an account has it. Raises ServiceError (field "email")."""
     try:
         email = str(addresses.parse_address(text, smtputf8=False).canonical)
     except BadAddress as error:
@@ -275,7 +280,8 @@ def _account_email(text: str) -> str:
     return one_line(email, "email", most=254, required=True)
 
 
-def _refuse_hosted(email: str) -> None:
+def refuse_hosted(email: str) -> None:
+    """Raises Taken for an address in a domain hosted here."""
     if is_hosted(email):
         domain = email.rpartition("@")[2]
         raise Taken(_("{domain} is hosted here: addresses hosted here sign in with their mailbox.").format(

@@ -343,3 +343,19 @@ class OutboundRoute(models.Model):
     def way(self):
         """Host and port as they stand in a URL."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class LetterSent(models.Model):
+    """A letter of ours that went to somebody: counted, so that nobody is flooded or told twice. A digest, no name."""
+
+    at = models.DateTimeField(db_index=True)
+    to = models.CharField(max_length=40)
+    purpose = models.CharField(max_length=20)  # letters.Purpose
+    about = models.CharField(max_length=100, blank=True)  # what must not be told again soon
+
+    class Meta:
+        ordering = ["pk"]
+        indexes = [
+            models.Index(fields=["to", "purpose", "at"], name="letter_to"),
+            models.Index(fields=["about", "at"], name="letter_about"),
+        ]

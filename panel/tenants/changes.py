@@ -32,7 +32,7 @@ KEEP: Any = object()  # for a value that a change leaves as it is
 MOST_NUMBER = 2**31 - 1  # what a PositiveIntegerField holds on every database
 
 # Turn the direction of text, or end a line: what is shown would not be what is stored (UAX #9).
-_DECEIVING = frozenset("\u061c\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+DECEIVING = frozenset("\u061c\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 Row = TypeVar("Row", bound=models.Model)
 
@@ -81,7 +81,7 @@ def hash_password(password: "str | HashedPassword", about: User | None = None) -
 
 def check_password_rules(password: str, about: User | None = None) -> None:
     """Refuse a password that the validators of the settings do. Raises ServiceError (field "password")."""
-    if any(unicodedata.category(character) in ("Cc", "Cs") or character in _DECEIVING for character in password):
+    if any(unicodedata.category(character) in ("Cc", "Cs") or character in DECEIVING for character in password):
         raise ServiceError(_("The password holds a control character."), "password")
     if len(password) > MOST_PASSWORD:
         raise ServiceError(_("The password is longer than {most} characters.").format(most=MOST_PASSWORD), "password")
@@ -95,7 +95,7 @@ def one_line(text: str, field: str, *, most: int, required: bool = False) -> str
     """The text without white space around it, in NFC. Raises ServiceError when it is no clean single line."""
     text = unicodedata.normalize("NFC", str(text).strip())
     for character in text:
-        if unicodedata.category(character) in ("Cc", "Cs") or character in _DECEIVING:
+        if unicodedata.category(character) in ("Cc", "Cs") or character in DECEIVING:
             raise ServiceError(_("The {field} holds a line break, a control or a direction character.").format(
                 field=field_words(field)
             ), field)
@@ -106,7 +106,7 @@ def many_lines(text: str, field: str, *, most: int) -> str:
     """Like `one_line`, but with line breaks (as LF) and tabs."""
     text = unicodedata.normalize("NFC", str(text).replace("\r\n", "\n").strip())
     for character in text:
-        if character not in "\n\t" and (unicodedata.category(character) in ("Cc", "Cs") or character in _DECEIVING):
+        if character not in "\n\t" and (unicodedata.category(character) in ("Cc", "Cs") or character in DECEIVING):
             raise ServiceError(
                 _("The {field} holds a control or a direction character.").format(field=field_words(field)), field
             )

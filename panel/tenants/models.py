@@ -144,6 +144,8 @@ class User(AbstractBaseUser):
         gettext_lazy("second factor required"), default=False,
         help_text=gettext_lazy("Until it has one, the account sees nothing but the page on which one is set up."),
     )
+    # Of letters to it: a code of the settings' LANGUAGES. Empty: never chosen.
+    language = models.CharField(max_length=10, blank=True, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     # Sign-ins are events with a place and a time, not one column (and a write at each).
@@ -236,6 +238,35 @@ class Membership(models.Model):
 
     def __str__(self):
         return f"{self.user} in {self.tenant} ({self.role})"
+
+
+class Invitation(models.Model):
+    """Somebody is asked to become a member, by a link; gone when that was answered or withdrawn.
+
+    Of an address, which has an account or not. The link's token is kept as a digest.
+    """
+
+    to_tenant = "tenant"
+
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="invitations")
+    email = models.EmailField(max_length=254)  # as accounts have it
+    role = models.CharField(max_length=10, choices=Membership.Role)
+    # It holds while they may name somebody for this role.
+    invited_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, related_name="+")
+    sent_at = models.DateTimeField()
+    token = models.CharField(max_length=40, db_index=True)
+
+    objects = ScopedQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["pk"]
+        constraints = [
+            models.UniqueConstraint(fields=["tenant", "email"], name="invitation_once"),
+            models.CheckConstraint(name="invitation_role_is_known", condition=Q(role__in=["owner", "admin", "viewer"])),
+        ]
+
+    def __str__(self):
+        return f"{self.email} in {self.tenant} ({self.role})"
 
 
 class AuditEntry(models.Model):

@@ -7,7 +7,7 @@ from panel.operations import services as operations
 from panel.operations.customers import create_customer
 from panel.tenants import services as tenants
 from panel.tenants.changes import ServiceError
-from panel.tenants.models import AuditEntry, Membership, PasswordReset, Plan, Tenant, User
+from panel.tenants.models import AuditEntry, Invitation, Membership, Plan, Tenant, User
 from tests.support import world
 
 pytestmark = pytest.mark.django_db
@@ -52,23 +52,25 @@ def test_a_customer_is_made_with_its_owner_on_a_plan_that_may_be_given(north, sm
     assert refused.status_code == 200 and refused.context["form"].errors["plan"]
     with pytest.raises(ServiceError, match="plans that are offered"):
         create_customer(
-            north, name="Acme", plan=Plan.objects.get(name="Not for them"), owner="x@y.example", link=str, actor=None
+            north, name="Acme", plan=Plan.objects.get(name="Not for them"), owner="x@y.example", link=str,
+            actor=User.objects.get(email="ann@letters.test"),
         )
     # Somebody else's customer has that name: nothing tells.
     world.tenant("Acme", parent=world.tenant("South"))
     made = client.post(f"{url}add/", {"name": "Acme", "plan": small.pk, "owner": "boss@acme.example"}, follow=True)
-    assert "boss@acme.example is its owner" in made.content.decode()
+    assert "boss@acme.example is invited as its owner" in made.content.decode()
     acme = Tenant.objects.get(name="Acme", parent=north)
-    assert (acme.plan, Membership.objects.get(tenant=acme).role) == (small, "owner")
-    assert PasswordReset.objects.get().user.email == "boss@acme.example"
+    assert (acme.plan, Invitation.objects.get(tenant=acme).role) == (small, "owner")
+    assert Invitation.objects.get(tenant=acme).email == "boss@acme.example"
+    assert not Membership.objects.filter(tenant=acme).exists(), "not before it is accepted"
     entries = AuditEntry.objects.filter(tenant=acme).order_by("pk").values_list("action", flat=True)
-    assert list(entries) == ["tenant.created", "membership.created"]
+    assert list(entries) == ["tenant.created", "invitation.sent"]
     again = client.post(f"{url}add/", {"name": "Acme", "plan": small.pk, "owner": "boss@acme.example"})
     assert "There is a tenant Acme already" in again.content.decode()
     client.post(f"{url}add/", {"name": "Two", "plan": small.pk, "owner": "boss@acme.example"})
     third = client.post(f"{url}add/", {"name": "Three", "plan": small.pk, "owner": "new@acme.example"})
     assert "allows 2 customers; North has 2" in third.content.decode()
-    assert not User.objects.filter(email="new@acme.example").exists(), "nothing is made where not all of it is"
+    assert not Invitation.objects.filter(email="new@acme.example").exists(), "nothing is made where not all of it is"
 
 
 def test_who_has_no_room_for_customers_makes_none(small):

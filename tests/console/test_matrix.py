@@ -10,6 +10,7 @@ import pytest
 from django.db import connection
 from django.http import HttpResponse
 from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
 
 from panel.console.access import Declared
 from panel.console.middleware import STRICT

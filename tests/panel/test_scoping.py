@@ -14,7 +14,7 @@ from panel.sending.models import Attempt, Message, Recipient
 from panel.sending.services import set_limit
 from panel.tenants import audit, visits
 from panel.tenants import services as tenants
-from panel.tenants.models import Tenant, User
+from panel.tenants.models import Invitation, Tenant, User
 from panel.tenants.scoping import ScopedQuerySet
 from tests.support import queue, world
 
@@ -35,6 +35,9 @@ def of_everything(owner: Tenant, name: str) -> None:
     set_limit(mailbox, window="hour", recipients=1, actor=None)
     queue.attempt(queue.waiting(owner, "x@elsewhere.test"))
     tenants.create_membership(user=account(f"member@{name}.example"), tenant=owner, role="owner", actor=None)
+    Invitation.objects.create(
+        tenant=owner, email=f"invited@{name}.example", role="viewer", sent_at=timezone.now(), token=name
+    )
     audit.record(None, "tenant.seen", owner, tenant=owner)
     tied = account(f"tied@{name}.example")
     links.link(mailbox.credentials.get(), tied, actor=None)
@@ -76,7 +79,7 @@ UNSCOPED = {
     "User": "a tenant's accounts are its memberships", "SecondFactor": "its account's alone",
     "RecoveryCode": "its account's alone", "PanelSession": "its account's alone", "PasswordReset": "digests",
     "WrongSignIn": "digests", "DirectoryChange": "the caches'", "Counter": "shown as limits",
-    "Content": "never shown", "BulkAct": "the provider's", "Traffic": "the provider's counts",
+    "Content": "never shown", "LetterSent": "digests", "BulkAct": "the provider's", "Traffic": "the provider's counts",
 }
 
 

@@ -14,11 +14,12 @@ from panel.console.persons import OPENED_BY
 from panel.domains import services as domains
 from panel.domains.models import DomainCheck
 from panel.mailboxes import links, passwords
+from panel.operations import invitations
 from panel.operations import services as operations
 from panel.sending.models import Recipient
 from panel.tenants import services as tenants
 from panel.tenants import visits
-from panel.tenants.models import Plan, Tenant, User
+from panel.tenants.models import Invitation, Plan, Tenant, User
 from tests.support import queue, world
 
 ROLES = (
@@ -68,6 +69,8 @@ class House:
         User.objects.filter(pk=self.accounts["closed"].pk).update(is_active=False)
         main = self.mailbox.credentials.get(kind="main")
         self.tie = links.link(main, self.accounts["linked owner"], actor=None)
+        self.invitation, self.token = self._invite(self.acme, "invited@elsewhere.test", "owner")
+        self.their_invitation, _token = self._invite(self.beta, "other-invited@elsewhere.test", "other tenant")
         self._keys = {role: self._session(account) for role, account in self.accounts.items()}
         self._clients: dict[bool, Client] = {}
         self.visit = visits.begin(self.acme, reason="asked for help", actor=self.accounts["support viewing"])
@@ -87,6 +90,8 @@ class House:
             "tie": self.tie.pk,
             "domain": (self.theirs if theirs else self.domain).pk,
             "domain_alias": self.names[theirs].pk,
+            "invitation": (self.their_invitation if theirs else self.invitation).pk,
+            "token": self.token,
             "member": (other if theirs else viewer).pk,
             "mailbox": (self.their_mailbox if theirs else self.mailbox).pk,
             "customer": self.customers[theirs].pk,
@@ -120,6 +125,7 @@ class House:
                 queue.attempt(queue.recipient(sent, f"{name}{number}@elsewhere.test", state="waiting"))
             world.mailbox(f"m{number}@acme.test")
             self._member(f"more{number}", self.acme, "admin")
+            self._invite(self.acme, f"invited{number}@elsewhere.test", "admin")
             queue.attempt(queue.waiting(self.acme, f"x{number}@elsewhere.test"))
             Recipient.objects.filter(pk=queue.waiting(self.acme, "info@acme.test").pk).update(
                 resolved="ann@acme.test", recipient_tenant=self.acme
@@ -136,6 +142,15 @@ class House:
         account = self.account(name)
         tenants.create_membership(user=account, tenant=tenant, role=role, actor=None)
         return account
+
+    def _invite(self, tenant: Tenant, email: str, by: str) -> tuple[Invitation, str]:
+        """The invitation, and its link's token."""
+        tokens: list[str] = []
+        made = invitations.invite(
+            tenant=tenant, email=email, role="viewer", actor=self.accounts[by],
+            link=lambda token: f"/invitation/{tokens.append(token) or token}/",  # type: ignore[func-returns-value]
+        )
+        return made, tokens[0]
 
     def _session(self, account: User) -> str:
         client = Client()

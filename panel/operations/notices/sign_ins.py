@@ -1,0 +1,122 @@
+"""Somebody signed in from a network that this account or mailbox was never seen in: told to it, with what to do.
+
+A panel account's sign-ins stand in the audit log, a mailbox's among its logins; a network is an IPv4
+address or an IPv6 /64 (rules/lockout). The first of all is nothing new, and no network is told twice.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from panel.mailboxes.language import language_of
+from panel.mailboxes.models import LoginEvent, Mailbox
+from panel.rules.lockout import network_of
+from panel.rules.sign_in import PROTOCOL
+from panel.rules.status import Status
+from panel.sending import letters
+from panel.sending.letters import Facts, Letter, Link, Purpose, Words
+from panel.sending.models import Message
+from panel.tenants.models import AuditEntry, User
+from panel.tenants.sign_in.lockout import SIGNED_IN
+
+MOST = 1000  # sign-ins of accounts, and of mailboxes, in one look
+MOST_KNOWN = 100_000  # mailboxes' networks that aren't asked for again
+WITHIN = timedelta(hours=12)
+
+_HOW: dict[str, Any] = {
+    "imap": gettext_lazy("a mail program, reading"), "pop3": gettext_lazy("a mail program, reading"),
+    "submission": gettext_lazy("a mail program, sending"), "smtp": gettext_lazy("a mail program, sending"),
+    "sieve": gettext_lazy("a mail program, changing rules"), PROTOCOL: gettext_lazy("this console"),
+}
+
+
+class Known:
+    """The networks of mailboxes, as far as this process has seen them: a client that polls costs no query a minute."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[tuple[int, str], None] = OrderedDict()
+
+    def tell(self, since: datetime, now: datetime) -> list[Message]:
+        """The letters about sign-ins since then."""
+        return [*_to_accounts(since, now), *self._to_mailboxes(since, now)]
+
+    def _to_mailboxes(self, since: datetime, now: datetime) -> Iterable[Message]:
+        rows = LoginEvent.objects.filter(
+            at__gt=since, outcome=LoginEvent.Outcome.OK, mailbox__isnull=False, ip__isnull=False
+        ).order_by("pk")
+        new: dict[tuple[int, str], LoginEvent] = {}
+        for event in rows.select_related("mailbox__address__domain", "credential")[:MOST]:
+            key = event.mailbox_id or 0, network_of(event.ip or "")
+            if key[1] and key not in self._known and event.mailbox is not None:
+                new.setdefault(key, event)
+        if not new:
+            return
+        earlier: dict[int, set[str]] = {}
+        before = min(each.pk for each in new.values())
+        asked = LoginEvent.objects.filter(
+            mailbox__in={box for box, _network in new}, outcome=LoginEvent.Outcome.OK, pk__lt=before
+        )
+        for box, ip in asked.order_by().values_list("mailbox", "ip").distinct():
+            earlier.setdefault(box, set()).add(network_of(ip or ""))
+        for key, event in new.items():
+            known, mailbox = earlier.setdefault(key[0], set()), event.mailbox
+            if known and key[1] not in known and mailbox is not None and mailbox.status == Status.ACTIVE:
+                yield from _write(mailbox, str(mailbox), key[1], event, "/me/sign-ins/", now)
+            known.add(key[1])
+            self._known[key] = None
+        while len(self._known) > MOST_KNOWN:
+            self._known.popitem(last=False)
+
+
+def _to_accounts(since: datetime, now: datetime) -> Iterable[Message]:
+    of_accounts = AuditEntry.objects.filter(subject_type=User._meta.model_name, action=SIGNED_IN)
+    new: dict[tuple[int, str], AuditEntry] = {}
+    for entry in of_accounts.filter(at__gt=since, ip__isnull=False).order_by("pk")[:MOST]:
+        if network := network_of(entry.ip or ""):
+            new.setdefault((entry.subject_id or 0, network), entry)
+    if not new:
+        return
+    accounts = User.objects.in_bulk({account for account, _network in new})
+    earlier: dict[int, set[str]] = {}
+    asked = of_accounts.filter(subject_id__in=list(accounts), pk__lt=min(each.pk for each in new.values()))
+    for pk, ip in asked.order_by().values_list("subject_id", "ip").distinct():
+        earlier.setdefault(pk or 0, set()).add(network_of(ip or ""))
+    for (pk, network), entry in new.items():
+        known, account = earlier.setdefault(pk, set()), accounts.get(pk)
+        if known and network not in known and account is not None and account.is_active and account.email:
+            path = "/admin/account/" if account.is_staff else "/account/"
+            yield from _write(account, str(account.email), network, entry, path, now)
+        known.add(network)
+
+
+def _write(
+    whom: User | Mailbox, to: str, network: str, event: AuditEntry | LoginEvent, path: str, now: datetime
+) -> Iterable[Message]:
+    letter = letters.send(
+        to, language_of(whom), partial(_letter, to, network, event, path), purpose=Purpose.SIGN_IN,
+        about=f"from {network}", once_within=letters.KEPT, now=now, within=WITHIN,
+    )
+    if letter:
+        yield letter
+
+
+def _letter(to: str, network: str, event: AuditEntry | LoginEvent, path: str) -> Letter:
+    name = letters.cleaned(to, 320)
+    facts = [(_("When"), f"{event.at:%Y-%m-%d %H:%M} UTC"), (_("Network"), network)]
+    if isinstance(event, LoginEvent):
+        with_what = event.credential.words if event.credential else event.credential_text
+        facts += [
+            (_("Password"), letters.cleaned(with_what)), (_("Program"), str(_HOW.get(event.protocol, event.protocol))),
+        ]
+    return Letter(_("{name}: a sign-in from a new network").format(name=name), (
+        Words(_("Somebody signed in to {name} from a network that it wasn't seen in before.").format(name=name)),
+        Facts(tuple(facts)),
+        Words(_("If that was you, at a new place or with a new device, you need not do anything.")),
+        Words(_("Not you? Open your sign-ins, shut out what isn't yours, and choose another password.")),
+        Link(_("See your sign-ins"), letters.url(path)),
+    ))

@@ -1,0 +1,192 @@
+"""Letters that nobody asked for: when each is written and when not, to whom, and what it says."""
+
+from datetime import timedelta
+
+import pytest
+from django.urls import reverse
+from django.utils import timezone
+
+from panel.operations import services as operations
+from panel.operations.notices import Notices
+from panel.sending import letters
+from panel.sending.models import Message
+from panel.tenants import audit
+from panel.tenants import services as tenants
+from panel.tenants.models import AuditEntry, Tenant, User
+from panel.tenants.sign_in.lockout import SIGNED_IN
+from tests.support import queue, world
+from tests.support.post import posted
+
+pytestmark = pytest.mark.django_db
+
+
+def member(of: Tenant, name: str, role: str, **fields) -> User:
+    user = User.objects.create(kind=User.Kind.PANEL, email=f"{name}@elsewhere.test", password="!", **fields)
+    tenants.create_membership(user=user, tenant=of, role=role, actor=None)
+    return user
+
+
+@pytest.fixture
+def acme() -> Tenant:
+    made = world.tenant("Acme")
+    for role in ("owner", "admin", "viewer"):
+        member(made, role, role)
+    member(made, "closed", "owner", is_active=False)
+    member(made, "ops", "owner", provider_role="support")
+    world.domain("acme.test", made)
+    return made
+
+
+def told(notices: Notices | None = None) -> list[tuple[str, str]]:
+    """To whom the letters of one look went, and their subjects."""
+    before = len(posted())
+    found = (notices or Notices()).tell(timezone.now())
+    assert not found.failed
+    new = posted()[before:]
+    assert len(new) == len(found.letters)
+    return [(each.to, each.subject) for each in new]
+
+
+# Domains
+
+
+def happened(domain, action: str, actor: User | None = None, **facts) -> AuditEntry:
+    return audit.record(actor, action, domain, tenant=domain.tenant, **facts)
+
+
+@pytest.mark.parametrize(("action", "facts", "subject"), [
+    ("domain.proof_missing", {}, "Sending from acme.test will stop"),
+    ("domain.lapsed", {}, "Sending from acme.test has stopped"),
+    ("domain.proof_found", {}, "acme.test is all right again"),
+    ("domain.proved", {}, "acme.test is proved to be yours"),
+    ("domain.records_changed", {"before": {"mx": "same"}, "after": {"mx": "nothing"}},
+     "The DNS records of acme.test changed"),
+])
+def test_what_became_of_a_domain_is_told_once_to_those_who_can_mend_it(acme, action, facts, subject):
+    domain = acme.domains.get()
+    happened(domain, action, **facts)
+    notices = Notices()
+    assert told(notices) == [("owner@elsewhere.test", subject), ("admin@elsewhere.test", subject)]
+    assert told(notices) == told() == [], "nor by another node"
+    letter = posted()[0]
+    assert letter.path() == reverse("console:domain", args=[acme.pk, domain.pk])
+    if action == "domain.records_changed":
+        assert "    MX: right, now missing\n" in letter.text
+
+
+def test_a_domain_is_told_of_to_nobody_who_did_it_or_can_do_nothing(acme):
+    domain, owner = acme.domains.get(), User.objects.get(email="owner@elsewhere.test")
+    happened(domain, "domain.proved", actor=owner)
+    happened(domain, "domain.changed")
+    assert told() == []
+    happened(domain, "domain.lapsed")
+    operations.suspend(acme, reason="unpaid", actor=None)
+    assert told() == []
+    below = world.tenant("Below", parent=world.tenant("Above"))
+    member(below.parent, "reseller", "owner")
+    happened(world.domain("below.test", below), "domain.lapsed")
+    assert told() == [("reseller@elsewhere.test", "Sending from below.test has stopped")], "where there is no own one"
+
+
+def test_nobody_gets_more_than_so_many_warnings_in_a_day(acme):
+    for _ in range(letters.MOST_A_DAY[letters.Purpose.WARNING] + 5):
+        happened(acme.domains.get(), "domain.lapsed")
+    assert len(told()) == 2 * letters.MOST_A_DAY[letters.Purpose.WARNING]
+
+
+# Limits
+
+
+def charged(acme: Tenant, recipients: int = 1, **used: tuple[int, int]) -> Message:
+    """charged(acme, mailbox=(200, 200)): a message after which so many of so many were used in an hour."""
+    ids = {"mailbox": acme.addresses.get().mailbox.pk, "tenant": acme.pk}
+    made = queue.message(acme, facts={"charged": [
+        {"kind": kind, "id": ids[kind], "name": "x", "window": "hour", "used": taken, "allowed": allowed}
+        for kind, (taken, allowed) in used.items()
+    ]})
+    for number in range(recipients):
+        queue.recipient(made, f"r{number}@elsewhere.test")
+    return made
+
+
+def test_a_limit_is_told_when_the_next_message_would_not_fit_and_once_in_its_window(acme):
+    box = world.mailbox("ann@acme.test")
+    charged(acme, mailbox=(199, 200), tenant=(1000, 2000))
+    charged(acme, 3, tenant=(1990, 2000))
+    notices = Notices()
+    assert told(notices) == []
+    charged(acme, mailbox=(200, 200), tenant=(1991, 2000))
+    assert told(notices) == [("ann@acme.test", "The sending limit of ann@acme.test is reached")]
+    assert posted()[-1].path() == "/me/" and "200 recipients in 1 hour" in posted()[-1].text
+    charged(acme, 10, mailbox=(200, 200), tenant=(1995, 2000))
+    assert told(notices) == [("owner@elsewhere.test", "The sending limit of Acme is reached")]
+    assert posted()[-1].path() == reverse("console:usage", args=[acme.pk])
+    for _ in range(3):
+        charged(acme, mailbox=(200, 200), tenant=(2000, 2000))
+    assert told(notices) == told() == []
+    later = timezone.now() + timedelta(hours=1, minutes=1)
+    assert len(Notices().tell(later).letters) == 0, "what is over is not looked at"
+    operations.suspend(box, reason="spam", actor=None)
+    assert told() == []
+
+
+# Sign-ins
+
+
+def signed_in(account: User, ip: str) -> AuditEntry:
+    return audit.record(account, SIGNED_IN, account, tenant=None, ip=ip)
+
+
+def test_a_sign_in_from_a_new_network_is_told_to_the_account_once(acme):
+    owner = User.objects.get(email="owner@elsewhere.test")
+    subject = "owner@elsewhere.test: a sign-in from a new network"
+    signed_in(owner, "192.0.2.1")
+    signed_in(owner, "127.0.0.1")
+    notices = Notices()
+    assert told(notices) == [], "the first one is nothing new"
+    for ip in ("192.0.2.1", "198.51.100.1", "198.51.100.1"):
+        signed_in(owner, ip)
+    assert told(notices) == [("owner@elsewhere.test", subject)]
+    assert told(notices) == told() == []
+    letter = posted()[-1]
+    assert letter.path() == reverse("console:account-own") and "    Network: 198.51.100.1\n" in letter.text
+    for number in range(5):
+        signed_in(owner, f"203.0.113.{number}")
+    assert len(told(notices)) == letters.MOST_A_DAY[letters.Purpose.SIGN_IN] - 1
+    staff = User.objects.get(email="ops@elsewhere.test")
+    for ip in ("192.0.2.1", "198.51.100.1"):
+        signed_in(staff, ip)
+    told(notices)
+    assert posted()[-1].path() == reverse("account:own"), "of staff, in the admin"
+
+
+def test_a_mailboxs_sign_in_from_a_new_network_is_told_to_its_person(acme):
+    box = world.mailbox("ann@acme.test")
+    phone, _secret = world.app_password(box, "Phone")
+    world.login_event(box, ip="2001:db8::1", outcome="wrong")
+    world.login_event(box, ip="192.0.2.1")
+    notices = Notices()
+    assert told(notices) == []
+    world.login_event(box, ip="192.0.2.1", protocol="imap")
+    world.login_event(box, ip="2001:db8::2", outcome="wrong")
+    assert told(notices) == []
+    world.login_event(box, ip="2001:db8::3", protocol="imap", credential=phone, credential_text=str(phone))
+    assert told(notices) == [("ann@acme.test", "ann@acme.test: a sign-in from a new network")]
+    letter = posted()[-1]
+    assert letter.path() == reverse("console:me-sign-ins")
+    assert '    Password: app password "Phone"\n' in letter.text and "    Network: 2001:db8::/64\n" in letter.text
+    assert "    Program: a mail program, reading\n" in letter.text
+    world.login_event(box, ip="2001:db8::4")
+    assert told(notices) == told() == [], "the same network"
+
+
+@pytest.mark.once("postgresql")
+def test_a_clients_known_network_costs_no_query_of_its_own(acme, django_assert_max_num_queries):
+    box = world.mailbox("ann@acme.test")
+    world.login_event(box, ip="192.0.2.1")
+    notices = Notices()
+    told(notices)
+    for _ in range(5):
+        world.login_event(box, ip="192.0.2.1")
+    with django_assert_max_num_queries(8):
+        assert notices.tell(timezone.now()).letters == []
