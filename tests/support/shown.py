@@ -140,7 +140,8 @@ class Viewer:
         if not self.page.evaluate("'axe' in window"):
             self.page.evaluate(AXE)
         found: dict[str, Any] = self.page.evaluate(
-            "rules => axe.run({runOnly: {type: 'tag', values: rules}, resultTypes: ['violations']})", list(RULES)
+            "rules => axe.run({runOnly: {type: 'tag', values: rules}, resultTypes: ['violations'], preload: false})",
+            list(RULES),
         )
         faults = [
             f"{rule['id']}: {node['html'][:200]} ({' '.join(node['failureSummary'].split())})"
