@@ -1,6 +1,6 @@
 """The console by keyboard and screen reader: axe finds nothing, no page has to be scrolled sideways, focus is led.
 
-Each page once, narrow and wide, light and dark in turn, every fifth in Japanese: whatever a page is made of
+Each template once, narrow and wide, light and dark in turn, every fifth in Japanese: whatever a page is made of
 stands on many. `python -m tests.support.pictures --axe` looks at all of them in everything.
 """
 
@@ -32,7 +32,9 @@ def pages(house: House) -> list[shown.Shown]:
     with undone():
         ordinary_day.furnish(house, settings.ENVIRONMENT.data)
         found = list(shown.console_pages(house, *["en"] * 4, "ja"))
-    return [each for each in found if not each.name.endswith("-refused") or each.name in REFUSED]
+    # Of those of one template, as all that ask before an act, the first.
+    once = {each.template: each for each in reversed(found) if not each.name.endswith("-refused")}
+    return [each for each in found if each is once.get(each.template) or each.name in REFUSED]
 
 
 @pytest.fixture(scope="module")
