@@ -27,9 +27,11 @@ from mailserver.envelope import (
 from panel.database import ids
 from panel.rules.addresses import Address, BadAddress, decode_xtext
 from panel.rules.facts import Delivery
+from panel.rules.headers import first, legible
 
 RETURNED_BYTES = 64 * 1024  # of the message that come back; above that, its headers, and of those so many
 FIELD_CHARACTERS = 600  # of a value in the report
+SUBJECT_CHARACTERS = 80
 
 
 class Kind(Enum):
@@ -181,16 +183,24 @@ class _Report:
             Kind.SUCCESS: "was delivered to:",
         }[self.kind]
         arrived = trace.date(self._arrived())
-        lines = [f"This is the mail server {self.hostname}.", "", f"Your message of {arrived}", opening]
+        lines = [f"This is the mail server {self.hostname}.", "", f"Your message {self._named()}of {arrived}", opening]
         for told in self.told:
             lines += ["", f"  {_clean(_shown(told.recipient.original))}", *self._because(told)]
         lines += ["", {
             Kind.FAILURE: "It will not be tried again. Check the address, or reach the recipient another way.",
-            Kind.DELAY: "It is tried again by itself: you need not do anything. You will hear if that fails.",
+            Kind.DELAY: (
+                "You need not do anything, nor send it again: it is tried again by itself. If that\r\n"
+                "comes to nothing you will hear. If it is urgent, reach the recipient another way."
+            ),
             Kind.SUCCESS: "A recipient's own server may still report otherwise.",
         }[self.kind]]
         lines += ["", f"Number of the message: {ids.to_text(self.message.id)}", ""]
         return "\r\n".join(lines)
+
+    def _named(self) -> str:
+        """The message's subject, by which its sender knows it."""
+        subject = _clean(first(legible(self.header), b"subject", SUBJECT_CHARACTERS))
+        return f'"{subject}" ' if subject else ""
 
     def _because(self, told: Told) -> list[str]:
         if self.kind is Kind.SUCCESS:
@@ -198,7 +208,8 @@ class _Report:
             return [f"    {way}"]
         reply = told.outcome.reply
         _, _, detail = reply.enhanced.partition(".")
-        reason = _REASONS.get(detail, "it was not accepted")
+        unknown = "its mail server put it off" if self.kind is Kind.DELAY else "it was not accepted"
+        reason = _REASONS.get(detail, unknown)
         lines = [f"    {reason[0].upper()}{reason[1:]} ({reply.enhanced})."]
         if _may_show(told) and reply.text:
             says = f"The server {_clean(told.outcome.host)} said:" if told.outcome.host else "In short:"

@@ -45,11 +45,8 @@ class TooMany(ServiceError):
         self.wait_s = wait_s
 
 
-def ask(email: str, *, ip: str | None, link: Callable[[str], str] | None) -> None:
-    """Send the link if there is such an account; `link` makes the path of a token. Raises TooMany.
-
-    Without `link` nothing is sent, and it counts for the network alone.
-    """
+def ask(email: str, *, ip: str | None, link: Callable[[str], str]) -> None:
+    """Send the link if there is such an account; `link` makes the path of a token. Raises TooMany."""
     email, now = email.strip().lower()[:320], timezone.now()
     network = network_of(ip or "")
     recent = PasswordReset.objects.filter(at__gt=now - WINDOW)
@@ -58,16 +55,16 @@ def ask(email: str, *, ip: str | None, link: Callable[[str], str] | None) -> Non
         oldest = of_network.order_by("pk").values_list("at", flat=True)[0]
         raise TooMany(max(1.0, (oldest + WINDOW - now).total_seconds()))
     token = secrets.token_urlsafe(24)
-    row = PasswordReset(at=now, network=network, account=_digest(email if link else ""))
+    row = PasswordReset(at=now, network=network, account=_digest(email))
     with transaction.atomic():
-        account = User.objects.filter(kind=User.Kind.PANEL, email=email, is_active=True).first() if link else None
+        account = User.objects.filter(kind=User.Kind.PANEL, email=email, is_active=True).first()
         may = account is not None and recent.filter(account=row.account).count() < MOST_OF_ACCOUNT
         if account and may and is_hosted(email):
             audit.record(
                 account, "account.password_reset_refused", account, tenant=None, reason="its domain is hosted here",
                 ip=ip,
             )
-        elif account and may and link:
+        elif account and may:
             sent = letters.send(
                 str(account.email), language_of(account), partial(_letter, account, ip, link(token)),
                 purpose=Purpose.RESET, now=now, within=LIFE,

@@ -1,5 +1,6 @@
 """What a sender is told, read by Python's own mail parser (in tests only)."""
 
+import base64
 import email
 import email.policy
 from datetime import UTC, datetime, timedelta
@@ -116,7 +117,16 @@ def test_a_delay_says_until_when_it_is_tried():
     _, text, status, returned = parts(report)
     about = blocks(status)[1]
     assert (about["Action"], about["Will-Retry-Until"]) == ("delayed", "Sat, 28 Nov 2026 09:30:00 +0000")
-    assert "tried again by itself" in text.get_content()
+    assert text.get_content().replace("\r\n", "\n") == (
+        "This is the mail server mx1.here.test.\n\n"
+        'Your message "hello" of Tue, 24 Nov 2026 04:30:00 +0000\nhas not been delivered yet to:\n\n'
+        "  <ann@far.test>\n    Its mail server put it off (4.2.0).\n"
+        "    The server mx.far.test said: 451 4.2.0 greylisted\n"
+        "    It will be tried until Sat, 28 Nov 2026 09:30:00 +0000.\n\n"
+        "You need not do anything, nor send it again: it is tried again by itself. If that\n"
+        "comes to nothing you will hear. If it is urgent, reach the recipient another way.\n\n"
+        f"Number of the message: {ids.to_text(77)}\n"
+    )
     assert returned.get_content_type() == "text/rfc822-headers"
 
 
@@ -175,7 +185,8 @@ def test_addresses_outside_ascii_use_the_global_kinds():
 )
 def test_hostile_words_begin_no_line_of_their_own(hostile):
     recipient = claimed(orcpt=f"rfc822;{hostile}")
-    report = made(told(recipient, Reply(550, "5.1.1", hostile), host=hostile), envid=hostile)
+    header = b"Subject: =?utf-8?b?" + base64.b64encode(hostile.encode()) + b"?=\r\n"
+    report = made(told(recipient, Reply(550, "5.1.1", hostile), host=hostile), envid=hostile, header=header)
     head, text, status, _ = parts(report)
     assert blocks(status)[1]["Action"] == "failed"
     assert head["Bcc"] is None

@@ -50,6 +50,7 @@ class Shown:
     address: str
     body: bytes
     policy: str
+    template: str
 
 
 def console_pages(house: House, *languages: str) -> Iterator[Shown]:
@@ -100,7 +101,11 @@ def _answered(
         if answer.status_code != 200 and name not in ("not-found", "forbidden"):
             return
         mark = f"{'&' if '?' in path else '?'}shown={name}" if posted else ""
-        yield Shown(name, path + mark, answer.content, answer["Content-Security-Policy"])
+        yield Shown(name, path + mark, answer.content, answer["Content-Security-Policy"], _template(answer))
+
+
+def _template(answer: Any) -> str:
+    return str(answer.templates[0].name) if answer.templates else ""
 
 
 class Viewer:
@@ -140,7 +145,8 @@ class Viewer:
         if not self.page.evaluate("'axe' in window"):
             self.page.evaluate(AXE)
         found: dict[str, Any] = self.page.evaluate(
-            "rules => axe.run({runOnly: {type: 'tag', values: rules}, resultTypes: ['violations']})", list(RULES)
+            "rules => axe.run({runOnly: {type: 'tag', values: rules}, resultTypes: ['violations'], preload: false})",
+            list(RULES),
         )
         faults = [
             f"{rule['id']}: {node['html'][:200]} ({' '.join(node['failureSummary'].split())})"
