@@ -143,6 +143,8 @@ EXPECTED: dict[str, OfATenant | OfAPerson | OfAnAccount | OfAnybody] = {
     "me-apple": OfAPerson(),
     "me-mail": OfAPerson(),
     "me-letter": OfAPerson(get=NOTHING),  # there is no mail
+    "me-letter-frame": OfAPerson(get=NOTHING),
+    "me-letter-pictures": OfAPerson(get=NOTHING),
     "me-attachment": OfAPerson(get=NOTHING),
     "me-passwords": OfAPerson(),
     "me-add-password": OfAPerson(post=PAGE),
