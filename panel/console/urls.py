@@ -56,6 +56,7 @@ OF_A_TENANT = [
     path("aliases/", aliases.aliases, name="aliases"),
     path("aliases/add/", aliases.add, name="add-alias"),
     path("aliases/<int:alias>/", aliases.change, name="alias"),
+    path("aliases/<int:alias>/renew/", aliases.renew, name="renew-alias"),
     path("aliases/<int:alias>/remove/", aliases.remove, name="remove-alias"),
     path("domains/", domains.domains, name="domains"),
     path("domains/add/", domains.add, name="add-domain"),

@@ -111,6 +111,7 @@ EXPECTED: dict[str, OfATenant | OfAPerson | OfAnAccount | OfAnybody] = {
     "aliases": OfATenant(),
     "add-alias": OfATenant(role="admin", change="admin"),
     "alias": OfATenant(role="admin", change="admin"),
+    "renew-alias": OfATenant(role="admin", change="admin", get=AWAY, post=AWAY),
     "remove-alias": OfATenant(role="admin", change="admin", post=AWAY),
     "domains": OfATenant(),
     "add-domain": OfATenant(role="admin", change="admin"),
