@@ -124,6 +124,7 @@ EXPECTED: dict[str, OfATenant | OfAPerson | OfAnAccount | OfAnybody] = {
     "close-domain": OfATenant(role="admin", change="admin", post=AWAY),
     "restore-domain": OfATenant(change="admin", get=AWAY, post=AWAY),
     "messages": OfATenant(),
+    "messages-export": OfATenant(),
     "message": OfATenant(),
     "message-try": OfATenant(change="admin", post=AWAY, get=AWAY),
     "message-give-up": OfATenant(role="admin", change="admin", post=AWAY),
