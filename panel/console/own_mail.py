@@ -142,6 +142,8 @@ def _in_frame(request: HttpRequest, markup: str, pictures: str, *, is_busy: bool
     answer.headers["X-Frame-Options"] = "SAMEORIGIN"
     answer.headers["X-Content-Type-Options"] = "nosniff"
     answer.headers["Referrer-Policy"] = "no-referrer"
+    # A browser may look the links' hosts up beforehand: that would tell their owners that it was read.
+    answer.headers["X-DNS-Prefetch-Control"] = "off"
     return answer
 
 

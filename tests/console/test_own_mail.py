@@ -100,7 +100,7 @@ def test_html_stands_in_a_frame_under_its_own_policy_and_pictures_are_loaded_whe
         }
         assert answer["X-Frame-Options"] == "SAMEORIGIN" and answer["Referrer-Policy"] == "no-referrer"
         assert answer["X-Content-Type-Options"] == "nosniff" and "no-store" in answer["Cache-Control"]
-        assert not answer.cookies
+        assert answer["X-DNS-Prefetch-Control"] == "off" and not answer.cookies
     as_text = text(client, f"{at}?as=text")
     assert "<iframe" not in as_text and "Remote pictures" not in as_text and "With its formatting" in as_text
     # What has no HTML, and what has too much of it.
