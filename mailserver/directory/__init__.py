@@ -123,7 +123,7 @@ class Directory:
             return Resolution(address, Verdict.ELSEWHERE, domains=frozenset({address.domain}))
         look_up = partial(
             resolution.resolve, separator=self._separator, postmaster=self._postmaster, hostname=self._hostname,
-            store=self._store,
+            now=self._clock.now(), store=self._store,
         )
         return await self._look_up(key, look_up, address)
 

@@ -14,6 +14,7 @@ from django.db.models import QuerySet
 from mailserver.directory.found import EVERY_TENANT, Dependency, Found
 from mailserver.directory.hosting import find_hosted
 from mailserver.directory.limits import login_limits
+from mailserver.directory.nodes import expiry_of, has_expired
 from mailserver.directory.statuses import OWNERS, address_status, what_is_suspended
 from panel.domains import models as domains
 from panel.mailboxes import models as mailboxes
@@ -35,7 +36,7 @@ def login(credential_id: int, *, separator: str, now: datetime) -> Found[Login |
     row = credential.mailbox.address
     tenant = row.tenant
     aliases = list(domains.DomainAlias.objects.filter(domain=row.domain).order_by())
-    aliases_of_its_own, from_domains = _alias_rights(Address(row.local_part, row.domain.name), tenant)
+    aliases_of_its_own, from_domains, ends = _alias_rights(Address(row.local_part, row.domain.name), tenant, now)
     rights = SenderRights(
         local_part=row.local_part,
         domains=frozenset({row.domain.name, *(a.name for a in aliases if a.proof == domains.Proof.PROVED)}),
@@ -45,8 +46,9 @@ def login(credential_id: int, *, separator: str, now: datetime) -> Found[Login |
     fact = _login_fact(credential, rights, login_limits(credential), now)
     names = {row.domain.name, *(alias.name for alias in aliases), *from_domains}
     depends: frozenset[Dependency] = frozenset({*names, tenant.pk, EVERY_TENANT})
-    expired = credential.expires_at is not None and credential.expires_at <= now
-    return Found(fact, depends, None if expired else credential.expires_at)
+    if credential.expires_at is not None and credential.expires_at > now:
+        ends.append(credential.expires_at)
+    return Found(fact, depends, min(ends, default=None))
 
 
 def readers(credential_ids: Collection[int], *, now: datetime) -> dict[int, Login]:
@@ -88,20 +90,24 @@ def _login_fact(
     )
 
 
-def _alias_rights(address: Address, tenant: Tenant) -> tuple[frozenset[Address], set[str]]:
-    """The aliases that the mailbox may send as, and the domains of all that name it.
+def _alias_rights(
+    address: Address, tenant: Tenant, now: datetime
+) -> tuple[frozenset[Address], set[str], list[datetime]]:
+    """The aliases that the mailbox may send as, the domains of all that name it, and when these will expire.
 
-    Those of its own tenant that name it directly; never a catch-all, and only while
+    Those of its own tenant that name it directly and haven't expired; never a catch-all, and only while
     their domain is proved and may send.
     """
     query = mailboxes.Address.objects.filter(alias__targets__target=str(address.canonical), tenant=tenant)
-    rows = list(query.select_related(*OWNERS).order_by())
+    rows = list(query.select_related("alias", *OWNERS).order_by())
     rights = frozenset(
         Address(row.local_part, row.domain.name)
         for row in rows
         if row.local_part and row.domain.proof == domains.Proof.PROVED and address_status(row).may_send
+        and not has_expired(row, now)
     )
-    return rights, {row.domain.name for row in rows}
+    ends = [at for row in rows if (at := expiry_of(row)) and at > now]
+    return rights, {row.domain.name for row in rows}, ends
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ One step; what follows from several is resolution.py's.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from mailserver.directory.found import Found
 from mailserver.directory.hosting import find_hosted
@@ -73,6 +74,18 @@ def node_of(
     alias = getattr(row, "alias", None)
     found = targets.get(alias.pk, ()) if alias else ()
     return Node(f"address {row.pk}", row.tenant_id, targets=found, pays=row)
+
+
+def expiry_of(row: mailboxes.Address) -> datetime | None:
+    """When the alias at this address expires, if it is one and does."""
+    alias = getattr(row, "alias", None)
+    return alias.expires_at if alias else None
+
+
+def has_expired(row: mailboxes.Address, now: datetime) -> bool:
+    """Whether this is the address of an alias that has expired."""
+    ends = expiry_of(row)
+    return ends is not None and ends <= now
 
 
 def targets_of(rows: Sequence[mailboxes.Address]) -> dict[int, tuple[Address, ...]]:

@@ -5,11 +5,12 @@ RFC 5321 §4.5.1 and RFC 2142 (postmaster, abuse), RFC 5233 (subaddresses).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 
 from mailserver.directory.found import Found
 from mailserver.directory.hosting import Hosted, find_hosted
 from mailserver.directory.limits import answer_limits, who_pays
-from mailserver.directory.nodes import Node, blocked_by, node_of, targets_of
+from mailserver.directory.nodes import Node, blocked_by, expiry_of, has_expired, node_of, targets_of
 from mailserver.directory.statuses import OWNERS, domain_status
 from panel.domains.models import Domain
 from panel.mailboxes import models as mailboxes
@@ -25,15 +26,16 @@ ROLES = frozenset({"postmaster", "abuse"})  # RFC 2142: they exist in each hoste
 
 
 def resolve(
-    asked: Address, *, separator: str, postmaster: Address | None, hostname: str, store: str = "maildir"
+    asked: Address, *, separator: str, postmaster: Address | None, hostname: str, now: datetime,
+    store: str = "maildir",
 ) -> Found[Resolution]:
-    """Where mail for an address goes. A nested target that doesn't exist is left out.
+    """Where mail for an address goes at this moment. A nested target that doesn't exist is left out.
 
     `store` is who stores mail of domains that don't say.
     """
-    walk = _Walk(separator=separator, postmaster=postmaster, hostname=hostname, store=store)
+    walk = _Walk(separator=separator, postmaster=postmaster, hostname=hostname, now=now, store=store)
     found = walk.resolve(asked)
-    return Found(found, frozenset(found.domains))
+    return Found(found, frozenset(found.domains), walk.until)
 
 
 class _Loops(Exception):
@@ -43,7 +45,11 @@ class _Loops(Exception):
 class _Walk:
     """Follows one recipient through aliases, a level a time: at most five queries each."""
 
-    def __init__(self, *, separator: str, postmaster: Address | None, hostname: str, store: str) -> None:
+    def __init__(
+        self, *, separator: str, postmaster: Address | None, hostname: str, now: datetime, store: str
+    ) -> None:
+        self.until: datetime | None = None  # when the first alias on the way expires
+        self._now = now
         self._separator = separator
         self._store = store
         self._hostname = hostname
@@ -116,6 +122,8 @@ class _Walk:
             rows = {(row.domain_id, row.local_part): row for row in query}
         chosen = {address: self._choose(address, rows) for address in addresses}
         found = [row for row in chosen.values() if isinstance(row, mailboxes.Address)]
+        ends = [end for row in found if (end := expiry_of(row)) and end > self._now]
+        self.until = min([*ends, *([self.until] if self.until else [])], default=None)
         targets, blocked = targets_of(found), blocked_by(found)
         for address, choice in chosen.items():
             self._nodes[address] = (
@@ -125,7 +133,10 @@ class _Walk:
     def _choose(
         self, address: Address, rows: Mapping[tuple[int, str], mailboxes.Address]
     ) -> "mailboxes.Address | Node":
-        """The row that takes mail for an address: its own, that without the subaddress, the catch-all."""
+        """The row that takes mail for an address: its own, that without the subaddress, the catch-all.
+
+        An expired alias keeps its address from the catch-all, but postmaster and abuse from nobody.
+        """
         at = self._hosted[address.domain]
         if at is None:
             # RFC 5321 §4.5.1: the bare form reaches this server's postmaster.
@@ -134,9 +145,12 @@ class _Walk:
             return Node(f"outside {address}", outside=address)
         domain_row = at.row
         plain = address.without_subaddress(self._separator).local_part
-        for local_part in (address.local_part, plain):
-            if local_part and (domain_row.pk, local_part) in rows:
-                return rows[domain_row.pk, local_part]
+        own = next(
+            (rows[domain_row.pk, local_part] for local_part in (address.local_part, plain)
+             if local_part and (domain_row.pk, local_part) in rows), None,
+        )
+        if own and not has_expired(own, self._now):
+            return own
         if (
             address.local_part in ROLES
             and self._postmaster.targets
@@ -144,7 +158,7 @@ class _Walk:
         ):
             return Node("postmaster", domain_row.tenant_id, targets=self._postmaster.targets)
         catch_all = rows.get((domain_row.pk, ""))
-        if catch_all and domain_row.kind == Domain.Kind.OWN:
+        if catch_all and not own and not has_expired(catch_all, self._now) and domain_row.kind == Domain.Kind.OWN:
             return catch_all
         return Node(f"nobody {address}", domain_row.tenant_id)
 

@@ -1,6 +1,7 @@
 """A tenant's aliases: second addresses, one address for several people, and the catch-all of a domain."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 from django import forms
@@ -8,11 +9,12 @@ from django.contrib import messages
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from panel.console.access import tenant_page
-from panel.console.fields import AddressField, LinesField, domains_for_addresses
+from panel.console.fields import AddressField, LinesField, domains_for_addresses, end_of, last_day_of
 from panel.console.frame import address, page
 from panel.console.mailboxes import add_errors
 from panel.console.places import Role, TenantPlace
@@ -23,10 +25,12 @@ from panel.mailboxes.models import Address, Alias, AliasTarget
 from panel.mailboxes.services import change_alias, create_alias, delete_alias
 from panel.rules.searched import Searched
 from panel.tenants.changes import ServiceError
+from panel.tenants.form_fields import DayField
 from panel.tenants.listed import first
 
 PAGE = 50
 SHOWN_TARGETS = 3  # of an alias, in the list
+RENEWED_DAYS = 30
 
 
 class AliasForm(forms.Form):
@@ -39,6 +43,20 @@ class AliasForm(forms.Form):
         label=gettext_lazy("What it is for"), max_length=200, required=False,
         widget=forms.TextInput({"autocomplete": "off"}),
     )
+    last_day = DayField(
+        label=gettext_lazy("Last day"),
+        help_text=gettext_lazy(
+            "Until its end, in UTC. Then mail for it is refused, and it can be renewed. Empty: it stays until it is "
+            "deleted."
+        ),
+    )
+
+    def values(self) -> dict[str, Any]:
+        """What the services take. A day that stands as it was leaves the end as it is, to the minute."""
+        values = {name: value for name, value in self.cleaned_data.items() if name != "last_day"}
+        if "last_day" in self.changed_data:
+            values["expires_at"] = end_of(self.cleaned_data["last_day"])
+        return values
 
 
 class AddForm(AliasForm):
@@ -46,7 +64,7 @@ class AddForm(AliasForm):
         label=gettext_lazy("Address"),
         help_text=gettext_lazy("With nothing before the @ it takes all that nobody in the domain has: the catch-all."),
     )
-    field_order = ["address", "targets", "description"]
+    field_order = ["address", "targets", "description", "last_day"]
 
     def __init__(self, domains: Sequence[Domain], *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -66,6 +84,7 @@ def aliases(request: HttpRequest, place: TenantPlace) -> HttpResponse:
     return page(
         request, place, "console/aliases.html", _("Aliases"), searched=searched, is_cut=is_cut,
         lines=[(each, to[:SHOWN_TARGETS], len(to) - SHOWN_TARGETS) for each, to in lines],
+        renewed_days=RENEWED_DAYS,
         after=request.GET.get("after", ""), last=_key(shown[PAGE - 1]) if len(shown) > PAGE else "",
         add_url=reverse("console:add-alias", args=[place.tenant.pk]), may_add=place.may_change and bool(domains),
         add_domain=address("add-domain", tenant=place.tenant.pk), example=domains[0] if domains else "",
@@ -82,9 +101,9 @@ def add(request: HttpRequest, place: TenantPlace) -> HttpResponse:
     )
     if request.method == "POST" and form.is_valid():
         try:
-            made = create_alias(tenant=place.tenant, **form.cleaned_data, actor=place.account, ip=place.ip)
+            made = create_alias(tenant=place.tenant, **form.values(), actor=place.account, ip=place.ip)
         except ServiceError as error:
-            add_errors(form, error)
+            _tell(form, error)
         else:
             messages.success(request, _("{alias} is there.").format(alias=made))
             return _to_list(place)
@@ -96,23 +115,45 @@ def add(request: HttpRequest, place: TenantPlace) -> HttpResponse:
 
 @tenant_page(role=Role.ADMIN, change=Role.ADMIN)
 def change(request: HttpRequest, place: TenantPlace, alias: int) -> HttpResponse:
-    """Let it lead elsewhere, or describe it otherwise; its address stays."""
+    """Let it lead elsewhere, describe it otherwise or end on another day; its address stays."""
     one = _find(place, alias)
-    initial = {"targets": list(one.targets.values_list("target", flat=True)), "description": one.description}
+    initial = {
+        "targets": list(one.targets.values_list("target", flat=True)), "description": one.description,
+        "last_day": last_day_of(one.expires_at),
+    }
     form = AliasForm(request.POST if request.method == "POST" else None, initial=initial)
     if request.method == "POST" and form.is_valid():
         try:
-            change_alias(one, **form.cleaned_data, actor=place.account, ip=place.ip)
+            change_alias(one, **form.values(), actor=place.account, ip=place.ip)
         except ServiceError as error:
-            add_errors(form, error)
+            _tell(form, error)
         else:
             messages.success(request, _("{alias} is changed.").format(alias=one))
             return _to_list(place)
     return page(
         request, place, "console/address_form.html", str(one), crumbs=_crumbs(place), form=form, button=_("Save"),
         back=_list(place), remove=reverse("console:remove-alias", args=[place.tenant.pk, one.pk]),
-        told=_("Whatever of your mailboxes it names may also send as it."),
+        told=_("It has expired: mail for it is refused, and nobody sends as it. Write a later last day to renew it.")
+        if one.has_expired else _("Whatever of your mailboxes it names may also send as it."),
     )
+
+
+@tenant_page(role=Role.ADMIN, change=Role.ADMIN)
+def renew(request: HttpRequest, place: TenantPlace, alias: int) -> HttpResponse:
+    """Give it another end, RENEWED_DAYS from now."""
+    one = _find(place, alias)
+    if request.method == "POST" and one.expires_at is not None:
+        try:
+            change_alias(
+                one, expires_at=timezone.now() + timedelta(days=RENEWED_DAYS), actor=place.account, ip=place.ip
+            )
+        except ServiceError as error:
+            messages.error(request, str(error))
+        else:
+            messages.success(
+                request, _("{alias} is renewed: it expires in {days} days.").format(alias=one, days=RENEWED_DAYS)
+            )
+    return _to_list(place)
 
 
 @tenant_page(role=Role.ADMIN, change=Role.ADMIN)
@@ -133,6 +174,11 @@ def remove(request: HttpRequest, place: TenantPlace, alias: int) -> HttpResponse
         form=form, button=_("Delete"), harmful=True, back=_list(place),
         sentence=_("Mail for it is refused from then on, and nobody sends as it. No mailbox is touched."),
     )
+
+
+def _tell(form: forms.Form, error: ServiceError) -> None:
+    error.field = "last_day" if error.field == "expires_at" else error.field
+    add_errors(form, error)
 
 
 def _found(place: TenantPlace, searched: Searched) -> tuple["QuerySet[Any]", bool]:

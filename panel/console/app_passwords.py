@@ -1,15 +1,12 @@
 """The app passwords of a tenant's mailbox: add, freeze, unfreeze, revoke; the main one can be frozen too."""
 
-from datetime import UTC, datetime, time, timedelta
-from typing import Any
-
 from django import forms
 from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from panel.console.access import tenant_page
-from panel.console.fields import LinesField
+from panel.console.fields import LinesField, end_of
 from panel.console.frame import page
 from panel.console.mailbox import ReasonForm, below, confirm, find, page_of
 from panel.console.mailboxes import add_errors
@@ -54,7 +51,7 @@ def add(request: HttpRequest, place: TenantPlace, mailbox: int) -> HttpResponse:
         try:
             made, secret = create_credential(
                 found, label=data["label"], scopes=data["scopes"], networks=data["networks"],
-                expires_at=_end_of(data["last_day"]), actor=place.account, ip=place.ip,
+                expires_at=end_of(data["last_day"]), actor=place.account, ip=place.ip,
             )
         except ServiceError as error:
             error.field = "last_day" if error.field == "expires_at" else error.field
@@ -129,11 +126,3 @@ def _find(place: TenantPlace, mailbox: int, credential: int) -> tuple[Mailbox, C
     one: Credential = place.find(Credential.objects.all(), pk=credential, mailbox=found)
     one.mailbox = found
     return found, one
-
-
-def _end_of(day: Any) -> datetime | None:
-    """Midnight after this day in UTC."""
-    try:
-        return datetime.combine(day + timedelta(days=1), time(), UTC) if day else None
-    except OverflowError:
-        return datetime.combine(day, time(), UTC)

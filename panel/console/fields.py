@@ -1,6 +1,7 @@
 """Form fields of the pages of mailboxes and aliases: an address, several lines, a size, a number of recipients."""
 
 from collections.abc import Sequence
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 from django import forms
@@ -16,6 +17,19 @@ from panel.tenants.changes import MOST_NUMBER
 
 MOST_DOMAINS = 100  # that are offered for an address
 _TYPED = {"autocomplete": "off", "spellcheck": "false", "autocapitalize": "none"}
+
+
+def end_of(day: date | None) -> datetime | None:
+    """Midnight after this day in UTC."""
+    try:
+        return datetime.combine(day + timedelta(days=1), time(), UTC) if day else None
+    except OverflowError:
+        return datetime.combine(day, time(), UTC) if day else None
+
+
+def last_day_of(end: datetime | None) -> date | None:
+    """The last day of what ends then."""
+    return (end.astimezone(UTC) - timedelta(microseconds=1)).date() if end else None
 
 
 def domains_for_addresses(place: TenantPlace) -> list[Domain]:

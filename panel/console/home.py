@@ -7,6 +7,7 @@ from typing import Any
 from django.db.models import Exists, OuterRef, Q, Subquery
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
@@ -14,6 +15,7 @@ from panel.console import persons
 from panel.console.access import account_page, anybody, tenant_page, to_sign_in
 from panel.console.domain_words import Told, said, told
 from panel.console.frame import address, page
+from panel.console.hours import chart
 from panel.console.places import AccountPlace, TenantPlace
 from panel.domains import checks
 from panel.domains.listed import by_rank
@@ -25,7 +27,7 @@ from panel.rules.status import Status
 from panel.rules.verdicts import Verdict
 from panel.sending.log import SeenLine, latest_seen_by
 from panel.sending.models import Recipient
-from panel.sending.used import Bar, day_of, window_words, with_day
+from panel.sending.used import Bar, day_of, hours_of, window_words, with_day
 from panel.tenants import visits
 from panel.tenants.models import Tenant, User
 from panel.tenants.shown import moment
@@ -122,13 +124,14 @@ def home(request: HttpRequest, place: TenantPlace) -> HttpResponse:
     day, domains = day_of(tenant), _domains(place)
     needs = sorted(_needs(place, domains), key=lambda each: each.look != "bad")
     latest = [line_of(each) for each in latest_seen_by([tenant.pk], LATEST)]
+    now = timezone.now()
     bars = [*((each.title, each) for each in (*held, storage)), (_sent(day), day)]
     title = ngettext("One thing needs you", "{count} things need you", len(needs)).format(count=len(needs))
     return page(
         request, place, "console/home.html", title if needs else _("Nothing needs you"), needs=needs, latest=latest,
         numbers=numbers, storage=storage,
         sent_day=(_sent(day), day), near=[each for each in bars if each[1].look in NEAR],
-        domains=domains, visit=visits.lately(tenant),
+        domains=domains, chart=chart(hours_of(tenant, now), now), visit=visits.lately(tenant),
     )
 
 

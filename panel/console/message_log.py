@@ -50,10 +50,15 @@ class Line:
         )
 
 
+def typed_in(request: HttpRequest) -> str:
+    """The search as it was typed."""
+    return " ".join(request.GET.get("q", "")[: MOST + 1].replace("\x00", " ").split())
+
+
 @tenant_page()
 def log(request: HttpRequest, place: TenantPlace) -> HttpResponse:
     """The list. `q` is the search, `after` the key that the page follows."""
-    typed = " ".join(request.GET.get("q", "")[: MOST + 1].replace("\x00", " ").split())
+    typed = typed_in(request)
     query, faults = parse(typed, timezone.now())
     after = request.GET.get("after", "") if read_key(request.GET.get("after", "")) else ""
     found = find(place.tenant.pk, query, after) if not faults else None

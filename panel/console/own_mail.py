@@ -1,19 +1,21 @@
 """The newest mail of a person's inbox, to read in the browser.
 
-A message is shown as text alone, HTML too: nothing of it is run, nothing is loaded from elsewhere, and
-each link says where it leads. What it may be warned of stands above it. Attachments are only ever
-downloaded.
+A message's HTML stands in a frame of its own, sanitised (rules/letter_html): under the frame's policy nothing
+is run, nothing is sent and nothing is loaded from elsewhere but pictures, once they are asked for. Each link says
+where it leads. What cannot be shown so, and on wish anything, is shown as text. What a message may be warned of
+stands above it. Attachments are only ever downloaded.
 """
 
 import re
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 from django.conf import settings
 from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import render
 from django.urls import reverse
 from django.utils.http import content_disposition_header
 from django.utils.translation import gettext as _
@@ -25,13 +27,19 @@ from panel.database import ids
 from panel.mailboxes import inbox
 from panel.mailboxes.inbox import Kept, Unreadable
 from panel.mailboxes.storage import Storage
-from panel.rules import headers, mime
+from panel.rules import headers, letter_html, mime
 from panel.sending.models import Message, Recipient
 
 LISTED = 50
 AT_ONCE = 2  # messages that a process reads: the largest takes some 100 MB
 TURN_S = 10
 _DELIVERED_AS = re.compile(r"\d+\.R([0-9A-Z]{13})\.")
+# The frame of a message. Links open beside the console, and there without the frame's bonds.
+FRAMED = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src {pictures}; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'self'; sandbox allow-popups allow-popups-to-escape-sandbox"
+)
+BROUGHT, REMOTE = "data:", "data: https:"
 # Of what is downloaded nothing is to be opened here, whatever the browser makes of it.
 NOTHING = "default-src 'none'; sandbox; frame-ancestors 'none'"
 
@@ -53,13 +61,23 @@ def mail(request: HttpRequest, place: MailboxPlace) -> HttpResponse:
     )
 
 
-def _a_few_at_once(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+def _busy(request: HttpRequest, place: MailboxPlace) -> HttpResponse:
+    return page(request, place, "console/me_mail_busy.html", _("Read mail"))
+
+
+def _busy_in_frame(request: HttpRequest, _place: MailboxPlace) -> HttpResponse:
+    return _in_frame(request, "", BROUGHT, is_busy=True)
+
+
+def _a_few_at_once(
+    view: Callable[..., HttpResponse], busy: Callable[[HttpRequest, MailboxPlace], HttpResponse] = _busy
+) -> Callable[..., HttpResponse]:
     """A page that holds a whole message in memory, some copies of it over: so many of them wait for their turn."""
 
     @wraps(view)
     def waiting(request: HttpRequest, place: MailboxPlace, **named: Any) -> HttpResponse:
         if not _turns.acquire(timeout=TURN_S):
-            answer = page(request, place, "console/me_mail_busy.html", _("Read mail"))
+            answer = busy(request, place)
             answer.status_code = 503
             answer.headers["Retry-After"] = str(TURN_S)
             return answer
@@ -74,25 +92,73 @@ def _a_few_at_once(view: Callable[..., HttpResponse]) -> Callable[..., HttpRespo
 @mailbox_page()
 @_a_few_at_once
 def letter(request: HttpRequest, place: MailboxPlace, letter: str) -> HttpResponse:
-    """A message as text, with what there is to know of its sender."""
+    """A message, with what there is to know of its sender.
+
+    Asked for `as=text`, it is shown as text; for `pictures=1`, with pictures from elsewhere.
+    """
     kept = _find(place, letter)
     message = mime.with_crlf(kept.data)
     read = mime.read(message)
-    text, is_all = mime.shown(message, read)
+    has_html = letter_html.is_offered(read)
+    as_text = request.GET.get("as") == "text"
+    formatted = None if as_text or not has_html else _formatted(message, read)
+    text, is_all = ("", True) if formatted else mime.shown(message, read)
     sender = mime.sender(read.fields)
     attached = [
         {"number": number, "part": part, "size": _size(part), "name": _name(part, number)}
-        for number, part in enumerate(read.parts) if not part.is_shown
+        for number, part in enumerate(read.parts) if part.is_attached
     ]
     return page(
         request, place, "console/me_letter.html", read.first(b"Subject") or _("(no subject)"),
         crumbs=[(_("Read mail"), reverse("console:me-mail"))], kept=kept, at=_at(kept), sender=sender,
         to=read.first(b"To"), cc=read.first(b"Cc"), said_at=read.first(b"Date", 60), text=text,
-        was_html=any(part.is_shown and part.type == "text/html" for part in read.parts), attached=attached,
+        formatted=formatted, has_html=has_html, as_text=as_text, attached=attached,
+        with_pictures=request.GET.get("pictures") == "1",
         answers_to=mime.answers_to(read.fields, sender.address),
         is_whole=read.is_whole and is_all and kept.size <= len(kept.data),
         is_verified=bool(sender.address) and _was_submitted_here(place, kept),
     )
+
+
+def _formatted(message: bytes, read: mime.Letter, *, with_remote: bool = False) -> letter_html.Formatted | None:
+    try:
+        return letter_html.formatted(message, read, with_remote=with_remote)
+    except letter_html.TooMuch:
+        return None
+
+
+def _framed(request: HttpRequest, place: MailboxPlace, letter: str, pictures: str) -> HttpResponse:
+    kept = _find(place, letter)
+    message = mime.with_crlf(kept.data)
+    formatted = _formatted(message, mime.read(message), with_remote=pictures == REMOTE)
+    if formatted is None:
+        raise Http404
+    return _in_frame(request, formatted.markup, pictures)
+
+
+def _in_frame(request: HttpRequest, markup: str, pictures: str, *, is_busy: bool = False) -> HttpResponse:
+    answer = render(request, "console/me_letter_frame.html", {"markup": markup, "is_busy": is_busy})
+    answer.headers["Content-Security-Policy"] = FRAMED.format(pictures=pictures)
+    answer.headers["X-Frame-Options"] = "SAMEORIGIN"
+    answer.headers["X-Content-Type-Options"] = "nosniff"
+    answer.headers["Referrer-Policy"] = "no-referrer"
+    # A browser may look the links' hosts up beforehand: that would tell their owners that it was read.
+    answer.headers["X-DNS-Prefetch-Control"] = "off"
+    return answer
+
+
+@mailbox_page()
+@partial(_a_few_at_once, busy=_busy_in_frame)
+def framed(request: HttpRequest, place: MailboxPlace, letter: str) -> HttpResponse:
+    """What stands in the frame: the message with its formatting."""
+    return _framed(request, place, letter, BROUGHT)
+
+
+@mailbox_page()
+@partial(_a_few_at_once, busy=_busy_in_frame)
+def framed_with_pictures(request: HttpRequest, place: MailboxPlace, letter: str) -> HttpResponse:
+    """The same with pictures from elsewhere, by https alone."""
+    return _framed(request, place, letter, REMOTE)
 
 
 @mailbox_page()
@@ -155,7 +221,8 @@ def _size(part: mime.Part) -> int:
 
 
 def _name(part: mime.Part, number: int) -> str:
-    ending = {"message/rfc822": "eml", "text/calendar": "ics", "text/plain": "txt"}.get(part.type, "bin")
+    endings = {"message/rfc822": "eml", "text/calendar": "ics", "text/plain": "txt", "image/jpeg": "jpg"}
+    ending = endings.get(part.type, part.type[6:] if part.type in letter_html.PICTURES else "bin")
     return part.name or f"part-{number + 1}.{ending}"
 
 

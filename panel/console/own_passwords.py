@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, time, timedelta
+from datetime import timedelta
 from typing import Any
 
 from django import forms
@@ -14,6 +14,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from panel.console.access import mailbox_page
+from panel.console.fields import end_of
 from panel.console.frame import page
 from panel.console.own_programs import offered
 from panel.console.places import MailboxPlace
@@ -113,13 +114,12 @@ def add(request: HttpRequest, place: MailboxPlace) -> HttpResponse:
     initial = {"label": PROGRAMS.get(program, ""), "submission": True, "imap": True}
     form = PasswordForm(request.POST if request.method == "POST" else None, initial=initial)
     if request.method == "POST" and form.is_valid():
-        day = form.cleaned_data["last_day"]
         try:
             credential, secret = services.create_credential(
                 place.mailbox, label=form.cleaned_data["label"],
                 scopes=[name for name in services.SCOPES if form.cleaned_data[name]],
                 networks=form.cleaned_data["networks"],
-                expires_at=datetime.combine(day + timedelta(days=1), time(), UTC) if day else None,
+                expires_at=end_of(form.cleaned_data["last_day"]),
                 actor=place.account, ip=place.ip,
             )
         except ServiceError as error:

@@ -284,7 +284,8 @@ class AliasForm(HeldForm):
 
     class Meta:
         model = Alias
-        fields = ["description"]
+        fields = ["description", "expires_at"]
+        help_texts = {"expires_at": "In UTC. From then on its address is as if it weren't there. Empty: never."}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -297,7 +298,7 @@ class AliasForm(HeldForm):
 class AliasAdmin(HeldAdmin):
     empty_words = gettext_lazy("An alias is an address that leads to others, here or elsewhere.")
     list_filter = [("address__tenant", AutocompleteSelectFilter), ("address__domain", AutocompleteSelectFilter)]
-    list_display = ["shown_address", "leads_to", "description", "shown_tenant"]
+    list_display = ["shown_address", "leads_to", "description", "expiry", "shown_tenant"]
     to_domain, from_address = "address__domain", "alias"
     search_help_text = gettext_lazy("How an address, a target or a description begins, or a whole domain")
     list_select_related = ["address__domain", "address__tenant"]
@@ -308,15 +309,15 @@ class AliasAdmin(HeldAdmin):
     readonly_fields = ["shown_address", "shown_tenant", "all_targets"]
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
-        kwargs["fields"] = ["description"]
+        kwargs["fields"] = ["description", "expires_at"]
         return super().get_form(request, obj, change=change, **kwargs)
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         if obj:
             # A field of the form alone can't be shown read-only.
             targets = "targets" if self.has_change_permission(request, obj) else "all_targets"
-            return ["shown_address", "shown_tenant", targets, "description"]
-        return ["full_address", "tenant", "targets", "description"]
+            return ["shown_address", "shown_tenant", targets, "description", "expires_at"]
+        return ["full_address", "tenant", "targets", "description", "expires_at"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Alias]:
         return super().get_queryset(request).prefetch_related("targets")
@@ -347,6 +348,12 @@ class AliasAdmin(HeldAdmin):
         some = ", ".join(targets[:3])
         return mono(_("{some} and {n} more").format(some=some, n=len(targets) - 3) if len(targets) > 3 else some)
 
+    @display(description="Expires", ordering="expires_at")
+    def expiry(self, alias: Alias) -> str:
+        if alias.has_expired:
+            return badge("off", "expired")
+        return moment(alias.expires_at) if alias.expires_at else "never"
+
     def create(self, request: HttpRequest, data: dict[str, Any]) -> Alias:
         data["address"] = data.pop("full_address")
         with _field("address", "full_address"):
@@ -354,7 +361,8 @@ class AliasAdmin(HeldAdmin):
 
     def change(self, request: HttpRequest, obj: Alias, data: dict[str, Any]) -> None:
         services.change_alias(
-            obj, targets=data["targets"], description=data["description"], **by(request))
+            obj, targets=data["targets"], description=data["description"], expires_at=data["expires_at"], **by(request)
+        )
 
     def remove(self, request: HttpRequest, obj: Alias) -> None:
         services.delete_alias(obj, **by(request))

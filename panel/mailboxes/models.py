@@ -118,6 +118,7 @@ class Alias(models.Model):
 
     address = models.OneToOneField(Address, on_delete=models.PROTECT, related_name="alias")
     description = models.CharField(max_length=200, blank=True)
+    expires_at = models.DateTimeField(null=True, blank=True)  # from then on it is as an address that isn't there
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     objects = ScopedQuerySet.as_manager()
@@ -129,6 +130,10 @@ class Alias(models.Model):
 
     def __str__(self):
         return str(self.address)
+
+    @property
+    def has_expired(self) -> bool:
+        return self.expires_at is not None and self.expires_at <= timezone.now()
 
 
 class AliasTarget(models.Model):

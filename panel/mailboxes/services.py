@@ -147,19 +147,26 @@ def create_alias(
     targets: Sequence[str],
     tenant: Tenant | None = None,
     description: str = "",
+    expires_at: datetime | None = None,
     actor: User | None,
     ip: str | None = None,
 ) -> Alias:
-    """A new alias that leads to `targets`, here or elsewhere. "@example.com" is that domain's catch-all."""
+    """A new alias that leads to `targets`, here or elsewhere. "@example.com" is that domain's catch-all.
+
+    From `expires_at` on its address is as one that isn't there, until it is given a later end.
+    """
     parsed = _parse_alias(address)
     wanted = _parse_targets(targets)
     description = one_line(description, "description", most=200)
+    expires_at = _later(expires_at, _("The alias would have expired already: write a later end."))
     alone("aliases")
     taken = _take_address(parsed, tenant, "aliases", actor)
-    alias = Alias.objects.create(address=taken, description=description)
+    alias = Alias.objects.create(address=taken, description=description, expires_at=expires_at)
     AliasTarget.objects.bulk_create(AliasTarget(alias=alias, target=target) for target in wanted)
     _refuse_loop(alias)
     after = {"address": taken, "targets": wanted, "description": description}
+    if expires_at:
+        after["expires_at"] = expires_at
     audit.record(actor, "alias.created", alias, tenant=taken.tenant, after=after, ip=ip)
     changed(taken.domain.name, *_domains_here(wanted))
     return alias
@@ -171,15 +178,18 @@ def change_alias(
     *,
     targets: Sequence[str] = KEEP,
     description: str = KEEP,
+    expires_at: datetime | None = KEEP,
     actor: User | None,
     ip: str | None = None,
 ) -> Alias:
-    """Let the alias lead to other targets, or describe it otherwise."""
+    """Let the alias lead to other targets, describe it otherwise, or end at another time (None: never)."""
     alone("aliases")
-    before: dict[str, Any] = {}
-    after: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     if description is not KEEP:
-        before, after = write(alias, description=one_line(description, "description", most=200))
+        values["description"] = one_line(description, "description", most=200)
+    if expires_at is not KEEP and expires_at != alias.expires_at:  # one that has expired may stay so
+        values["expires_at"] = _later(expires_at, _("The alias would have expired already: write a later end."))
+    before, after = write(alias, **values) if values else ({}, {})
     old = list(lock(alias).targets.values_list("target", flat=True))
     wanted = old if targets is KEEP else _parse_targets(targets)
     if wanted != old:
@@ -555,11 +565,21 @@ def _credential_values(**values: Any) -> dict[str, Any]:
     if "networks" in values:
         values["networks"] = _networks(values["networks"])
     if values.get("expires_at"):
-        if timezone.is_naive(values["expires_at"]):
-            values["expires_at"] = timezone.make_aware(values["expires_at"])
-        if values["expires_at"] <= timezone.now():
-            raise ServiceError(_("The app password would have expired already: write a later end."), "expires_at")
+        values["expires_at"] = _later(
+            values["expires_at"], _("The app password would have expired already: write a later end.")
+        )
     return values
+
+
+def _later(expires_at: datetime | None, sentence: str) -> datetime | None:
+    """The end with its zone. Raises ServiceError with this sentence for one that has passed."""
+    if expires_at is None:
+        return None
+    if timezone.is_naive(expires_at):
+        expires_at = timezone.make_aware(expires_at)
+    if expires_at <= timezone.now():
+        raise ServiceError(sentence, "expires_at")
+    return expires_at
 
 
 def _networks(texts: Iterable[str]) -> list[str]:

@@ -160,11 +160,18 @@ class Rings:
 
     def by_day(self, days: int, now_s: float) -> tuple[int, ...]:
         """What was charged on each of the last days (calendar days in UTC, at most 31), oldest first, today last."""
-        values = _DAYS.values.unpack_from(self._packed, _DAYS.offset)
-        last, today = self._head // _DAYS.minutes, int(now_s) // (_MINUTE_S * _DAYS.minutes)
+        return self._each(_DAYS, days, now_s)
+
+    def by_hour(self, now_s: float) -> tuple[int, ...]:
+        """What was charged in each of the last 24 hours (of the clock, in UTC), oldest first, the present one last."""
+        return self._each(_HOURS, 24, now_s)
+
+    def _each(self, ring: _Ring, buckets: int, now_s: float) -> tuple[int, ...]:
+        values = ring.values.unpack_from(self._packed, ring.offset)
+        last, now = self._head // ring.minutes, int(now_s) // (_MINUTE_S * ring.minutes)
         return tuple(
-            values[day % _DAYS.buckets] if last - _DAYS.buckets < day <= last else 0
-            for day in range(today - days + 1, today + 1)
+            values[at % ring.buckets] if last - ring.buckets < at <= last else 0
+            for at in range(now - buckets + 1, now + 1)
         )
 
     def allows(self, window: Window, allowed: int, asked: int, now_s: float) -> bool:

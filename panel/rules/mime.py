@@ -1,8 +1,8 @@
 """What a person may read of a message: its text, its attachments, and whether its sender is clear.
 
-Untrusted bytes in, plain text out: HTML becomes text, so that nothing in a message is ever run or
-loaded. A strict reader of our own, since CPython's `email` nests and backtracks as deep as a message
-says; every loop here has a bound. RFC 2045, RFC 2046, RFC 2183, RFC 2231.
+Untrusted bytes in, plain text out: HTML becomes text (how it is shown with its formatting: letter_html).
+A strict reader of our own, since CPython's `email` nests and backtracks as deep as a message says; every
+loop here has a bound. RFC 2045, RFC 2046, RFC 2183, RFC 2231.
 """
 
 import binascii
@@ -10,7 +10,7 @@ import html
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import unquote_to_bytes
 
 from panel.rules import headers
@@ -31,7 +31,7 @@ MAX_TAGS = 50_000  # of a part's HTML
 _TYPE = re.compile(r"[a-z0-9!#$&^_.+-]{1,60}/[a-z0-9!#$&^_.+-]{1,100}")
 _PARAMETER = re.compile(r';[ \t]*([A-Za-z0-9*_-]{1,60})[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*+)"|([^;"]*+))', re.DOTALL)
 _NOT_BASE64 = bytes(set(range(256)) - set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"))
-_NOT_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
+NOT_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
 _ADDRESS = re.compile(r"[^\s<>\"'(),;:@]++@[^\s<>\"'(),;:@]++")
 # More digits than any character's number has; Python reads no number of some thousands.
 _LONG_NUMBER = re.compile(r"&#[0-9]{20,}+;?")
@@ -40,7 +40,7 @@ _BLOCKS = frozenset((
     "p", "div", "br", "tr", "li", "ul", "ol", "table", "h1", "h2", "h3", "h4", "h5", "h6", "blockquote", "pre", "hr",
     "section", "article", "header", "footer",
 ))
-_UNSEEN = frozenset(("script", "style", "head", "title", "template", "noscript", "textarea", "svg", "math", "object"))
+UNSEEN = frozenset(("script", "style", "head", "title", "template", "noscript", "textarea", "svg", "math", "object"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +51,15 @@ class Part:
     charset: str
     encoding: str
     name: str  # of the file, for display; may be empty
-    is_shown: bool  # as the message's text; else it is an attachment
+    is_shown: bool  # as the message's text
     begin: int
     end: int
+    is_formatted: bool = False  # shown where the message is shown with its formatting; if neither, it is attached
+    id: str = ""  # by which the HTML may name it. RFC 2392
+
+    @property
+    def is_attached(self) -> bool:
+        return not (self.is_shown or self.is_formatted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +130,10 @@ class _Reader:
             for first, last in self._between(begin, end, boundary.encode("latin-1", "replace")):
                 behind, inner = self.header(first, last)
                 found += self.parts(behind, last, inner, depth + 1)
-            if kind == "multipart/alternative" and any(each.is_shown and each.type == "text/plain" for each in found):
-                found = [each for each in found if not (each.is_shown and each.type == "text/html")]
+            if kind == "multipart/alternative" and {"text/plain", "text/html"} <= {
+                each.type for each in found if each.is_shown
+            }:
+                found = [_as_alternative(each) if each.is_shown else each for each in found]
             return found
         self.found += 1
         disposition = _value(fields, b"Content-Disposition")
@@ -133,7 +141,10 @@ class _Reader:
         is_attached = disposition.partition(";")[0].strip().lower() == "attachment" or bool(name)
         encoding = _value(fields, b"Content-Transfer-Encoding").strip().lower()
         is_shown = kind in ("text/plain", "text/html") and not is_attached
-        return [Part(kind, parameters.get("charset", "").lower(), encoding, name, is_shown, begin, end)]
+        named = _value(fields, b"Content-ID").strip().removeprefix("<").removesuffix(">")
+        return [Part(
+            kind, parameters.get("charset", "").lower(), encoding, name, is_shown, begin, end, is_shown, named[:300]
+        )]
 
     def _between(self, begin: int, end: int, boundary: bytes) -> list[tuple[int, int]]:
         """What stands between the boundary's lines. RFC 2046 §5.1.1."""
@@ -166,6 +177,12 @@ class _Reader:
         return found
 
 
+def _as_alternative(part: Part) -> Part:
+    """The plain one is the text, the HTML one the text with its formatting."""
+    is_html = part.type == "text/html"
+    return replace(part, is_shown=not is_html, is_formatted=is_html)
+
+
 def content(message: bytes, part: Part, most: int | None = None) -> bytes:
     """The part's content as it was before it was encoded; of its first `most` encoded bytes."""
     end = part.end if most is None else min(part.end, part.begin + most)
@@ -192,15 +209,20 @@ def shown(message: bytes, letter: Letter) -> tuple[str, bool]:
     return "\n\n".join(filter(None, said)), is_whole
 
 
+def decode(message: bytes, part: Part, most: int) -> str:
+    """The characters of the part's first `most` encoded bytes; a charset that isn't mail's is taken for UTF-8."""
+    charset = part.charset if part.charset in CHARSETS else "utf-8"
+    return content(message, part, most).decode(charset, "replace").replace("\r\n", "\n")
+
+
 def _text(message: bytes, part: Part, most: int) -> tuple[str, bool]:
     """The text of the part's first `most` encoded bytes, and whether that is all of it."""
-    charset = part.charset if part.charset in CHARSETS else "utf-8"
-    decoded = content(message, part, most).decode(charset, "replace").replace("\r\n", "\n")
+    decoded = decode(message, part, most)
     is_all = part.end - part.begin <= most
     if part.type == "text/html":
         decoded, is_read = of_html(decoded)
         is_all = is_all and is_read
-    return _spaced(_NOT_TEXT.sub("\ufffd", decoded)), is_all
+    return _spaced(NOT_TEXT.sub("\ufffd", decoded)), is_all
 
 
 def _spaced(given: str) -> str:
@@ -241,8 +263,8 @@ def of_html(markup: str) -> tuple[str, bool]:
             return "".join(said), False
         inside, at = markup[begin + 1 : min(closed, begin + 5000)], closed + 1
         is_end, name = inside.startswith("/"), _tag(inside)
-        if name in _UNSEEN and not is_end:
-            closed = _end_of(markup, name, at)
+        if name in UNSEEN and not is_end:
+            closed = end_of(markup, name, at)
             if closed < 0:
                 break
             at = closed
@@ -258,10 +280,10 @@ def of_html(markup: str) -> tuple[str, bool]:
 
 
 def _words(markup: str) -> str:
-    return re.sub(r"[ \t\r\n\f]++", " ", _characters(markup))
+    return re.sub(r"[ \t\r\n\f]++", " ", characters(markup))
 
 
-def _characters(markup: str) -> str:
+def characters(markup: str) -> str:
     """With each character reference as the character."""
     return html.unescape(_LONG_NUMBER.sub("\ufffd", markup))
 
@@ -271,7 +293,7 @@ def _tag(inside: str) -> str:
     return found[1].lower() if found else ""
 
 
-def _end_of(markup: str, name: str, at: int) -> int:
+def end_of(markup: str, name: str, at: int) -> int:
     """Behind the end tag; -1 where there is none."""
     found = re.compile(f"</{name}", re.IGNORECASE).search(markup, at)
     return markup.find(">", found.end()) + 1 or -1 if found else -1
@@ -279,7 +301,7 @@ def _end_of(markup: str, name: str, at: int) -> int:
 
 def _target(inside: str) -> str:
     found = re.search(r"\shref\s*+=\s*+(?:\"([^\"]*+)\"|'([^']*+)'|([^\s>]++))", inside[:5000], re.IGNORECASE)
-    given = _characters(next((each for each in found.groups() if each), "")) if found else ""
+    given = characters(next((each for each in found.groups() if each), "")) if found else ""
     target = "".join(given.split())[:500]
     return target if target.lower().startswith(("http://", "https://", "mailto:")) else ""
 

@@ -18,7 +18,7 @@ from django.utils.translation import gettext_lazy
 
 from panel.domains.models import Domain
 from panel.mailboxes.models import Credential, Mailbox
-from panel.rules.limits import Kind, Raw, UnknownRings, Usage, Window, effective, usage
+from panel.rules.limits import Kind, Raw, Rings, UnknownRings, Usage, Window, effective, usage
 from panel.sending.models import Counter, SendingLimit
 from panel.tenants.gauge import Gauge
 from panel.tenants.models import Plan, Tenant
@@ -135,6 +135,14 @@ def day_of(tenant: Any, now: datetime | None = None) -> Bar:
     taken = _taken(tenant.day_rings, now or timezone.now())
     plan = None if tenant.day_is_own else tenant.plan
     return _bar((Kind.TENANT, tenant.pk), str(tenant), taken, Window.DAY, allowed, None, plan)
+
+
+def hours_of(tenant: Any, now: datetime) -> tuple[int, ...]:
+    """What a tenant of `with_day` sent in each of the last 24 hours, the present one last. Empty: it isn't known."""
+    try:
+        return Rings.of(tenant.day_rings).by_hour(now.timestamp())
+    except UnknownRings:
+        return ()
 
 
 def _own(keys: Iterable[Key]) -> dict[Key, dict[Window, SendingLimit]]:

@@ -1,7 +1,7 @@
 """A tenant's mailboxes, app passwords and aliases: what a member may do, and what a hostile one tries."""
 
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.test import Client
@@ -383,6 +383,43 @@ def test_aliases_are_added_changed_and_removed_and_no_neighbours_is_touched(acme
     assert set(Alias.objects.values_list("address__local_part", flat=True)) == {"", "info"}
     assert list(theirs.targets.values_list("target", flat=True)) == ["bob@beta.test"]
     assert not Address.objects.filter(local_part="info", domain=acme.domain).exists(), "the address is free again"
+
+
+@pytest.mark.once("postgresql")
+def test_an_alias_ends_with_its_last_day_and_is_renewed_by_one_click(acme):
+    theirs = world.alias("info@beta.test", "bob@beta.test")
+    Alias.objects.filter(pk=theirs.pk).update(expires_at="2026-01-01T00:00:00Z")
+    yesterday, day = (timezone.now().date() + timedelta(days=each) for each in (-1, 3))
+    said = faults(acme.post("aliases/add/", address="fair", targets="ann@acme.test", last_day=str(yesterday)))
+    assert "expired already" in said
+    acme.post("aliases/add/", address="fair", targets="ann@acme.test", last_day=str(day))
+    one = Alias.objects.get(address__local_part="fair")
+    assert f"{one.expires_at:%Y-%m-%d %H:%M}" == f"{day + timedelta(days=1)} 00:00"
+    page = acme.get("aliases/")
+    assert ">in 3 days<" in page and "expires" in page and "/renew/" not in page
+    # What has expired keeps its end when something else is changed, and a moment of its own stays to the minute.
+    for end in (timezone.now() - timedelta(days=2), timezone.now() + timedelta(minutes=90)):
+        Alias.objects.filter(pk=one.pk).update(expires_at=end)
+        form = acme.get(f"aliases/{one.pk}/")
+        shown = re.search(r'name="last_day" value="([^"]*)"', form)[1]
+        acme.post(f"aliases/{one.pk}/", targets="ann@acme.test", description=f"Until {end}", last_day=shown)
+        one.refresh_from_db()
+        assert one.expires_at == end and one.description == f"Until {end}"
+    Alias.objects.filter(pk=one.pk).update(expires_at=timezone.now() - timedelta(days=2))
+    assert "2 days ago" in acme.get("aliases/") and "2 days ago" in acme.get(acme.of_ann())
+    assert "/renew/" in acme.get("aliases/") and "It has expired" in acme.get(f"aliases/{one.pk}/")
+    acme.post(f"aliases/{one.pk}/renew/")
+    one.refresh_from_db()
+    assert timedelta(days=29) < one.expires_at - timezone.now() < timedelta(days=31)
+    assert AuditEntry.objects.filter(action="alias.changed").first().after["expires_at"]
+    acme.post(f"aliases/{one.pk}/", targets="ann@acme.test", last_day="")
+    one.refresh_from_db()
+    assert one.expires_at is None
+    acme.post(f"aliases/{one.pk}/renew/")
+    acme.post(f"aliases/{theirs.pk}/renew/", 404)
+    one.refresh_from_db()
+    theirs.refresh_from_db()
+    assert one.expires_at is None and theirs.expires_at == datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.mark.once("postgresql")

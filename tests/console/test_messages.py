@@ -1,11 +1,14 @@
 """The message log: what each of two tenants sees of one message, what a search finds, and what one may do."""
 
+import csv
+import io
 from datetime import timedelta
 
 import pytest
 from django.test import Client
 from django.utils import timezone
 
+from panel.console import message_export
 from panel.database import ids
 from panel.rules.log_query import parse
 from panel.sending import log_search, whereabouts
@@ -271,3 +274,35 @@ def test_the_box_goes_straight_to_what_is_named_and_knows_nothing_of_others(acme
         location = client.get(path, {"q": other}).headers["Location"]
         assert location.startswith(f"/t/{acme.pk}/messages/?q=")
     assert "ann@acme.test" not in text(client, f"{path}?q=ann@acme.tes"), "an address is meant whole"
+
+
+def test_the_present_search_is_exported_as_the_list_shows_it_bounded_and_as_text(acme, beta, sent, monkeypatch):
+    client, path = member(acme, "viewer"), f"/t/{acme.pk}/messages/export/"
+    odd = queue.message(acme, reverse_path="=x@acme.test", subject="=cmd|x\r\n,\"a")
+    queue.recipient(odd, "+1@elsewhere.test", state="failed", last_reply="550\r\n=no")
+
+    def rows(**query):
+        answer = client.get(path, query)
+        assert answer.status_code == 200 and answer.streaming and answer["Content-Type"].startswith("text/csv")
+        assert answer["Content-Disposition"].startswith("attachment;")
+        return list(csv.DictReader(io.StringIO(b"".join(answer.streaming_content).decode())))
+
+    everything = rows()
+    assert everything[0]["to"] == "'+1@elsewhere.test" and everything[0]["from"] == "'=x@acme.test"
+    assert everything[0]["state"] == "bounced" and everything[0]["subject"].startswith("'=cmd|x")
+    assert {each["to"] for each in everything[1:]} == {"bob@elsewhere.test", "team@beta.test"}
+    assert "hidden" not in str(everything) and "secret" not in str(everything)
+    waiting = rows(q="status:waiting to:bob@elsewhere.test")
+    assert [(each["to"], each["queue_id"], each["reply"]) for each in waiting] == [
+        ("bob@elsewhere.test", sent.queue_id, "451 4.7.1 Greylisted")
+    ]
+    assert "export/?q=status%3Awaiting" in text(client, f"/t/{acme.pk}/messages/?q=status:waiting")
+    wrong = client.get(path, {"q": "status:nonsense"})
+    assert wrong.status_code == 302 and wrong["Location"].startswith(f"/t/{acme.pk}/messages/?q=")
+    monkeypatch.setattr(message_export, "MOST_ROWS", 1)
+    cut = rows()
+    assert len(cut) == 2 and cut[1]["sent_by"] == message_export.MORE and cut[1]["when"]
+    monkeypatch.setattr(message_export, "AT_ONCE", 1)
+    monkeypatch.setattr(message_export, "MOST_ROWS", 10)
+    assert rows() == everything
+    assert client.get(f"/t/{beta.pk}/messages/export/").status_code == 404

@@ -62,11 +62,12 @@ def test_an_empty_inbox_one_that_is_elsewhere_and_one_that_may_not_be_read_are_t
     text(client, "/me/mail/1790000001.M1.mail/", 404)
 
 
-def test_a_hostile_message_is_text_warned_of_and_its_attachment_only_downloaded(client, ann, tmp_path):
+def test_a_hostile_message_is_warned_of_and_its_attachment_only_downloaded(client, ann, tmp_path):
     keep(tmp_path, ann, "1790000001.M1.mail")
-    for path in ("/me/mail/", "/me/mail/1790000001.M1.mail/"):
+    for path in ("/me/mail/", "/me/mail/1790000001.M1.mail/", "/me/mail/1790000001.M1.mail/?as=text"):
         page = text(client, path)
         assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page and "<script>alert" not in page
+    # As text.
     assert "Pay here &lt;https://evil.test/&gt;&lt;img src=x onerror=alert(2)&gt;" in page
     assert "x.png" not in page and "evil.test/'" not in page and 'href="https:' not in page and "<img" not in page
     assert "The sender isn&#x27;t verified" in page or "The sender isn't verified" in page
@@ -77,6 +78,39 @@ def test_a_hostile_message_is_text_warned_of_and_its_attachment_only_downloaded(
     assert answer["X-Content-Type-Options"] == "nosniff" and answer["Content-Security-Policy"] == NOTHING
     assert "no-store" in answer["Cache-Control"]
     text(client, "/me/mail/1790000001.M1.mail/2/", 404)
+
+
+def test_html_stands_in_a_frame_under_its_own_policy_and_pictures_are_loaded_when_asked_for(client, ann, tmp_path):
+    at = "/me/mail/1790000001.M1.mail/"
+    keep(tmp_path, ann, "1790000001.M1.mail")
+    page = text(client, at)
+    assert f'src="{at}formatted/"' in page and 'sandbox="allow-popups allow-popups-to-escape-sandbox"' in page
+    assert "Remote pictures are not loaded" in page and 'href="?pictures=1"' in page and "evil.test/x.png" not in page
+    assert f'src="{at}formatted/pictures/"' in text(client, f"{at}?pictures=1")
+    for path, pictures in ((f"{at}formatted/", "data:"), (f"{at}formatted/pictures/", "data: https:")):
+        answer = client.get(path)
+        framed = answer.content.decode()
+        assert "<script" not in framed and 'href="https://evil.test/" data-to="evil.test"' in framed
+        assert ('<img src="https://evil.test/x.png">' in framed) is (pictures != "data:")
+        policy = dict(each.strip().partition(" ")[::2] for each in answer["Content-Security-Policy"].split(";"))
+        assert policy == {
+            "default-src": "'none'", "style-src": "'unsafe-inline'", "img-src": pictures, "base-uri": "'none'",
+            "form-action": "'none'", "frame-ancestors": "'self'",
+            "sandbox": "allow-popups allow-popups-to-escape-sandbox",
+        }
+        assert answer["X-Frame-Options"] == "SAMEORIGIN" and answer["Referrer-Policy"] == "no-referrer"
+        assert answer["X-Content-Type-Options"] == "nosniff" and "no-store" in answer["Cache-Control"]
+        assert answer["X-DNS-Prefetch-Control"] == "off" and not answer.cookies
+    as_text = text(client, f"{at}?as=text")
+    assert "<iframe" not in as_text and "Remote pictures" not in as_text and "With its formatting" in as_text
+    # What has no HTML, and what has too much of it.
+    keep(tmp_path, ann, "1790000002.M1.mail", b"Subject: x\r\n\r\n<b>plain")
+    page = text(client, "/me/mail/1790000002.M1.mail/")
+    assert "&lt;b&gt;plain" in page and "<iframe" not in page and "formatting" not in page
+    keep(tmp_path, ann, "1790000003.M1.mail", b"Content-Type: text/html\r\n\r\n" + b"<div>" * 1000 + b"deep")
+    page = text(client, "/me/mail/1790000003.M1.mail/")
+    assert "deep" in page and "too long or too nested to be shown safely" in page and "<iframe" not in page
+    text(client, "/me/mail/1790000003.M1.mail/formatted/", 404)
 
 
 def test_a_sender_whose_name_shows_another_address_and_one_with_no_one_reading_are_warned_of(client, ann, tmp_path):
@@ -116,9 +150,10 @@ def test_only_a_few_messages_are_held_in_memory_at_once(client, ann, tmp_path, m
     for _ in range(own_mail.AT_ONCE):
         assert own_mail._turns.acquire(timeout=5)
     try:
-        for where in ("", "1/"):
+        for where in ("", "1/", "formatted/"):
             busy = client.get(f"/me/mail/1790000001.M1.mail/{where}")
             assert busy.status_code == 503 and "in a few seconds" in busy.content.decode() and busy["Retry-After"]
+            assert busy["X-Frame-Options"] == ("SAMEORIGIN" if "formatted" in where else "DENY")
     finally:
         for _ in range(own_mail.AT_ONCE):
             own_mail._turns.release()

@@ -1,6 +1,7 @@
 """Usage and limits: what is shown is what the counters say, and the export runs nothing."""
 
 import csv
+from datetime import timedelta
 
 import pytest
 from django.test import Client
@@ -79,3 +80,21 @@ def test_usage_before_anything_was_sent_and_when_all_of_it_is(client, acme):
     assert "50 recipients fit into 24 hours" in client.get(f"/t/{acme.pk}/usage/").content.decode()
     charge(Kind.TENANT, acme.pk, (50, 600))
     assert "=Acme has reached its limit." in client.get(f"/t/{acme.pk}/usage/").content.decode()
+
+
+def test_the_home_shows_the_last_24_hours_with_a_label_and_a_table_and_nothing_where_nothing_was(
+    client, acme, django_assert_max_num_queries
+):
+    world.domain("shop.test", acme)
+    world.mailbox("ann@shop.test")
+    path = f"/t/{acme.pk}/"
+    assert '<rect class="bar' not in client.get(path).content.decode()
+    charge(Kind.TENANT, acme.pk, (777, 30 * 3600), (40, 5 * 3600), (9, 0))
+    with django_assert_max_num_queries(15):
+        page = client.get(path).content.decode()
+    five_ago = f"{timezone.now() - timedelta(hours=5):%H}:00"
+    assert page.count('<rect class="bar') == 24 and f"<title>{five_ago} 40</title>" in page and "777" not in page
+    assert f"49 in all, most at {five_ago} with 40, 9 in the present one" in page and page.count(">40</td>") == 1
+    assert "style=" not in page
+    Counter.objects.filter(kind=Kind.TENANT, subject=acme.pk).update(rings=b"?")
+    assert '<rect class="bar' not in client.get(path).content.decode()

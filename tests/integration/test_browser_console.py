@@ -1,17 +1,24 @@
 """The console in a real browser: a tenant's owner, and then the person of a mailbox that the owner has added."""
 
+import base64
 import re
+from email.message import EmailMessage
+from email.policy import SMTP
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Page, Route
 
 from tests.support.browser import open_page, picture
+from tests.support.hostile_html import SPECIMENS
 from tests.support.installation import PASSWORD, until
 
 pytestmark = [pytest.mark.browser, pytest.mark.once("sqlite")]
 
 OWNER, OWNER_PASSWORD = "boss@elsewhere.example", "an unusual password"
 ANN, FIRST_PASSWORD, NEW_PASSWORD = "ann@demo.test", "a first unusual one", "another unusual one"
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
+)
 MAIN = "main .btn-primary"
 
 
@@ -40,6 +47,64 @@ def send(page: Page, **fields: str) -> None:
         page.fill(f"main [name={name}]", value)
     follow(page, MAIN)
     assert page.locator(".fault").count() == 0, page.inner_text("main")
+
+
+def hostile_letter() -> bytes:
+    """All of it in one message, with a picture that came along, one elsewhere, and a link."""
+    markup = (
+        '<p>Our spring sale</p><img src="cid:logo" alt="logo" width="40">'
+        '<img src="https://pictures.test/a.png" alt="sale"><img src="http://pictures.test/b.png"><p><a href="https://bank.test@shop.test/sale">bank.test</a></p>'
+        + "".join(f"<div><table><tr><td>{each}</td></tr></table></div>" for each in SPECIMENS)
+    )
+    letter = EmailMessage()
+    letter["From"], letter["To"], letter["Subject"] = f"Shop <{ANN}>", ANN, "Spring sale"
+    letter.set_content("Our spring sale, plain")
+    letter.add_alternative(markup.replace("\x00", "").encode("utf-8", "replace").decode(), subtype="html")
+    letter.get_payload()[1].add_related(PNG, "image", "png", cid="<logo>")
+    return letter.as_bytes(policy=SMTP)
+
+
+def reads_a_hostile_letter(page: Page) -> None:
+    """Nothing of it is run or asked for; pictures once they are wanted, by https alone; a link opens beside."""
+    asked: list[str] = []
+    dialogues: list[str] = []
+
+    def answer(route: Route) -> None:
+        asked.append(route.request.url)
+        assert "referer" not in route.request.headers
+        is_page = route.request.resource_type == "document"
+        route.fulfill(body="<p id=at>there<script>at.textContent = 'ran'</script>" if is_page else PNG,
+                      content_type="text/html" if is_page else "image/png")
+
+    page.context.route(re.compile(r"^(?!http://127\.0\.0\.1|data:)"), answer)
+    page.on("dialog", lambda dialogue: (dialogues.append(dialogue.message), dialogue.dismiss()))
+    page.goto("/me/mail/")
+    follow(page, "main >> text=Spring sale")
+    frame = page.frame_locator(".letter-frame")
+    frame.locator("text=Our spring sale").wait_for()
+    assert frame.locator("img[alt=logo]").evaluate("picture => picture.naturalWidth") == 1
+    assert frame.locator("img[alt=sale]").get_attribute("src") is None
+    at = page.url
+    picture(page, "console-me-letter")
+    follow(page, "main .banner .btn")
+    frame.locator("img[alt=sale]").wait_for()
+    until(lambda: asked, what="the picture")
+    page.wait_for_load_state("networkidle")
+    by_the_corpus = {each for each in asked if each.startswith("https://evil.test/q")}  # its one picture by https
+    assert set(asked) == {"https://pictures.test/a.png"} | by_the_corpus
+    with page.expect_popup() as opened:
+        frame.locator("a[data-to='shop.test']").click()
+    opened.value.wait_for_selector("text=ran")
+    assert opened.value.url == "https://shop.test/sale"
+    opened.value.close()
+    # The frame's page alone is as bound.
+    asked.clear()
+    page.goto(f"{at}formatted/")
+    page.wait_for_selector("text=Our spring sale")
+    page.wait_for_load_state("networkidle")
+    page.goto(f"{at}?as=text")
+    page.wait_for_selector("text=Our spring sale, plain")
+    assert not asked and not dialogues
 
 
 def test_an_owner_adds_and_stops_and_the_person_does_the_rest(page, posthouse):
@@ -117,6 +182,11 @@ def test_an_owner_adds_and_stops_and_the_person_does_the_rest(page, posthouse):
     page.goto("/me/mail/")
     follow(page, "main >> text=Order 1024")
     page.wait_for_selector("text=Hello.")
+    with posthouse.client() as client:
+        client.login(ANN, secret[0])
+        client.sendmail(ANN, [ANN], hostile_letter())
+    posthouse.inbox(ANN).wait(2)
+    reads_a_hostile_letter(page)
     sign_out(page)
     sign_in(page, ANN, NEW_PASSWORD)
     sign_out(page)

@@ -7,6 +7,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from django.db import connection, connections
 from django.utils import timezone
 
 from mailserver import directory as module
+from mailserver.clock import Clock
 from mailserver.directory import Directory, DirectoryUnavailable, Use, resolution
 from panel.domains.models import Domain
 from panel.mailboxes import passwords
@@ -26,6 +28,7 @@ from panel.sending.models import OutboundRoute
 from panel.tenants.models import DirectoryChange, Plan, Tenant
 from tests.support import world
 from tests.support.database import database_gone
+from tests.support.house import house
 from tests.support.postgres import Postgres
 from tests.support.waiting import until
 
@@ -302,6 +305,54 @@ async def test_closed_is_unknown_and_suspended_still_receives(
 # Aliases
 
 
+async def test_an_expired_alias_is_as_an_address_that_is_not_there_by_the_clock_alone(
+    followed: Directory, demo: Tenant, tmp_path: Path
+):
+    """Nothing tells the directory: what it keeps ends with the alias, nested ones and catch-alls too."""
+    world.domain("second.test", demo)
+    ends = timezone.now() + timedelta(hours=1)
+    aliases = {
+        "fair@demo.test": "shop@demo.test", "all@demo.test": "fair@demo.test", "@second.test": "shop@demo.test",
+        "abuse@demo.test": "shop@demo.test", "loop@second.test": "pool@second.test",
+        "pool@second.test": "loop@second.test",
+    }
+    made = {name: world.alias(name, target) for name, target in aliases.items()}
+    Alias.objects.exclude(pk=made["all@demo.test"].pk).update(expires_at=ends)
+    world.alias("@demo.test", "office@demo.test")
+    followed._clock = Clock(followed._clock.offset_s)
+
+    async def are(wanted: dict[str, list[str]]) -> None:
+        for name, where in wanted.items():
+            found = await resolve(followed, name)
+            assert places(found) == where and (found.verdict is Verdict.HERE) is bool(where), name
+
+    names = ("fair@demo.test", "fair+x@demo.alias", "all@demo.test", "new@second.test")
+    before = {name: ["shop@demo.test"] for name in names}
+    async with house(tmp_path) as open_house:
+        object.__setattr__(open_house.services, "directory", followed)
+        wire = await open_house.mx()
+        await wire.say("MAIL FROM:<any@where.test>")
+        followed._clock.offset_s += 3590
+        await are({**before, "abuse@demo.test": ["shop@demo.test"]})
+        assert (await resolve(followed, "loop@second.test")).verdict is Verdict.LOOPS
+        assert parse_address("fair@demo.test") in (await login_of(followed, "shop@demo.test")).may_send_as
+        assert (await wire.say("RCPT TO:<fair@demo.test>")).startswith("250 2.1.5")
+        await wire.say("RSET")
+        followed._clock.offset_s += 15
+        await are({**{name: [] for name in names}, "loop@second.test": [], "abuse@demo.test": ["office@demo.test"]})
+        assert parse_address("fair@demo.test") not in (await login_of(followed, "shop@demo.test")).may_send_as
+        assert parse_address("shop@demo.test") in (await login_of(followed, "shop@demo.test")).may_send_as
+        await wire.say("MAIL FROM:<any@where.test>")
+        world.domain("bare.test", demo)
+        said = [await wire.say(f"RCPT TO:<{name}>") for name in ("fair@demo.test", "nobody@bare.test")]
+        assert said[0].startswith("550 5.1.1") and said[0].replace("fair@demo", "nobody@bare") == said[1]
+    assert Alias.objects.count() == 7, "nothing is deleted"
+    Alias.objects.filter(pk=made["fair@demo.test"].pk).update(expires_at=None)
+    DirectoryChange.objects.create(domain="demo.test")
+    await until(lambda: ("resolve", parse_address("fair@demo.test")) not in followed._cache._entries)
+    await are({"fair@demo.test": ["shop@demo.test"], "all@demo.test": ["shop@demo.test"]})
+
+
 async def test_alias_leads_to_all_its_targets_once(directory: Directory, demo: Tenant, other: Tenant):
     world.alias("team@demo.test", "shop@demo.test", "office@demo.test", "inner@demo.test", "x@elsewhere.test")
     world.alias("inner@demo.test", "office+tag@demo.test", "anna@other.test")
@@ -381,7 +432,9 @@ def test_look_up_of_an_alias_needs_few_queries(demo: Tenant, django_assert_max_n
         "team@demo.test", *(f"x{n}@elsewhere.test" for n in range(50)), "shop@demo.test", "office@demo.test"
     )
     with django_assert_max_num_queries(9):
-        resolution.resolve(Address("team", "demo.test"), separator="+", postmaster=None, hostname=HOSTNAME)
+        resolution.resolve(
+            Address("team", "demo.test"), separator="+", postmaster=None, hostname=HOSTNAME, now=timezone.now()
+        )
 
 
 # Logins

@@ -3,6 +3,7 @@
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from mailserver.directory import logins, nodes, resolution
 from panel.domains.models import Domain
@@ -32,7 +33,9 @@ def box(local_part: str):
 
 
 def resolve(text: str) -> Resolution:
-    return resolution.resolve(parse_address(text), separator="+", postmaster=None, hostname="mx.posthouse.test").value
+    return resolution.resolve(
+        parse_address(text), separator="+", postmaster=None, hostname="mx.posthouse.test", now=timezone.now()
+    ).value
 
 
 def leads(text: str) -> list[str]:

@@ -178,7 +178,8 @@ CASES: dict[type[models.Model], Case] = {
     ),
     Alias: Case(
         row=lambda house, mine: world.alias(f"a{house.number()}@{house.domain_of(mine)}", "x@elsewhere.test"),
-        add=lambda house: {"full_address": "info@acme.test", "targets": "ann@acme.test", "description": "Desk"},
+        add=lambda house: {"full_address": "info@acme.test", "targets": "ann@acme.test", "description": "Desk",
+                             "expires_at_0": "2099-12-31", "expires_at_1": "12:00:00"},
         change={"targets": "y@elsewhere.test", "description": "Front desk"}, removable=True,
     ),
     Credential: Case(

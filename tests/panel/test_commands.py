@@ -348,6 +348,7 @@ def test_set_changes_what_is_named_and_says_when_nothing_was(mailbox, domain, te
         (("domain", "set", "demo.test", "--store", "maildir"), "store", "maildir"),
         (("mailbox", "set", "shop@demo.test", "--quota", "5GB", "--name", "Shop"), "quota_bytes", 5 * 1024**3),
         (("alias", "set", "info@demo.test", "--target", "x@elsewhere.test"), "targets", ["x@elsewhere.test"]),
+        (("alias", "set", "info@demo.test", "--expires", "2099-12-31"), "expires", "2099-12-31T00:00:00Z"),
         (("credential", "set", number, "--scope", "imap", "--expires", "never"), "for", ["imap"]),
     ):
         assert json.loads(run(*arguments, "--json"))[key] == value, arguments

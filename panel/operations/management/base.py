@@ -312,6 +312,14 @@ def read_moment(text: str, *, ago: bool = False) -> datetime:
         raise ValueError("beyond the calendar") from error
 
 
+def read_end(text: str) -> datetime:
+    """When something is to expire, as read_moment takes it. Raises ServiceError."""
+    try:
+        return read_moment(text)
+    except ValueError:
+        raise ServiceError(f"{text!r} is no date: write 2027-12-31, 2027-12-31T18:00 or 90d.", "expires_at") from None
+
+
 def clean(text: str) -> str:
     """The text with every character that is no letter, sign or blank as "?"."""
     return "".join(character if character.isprintable() or character == "\n" else "?" for character in text)

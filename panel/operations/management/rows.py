@@ -91,7 +91,8 @@ def of_mailbox(mailbox: Mailbox) -> Row:
 def of_alias(alias: Alias) -> Row:
     return {
         "address": str(alias), "targets": [target.target for target in alias.targets.all()],
-        "tenant": str(alias.address.tenant), "description": alias.description, "created_at": alias.created_at,
+        "tenant": str(alias.address.tenant), "description": alias.description,
+        "expires": alias.expires_at, "created_at": alias.created_at,
     }
 
 

@@ -15,7 +15,7 @@ def shown(message: bytes) -> str:
 
 
 def attached(message: bytes) -> list[Part]:
-    return [part for part in mime.read(message).parts if not part.is_shown]
+    return [part for part in mime.read(message).parts if part.is_attached]
 
 
 def of(kind: str, body: bytes, *more: str) -> bytes:

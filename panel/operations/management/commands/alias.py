@@ -14,6 +14,7 @@ class Command(base.Command):
         alias create info@acme.example ann@acme.example bob@elsewhere.example
         alias create @acme.example ann@acme.example
         alias set info@acme.example --target ann@acme.example
+        alias set fair@acme.example --expires 90d
         alias remove info@acme.example
     """
 
@@ -26,6 +27,10 @@ class Command(base.Command):
         create.add_argument("targets", metavar="TARGET", nargs="+", help="where its mail goes")
         create.add_argument("--tenant", metavar="TENANT", help="whose it is; needed in a shared domain, and only there")
         create.add_argument("--description", default="", help="what it is for")
+        create.add_argument(
+            "--expires", metavar="WHEN",
+            help="2027-12-31, 2027-12-31T18:00 (UTC) or 90d; from then on it is as if it were not there",
+        )
         listing = acts.add_list(
             self.list, help="Show aliases and where they lead.", examples="alias list --tenant Acme"
         )
@@ -42,15 +47,21 @@ class Command(base.Command):
             help="where its mail goes, instead of all that were there; may be repeated",
         )
         change.add_argument("--description", help="what it is for")
+        change.add_argument("--expires", metavar="WHEN", help="2027-12-31, 2027-12-31T18:00 (UTC), 90d or never")
         remove = acts.add(
             "remove", self.remove, help="Delete an alias; its address is free again.",
             examples="alias remove info@acme.example",
         )
         remove.add_argument("address", metavar="ADDRESS")
 
-    def create(self, *, address: str, targets: Sequence[str], tenant: str | None, description: str) -> None:
+    def create(
+        self, *, address: str, targets: Sequence[str], tenant: str | None, description: str, expires: str | None
+    ) -> None:
         holder = base.find_tenant(tenant) if tenant is not None else None
-        alias = create_alias(address=address, targets=targets, tenant=holder, description=description, actor=None)
+        alias = create_alias(
+            address=address, targets=targets, tenant=holder, description=description,
+            expires_at=base.read_end(expires) if expires is not None else None, actor=None,
+        )
         row = rows.of_alias(alias)
         self.done(f"The alias {alias} is made; it leads to {', '.join(row['targets'])}.", row)
 
@@ -60,18 +71,22 @@ class Command(base.Command):
             aliases = aliases.filter(address__tenant=base.find_tenant(tenant))
         self.rows(
             map(rows.of_alias, aliases.order_by("address__domain__name", "address__local_part")),
-            ("address", "targets", "tenant", "description"),
+            ("address", "targets", "tenant", "description", "expires"),
             empty="There is no such alias: `manage.py alias create ADDRESS TARGET` makes one.",
         )
 
     def show(self, *, address: str) -> None:
         self.show_row(rows.of_alias(find_alias(address)))
 
-    def set(self, *, address: str, targets: Sequence[str] | None, description: str | None) -> None:
+    def set(
+        self, *, address: str, targets: Sequence[str] | None, description: str | None, expires: str | None
+    ) -> None:
         given = {"targets": targets, "description": description}
         values: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        if expires is not None:
+            values["expires_at"] = None if expires.strip().lower() == "never" else base.read_end(expires)
         if not values:
-            raise base.Usage("Say what to change: --target or --description.")
+            raise base.Usage("Say what to change: --target, --description or --expires.")
         alias = find_alias(address)
         before = rows.of_alias(alias)
         change_alias(alias, actor=None, **values)

@@ -1,7 +1,6 @@
 """App passwords on the command line."""
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 
 from panel.mailboxes.models import Credential
@@ -15,7 +14,7 @@ from panel.mailboxes.services import (
     unfreeze_credential,
 )
 from panel.operations.management import base, rows
-from panel.tenants.changes import NotFound, ServiceError
+from panel.tenants.changes import NotFound
 
 
 class Command(base.Command):
@@ -90,7 +89,7 @@ class Command(base.Command):
         mailbox = find_mailbox(address)
         credential, secret = create_credential(
             mailbox, label=label, scopes=scopes or ("submission",), networks=networks,
-            expires_at=_read_end(expires) if expires is not None else None, actor=None,
+            expires_at=base.read_end(expires) if expires is not None else None, actor=None,
         )
         self.done(
             f"The {credential} of {mailbox} is made; its number is {credential.pk}.", rows.of_credential(credential)
@@ -119,7 +118,7 @@ class Command(base.Command):
             name: value for name, value in (("label", label), ("scopes", scopes)) if value is not None
         }
         if expires is not None:
-            values["expires_at"] = None if expires.strip().lower() == "never" else _read_end(expires)
+            values["expires_at"] = None if expires.strip().lower() == "never" else base.read_end(expires)
         if networks is not None:
             values["networks"] = [network for network in networks if network]
         if not values:
@@ -153,10 +152,3 @@ def _find(number: int) -> Credential:
     if credential is None:
         raise NotFound(f"There is no password {number}: `manage.py credential list ADDRESS` shows the numbers.")
     return credential
-
-
-def _read_end(text: str) -> datetime:
-    try:
-        return base.read_moment(text)
-    except ValueError:
-        raise ServiceError(f"{text!r} is no date: write 2027-12-31, 2027-12-31T18:00 or 90d.", "expires_at") from None
