@@ -48,8 +48,8 @@ MOST_TENANTS = 10  # on an account's page
 # Where a plan's numbers are listed, and by which filter.
 _HELD = {
     "domains": ("domains_domain", "tenant__id__exact"),
-    "mailboxes": ("mailboxes_mailbox", "address__tenant__id__exact"),
-    "aliases": ("mailboxes_alias", "address__tenant__id__exact"),
+    "mailboxes": ("mailboxes_mailbox", "tenant__id__exact"),
+    "aliases": ("mailboxes_alias", "tenant__id__exact"),
 }
 
 admin.site.site_title = "Posthouse"
