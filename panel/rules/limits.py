@@ -123,12 +123,9 @@ class Rings:
         Raises UnknownRings: to begin anew would let a whole limit through once more.
         """
         rings = cls()
-        if raw is None or len(raw) == 0:
-            return rings
-        if len(raw) != PACKED_BYTES or raw[0] != _FORMAT:
-            raise UnknownRings(f"a counter of {len(raw)} bytes and format {raw[0]} is not understood")
-        rings._packed[:] = raw
-        rings._head = _HEAD.unpack_from(rings._packed)[1]
+        if raw is not None and len(raw) > 0:
+            rings._head = _head(raw)
+            rings._packed[:] = raw
         return rings
 
     def pack(self) -> bytes:
@@ -148,24 +145,11 @@ class Rings:
 
     def count(self, window: Window, now_s: float) -> int:
         """The recipients that still count in the window that ends now."""
-        ring = _OF[window]
-        values = ring.values.unpack_from(self._packed, ring.offset)
-        last = self._head // ring.minutes
-        passed = int(now_s) // (_MINUTE_S * ring.minutes) - last
-        if passed <= 0:
-            return sum(values)
-        if passed >= ring.buckets:
-            return 0
-        return sum(values) - sum(values[n % ring.buckets] for n in range(last + 1, last + passed + 1))
+        return _count(self._packed, self._head, _OF[window], now_s)
 
     def by_day(self, days: int, now_s: float) -> tuple[int, ...]:
         """What was charged on each of the last days (calendar days in UTC, at most 31), oldest first, today last."""
-        values = _DAYS.values.unpack_from(self._packed, _DAYS.offset)
-        last, today = self._head // _DAYS.minutes, int(now_s) // (_MINUTE_S * _DAYS.minutes)
-        return tuple(
-            values[day % _DAYS.buckets] if last - _DAYS.buckets < day <= last else 0
-            for day in range(today - days + 1, today + 1)
-        )
+        return _by_day(self._packed, self._head, days, now_s)
 
     def allows(self, window: Window, allowed: int, asked: int, now_s: float) -> bool:
         """Whether `asked` more keep the window within `allowed`."""
@@ -213,6 +197,48 @@ class Rings:
             for passed in range(last + 1, number + 1):
                 _SLOT.pack_into(self._packed, ring.offset + _SLOT.size * (passed % ring.buckets), 0)
         self._head = minute
+
+
+def seen(raw: Raw | None, days: int, now_s: float) -> tuple[tuple[int, ...], int]:
+    """`by_day`, and the `count` of a day's window, of packed bytes that aren't copied: for thousands at once (5 µs).
+
+    Without charges in these days the first is empty. Raises UnknownRings.
+    """
+    if raw is None or len(raw) == 0:
+        return (), 0
+    head = _head(raw)
+    by_day = _by_day(raw, head, days, now_s)
+    if not any(by_day):
+        return (), 0
+    # 25 hours reach no farther back than yesterday.
+    return by_day, _count(raw, head, _HOURS, now_s) if any(by_day[-2:]) else 0
+
+
+def _head(packed: Raw) -> int:
+    if len(packed) != PACKED_BYTES or packed[0] != _FORMAT:
+        raise UnknownRings(f"a counter of {len(packed)} bytes and format {packed[0]} is not understood")
+    return int(_HEAD.unpack_from(packed)[1])
+
+
+def _count(packed: Raw, head: int, ring: _Ring, now_s: float) -> int:
+    last = head // ring.minutes
+    passed = int(now_s) // (_MINUTE_S * ring.minutes) - last
+    if passed >= ring.buckets:
+        return 0
+    values = ring.values.unpack_from(packed, ring.offset)
+    if passed <= 0:
+        return sum(values)
+    return sum(values) - sum(values[n % ring.buckets] for n in range(last + 1, last + passed + 1))
+
+
+def _by_day(packed: Raw, head: int, days: int, now_s: float) -> tuple[int, ...]:
+    last, today = head // _DAYS.minutes, int(now_s) // (_MINUTE_S * _DAYS.minutes)
+    later = min(max(today - last, 0), days)  # days that nothing is known of yet
+    early = min(max(last - today, 0), _DAYS.buckets)  # days to come, of a clock that was ahead
+    values = _DAYS.values.unpack_from(packed, _DAYS.offset)
+    oldest = (last + 1) % _DAYS.buckets
+    known = values[oldest:] + values[:oldest]
+    return ((0,) * early + known[: _DAYS.buckets - early] + (0,) * later)[-days:]
 
 
 @dataclass(frozen=True, slots=True)
