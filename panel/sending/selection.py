@@ -13,6 +13,7 @@ from typing import Any
 from django.db.models import Q, QuerySet
 
 from panel.database import ids
+from panel.database.indexed import is_folded
 from panel.sending.models import Hold, Recipient
 from panel.tenants.changes import ServiceError, one_line
 from panel.tenants.models import Tenant, User
@@ -115,7 +116,10 @@ class Selection:
         if self.message is not None:
             rows = rows.filter(message=self.message)
         if self.recipient:
-            rows = rows.filter(_address("original", self.recipient) | _address("resolved", self.recipient))
+            # What it resolves to is canonical, and asked for as it is.
+            local = self.recipient.rpartition("@")[0]
+            resolved = Q(resolved=self.recipient.lower()) if local else _address("resolved", self.recipient)
+            rows = rows.filter(_address("original", self.recipient) | resolved)
         if self.sender:
             null = self.sender == "<>"
             rows = rows.filter(Q(message__reverse_path="") if null else _address("message__reverse_path", self.sender))
@@ -204,10 +208,10 @@ def _number(queue_id: str) -> int:
 
 
 def _address(column: str, text: str) -> Q:
-    """An address as a whole, or every address of a domain."""
+    """An address as a whole, by an index; or every address of a domain, by none."""
     local, at, _ = text.rpartition("@")
     if local:
-        return Q(**{f"{column}__iexact": text})
+        return is_folded(column, text)
     return Q(**{f"{column}__iendswith": text if at else f"@{text}"})
 
 
