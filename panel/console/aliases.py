@@ -6,7 +6,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import messages
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils import timezone
@@ -21,7 +21,7 @@ from panel.console.places import Role, TenantPlace
 from panel.database.indexed import begins, begins_folded
 from panel.domains.models import Domain
 from panel.mailboxes import found
-from panel.mailboxes.models import Address, Alias, AliasTarget
+from panel.mailboxes.models import BY_ADDRESS, Address, Alias, AliasTarget
 from panel.mailboxes.services import change_alias, create_alias, delete_alias
 from panel.rules.searched import Searched
 from panel.tenants.changes import ServiceError
@@ -202,10 +202,9 @@ def _page(rows: "QuerySet[Any]", after: str) -> list[Alias]:
     """One more than a page, after this address; two queries."""
     local_part, _at, name = after[:400].replace("\x00", "").rpartition("@")
     if name:
-        same = Q(address__domain__name=name, address__local_part__gt=local_part)
-        rows = rows.filter(same | Q(address__domain__name__gt=name))
+        rows = rows.filter(found.after(name, local_part))
     rows = rows.select_related("address__domain").prefetch_related("targets")
-    return list(rows.order_by("address__domain__name", "address__local_part")[: PAGE + 1])
+    return list(rows.order_by(*BY_ADDRESS)[: PAGE + 1])
 
 
 def _key(alias: Alias) -> str:

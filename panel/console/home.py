@@ -151,7 +151,7 @@ def _needs(place: TenantPlace, domains: Sequence[OfDomain]) -> Iterator[Need]:
     for of in [of for of in domains if _is_troubled(of)][:NAMED]:
         yield _of_domain(of, address("domain", tenant=tenant.pk, domain=of.domain.pk))
     frozen = Credential.objects.filter(mailbox=OuterRef("pk"), frozen_at__isnull=False).order_by("-frozen_at")
-    mailboxes: Any = Mailbox.objects.filter(address__tenant=tenant).annotate(
+    mailboxes: Any = Mailbox.objects.filter(tenant=tenant).annotate(
         has_frozen=Exists(frozen), frozen_reason=Subquery(frozen.values("frozen_reason")[:1])
     )
     stopped = mailboxes.filter(~Q(status=Status.ACTIVE) | Q(has_frozen=True)).select_related("address__domain")

@@ -21,7 +21,7 @@ from panel.console.home import line_of
 from panel.console.mailboxes import PasswordForm, add_errors, crumbs, filled, new_password
 from panel.console.places import Role, TenantPlace
 from panel.mailboxes import standing
-from panel.mailboxes.models import Alias, AliasTarget, Credential, Mailbox
+from panel.mailboxes.models import BY_ADDRESS, Alias, AliasTarget, Credential, Mailbox
 from panel.mailboxes.rule_services import rules_without_blocked
 from panel.mailboxes.services import change_mailbox, set_password
 from panel.mailboxes.storage import Storage
@@ -318,7 +318,7 @@ def _leading_to(place: TenantPlace, found: Mailbox) -> Any:
     targets = AliasTarget.objects.filter(alias=OuterRef("pk")).order_by()
     count = Subquery(targets.values("alias").annotate(n=Count("pk") - 1).values("n"))
     rows = place.of(Alias.objects.all()).filter(targets__target=str(found)).annotate(others=count)
-    return rows.select_related("address__domain").order_by("address__domain__name", "address__local_part")
+    return rows.select_related("address__domain").order_by(*BY_ADDRESS)
 
 
 def _comes_from(place: TenantPlace, bar: Bar) -> str:

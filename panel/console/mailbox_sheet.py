@@ -4,7 +4,7 @@ Between the look and the making the text is in the page alone: nothing is kept h
 """
 
 import csv
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO, StringIO
 from typing import Any
@@ -122,14 +122,14 @@ def export(request: HttpRequest, place: TenantPlace) -> HttpResponse:
     return answer
 
 
-def _written(rows: Iterable[Mapping[str, str]]) -> Iterator[str]:
-    """The lines of the file, a row at a time."""
+def _written(rows: Iterable[Mapping[str, str]]) -> str:
+    """The text of the file."""
     columns = ("address", "name", "quota")
-    yield ",".join(columns) + "\r\n"
-    for row in rows:
-        line = StringIO()
-        csv.writer(line, lineterminator="\r\n").writerow([harmless(row[column]) for column in columns])
-        yield line.getvalue()
+    file = StringIO(newline="")
+    sheet = csv.writer(file, lineterminator="\r\n")
+    sheet.writerow(columns)
+    sheet.writerows([harmless(row[column]) for column in columns] for row in rows)
+    return file.getvalue()
 
 
 def _look(place: TenantPlace, data: bytes, quota_bytes: int | None) -> tuple[list[Row], Looked]:

@@ -18,7 +18,7 @@ from panel.operations.holdings import holdings
 from panel.rules.cells import harmless
 from panel.rules.forecast import Forecast
 from panel.rules.limits import Kind, Window
-from panel.sending.usage import Usage, forecasts, limited, usage_of
+from panel.sending.usage import MOST_COUNTED, Usage, forecasts, limited, usage_of
 from panel.sending.used import Bar, window_words
 
 MOST_SENDERS = 8
@@ -56,7 +56,7 @@ class Column:
 def usage(request: HttpRequest, place: TenantPlace) -> HttpResponse:
     """The page."""
     now = timezone.now()
-    found = usage_of(place.tenant, now)
+    found = usage_of(place.tenant, now, most=MOST_SENDERS)
     bars = limited(place.tenant, found)
     coming = forecasts(bars, now)
     held, storage = holdings(place.tenant)
@@ -65,7 +65,7 @@ def usage(request: HttpRequest, place: TenantPlace) -> HttpResponse:
     first = _first(bars, coming)
     return page(
         request, place, "console/usage.html", _("Usage and limits"), limits=[_limit(each, coming) for each in bars],
-        first=first, sentence=_sentence(day, coming, first), usage=found,
+        first=first, sentence=_sentence(day, coming, first), usage=found, most_counted=MOST_COUNTED,
         columns=_columns(found, allowed), top=_top(found, allowed), allowed=allowed,
         half=_top(found, allowed) // 2, marks=_marks(found),
         days=list(zip(found.days, found.tenant.by_day, strict=True)),
@@ -82,13 +82,15 @@ def usage(request: HttpRequest, place: TenantPlace) -> HttpResponse:
 def export(request: HttpRequest, place: TenantPlace) -> HttpResponse:
     """A line a day and sender as CSV: the tenant, its domains, its mailboxes. Days without any are left out."""
     found = usage_of(place.tenant, timezone.now())
+    days = [day.isoformat() for day in found.days]
     written = StringIO()
     sheet = csv.writer(written)
     sheet.writerow(["day", "of", "name", "recipients"])
     for each in (found.tenant, *found.domains, *found.mailboxes):
-        for day, recipients in zip(found.days, each.by_day, strict=True):
-            if recipients:
-                sheet.writerow([day.isoformat(), each.kind, harmless(each.name), recipients])
+        name = harmless(each.name)
+        sheet.writerows(
+            (day, each.kind, name, recipients) for day, recipients in zip(days, each.by_day, strict=True) if recipients
+        )
     answer = HttpResponse(written.getvalue(), content_type="text/csv; charset=utf-8")
     answer["Content-Disposition"] = f'attachment; filename="usage-{found.days[-1].isoformat()}.csv"'
     return answer

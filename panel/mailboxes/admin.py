@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from django import forms
 from django.contrib import admin
 from django.contrib.admin.widgets import AutocompleteSelect
-from django.db.models import Q, QuerySet
+from django.db.models import Q, QuerySet, Subquery
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils import timezone
@@ -27,7 +27,7 @@ from panel.database.indexed import Folded, begins, begins_folded
 from panel.domains.models import Domain
 from panel.mailboxes import found, services
 from panel.mailboxes.form_fields import LinesField
-from panel.mailboxes.models import Address, Alias, AliasTarget, Credential, LoginEvent, Mailbox
+from panel.mailboxes.models import BY_ADDRESS, Address, Alias, AliasTarget, Credential, LoginEvent, Mailbox
 from panel.mailboxes.rule_services import rules_of
 from panel.mailboxes.rules_admin import RulesPage
 from panel.mailboxes.standing import of_credential, of_mailbox
@@ -72,10 +72,20 @@ class HeldForm(forms.ModelForm):
     )
 
 
+class OfDomain(AutocompleteSelectFilter):
+    """Of what stands at addresses those in a domain, by the domain's name, which is in the index of their order."""
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        found = super().queryset(request, queryset)  # which refuses what can't be a key
+        if not str(self.value() or "").isdecimal():
+            return found
+        return queryset.filter(domain_name=Subquery(Domain.objects.filter(pk=self.value()).order_by().values("name")))
+
+
 class SearchedByAddress(ScopedAdmin):
     """A list that is searched by a whole domain, by how addresses begin, and by what `also_found` adds."""
 
-    to_domain: ClassVar[str | tuple[str, ...]]  # the way, or ways, from a row to its domain
+    to_domain: ClassVar[str | tuple[str, ...]]  # the way, or ways, from a row to its domain or the domain's name
     from_address: ClassVar[str]  # and from an address to the row
     search_fields = ["pk"]  # there is a box; get_search_results decides
 
@@ -90,7 +100,8 @@ class SearchedByAddress(ScopedAdmin):
         domain = Domain.objects.filter(name=searched.domain).first() if searched.domain else None
         if domain is not None:
             ways = (self.to_domain,) if isinstance(self.to_domain, str) else self.to_domain
-            return queryset.filter(Q(*((way, domain) for way in ways), _connector=Q.OR)), False
+            by_name = [(way, domain.name if way.endswith("domain_name") else domain) for way in ways]
+            return queryset.filter(Q(*by_name, _connector=Q.OR)), False
         there = Address.objects.for_user(request.user).filter(**{f"{self.from_address}__isnull": False})
         named = found.addresses(there, searched)
         keys = None if named is None else named.values_list(self.from_address, flat=True)
@@ -144,12 +155,12 @@ class MailboxAdmin(HeldAdmin, SuspendableAdmin, RulesPage):
     )
     list_display = ["shown_address", "name", "state", "storage", "shown_tenant"]
     list_filter = [
-        "status", ("address__tenant", AutocompleteSelectFilter), ("address__domain", AutocompleteSelectFilter),
+        "status", ("tenant", AutocompleteSelectFilter), ("address__domain", OfDomain),
     ]
     search_help_text = gettext_lazy("How an address or a person's name begins, or a whole domain")
-    to_domain, from_address = "address__domain", "mailbox"
-    list_select_related = ["address__domain", "address__tenant", "usage"]
-    ordering = ["address__domain__name", "address__local_part"]
+    to_domain, from_address = "domain_name", "mailbox"
+    list_select_related = ["address__domain", "tenant", "usage"]
+    ordering = BY_ADDRESS
     actions_detail = ["rules", "add_app_password", "set_password", "suspend", "resume", "close", "restore"]
     readonly_fields = ["folder", "created_at"]
     above_template = "admin/posthouse/mailbox_above.html"
@@ -214,13 +225,13 @@ class MailboxAdmin(HeldAdmin, SuspendableAdmin, RulesPage):
         named = rows.filter(begins_folded("name", searched.name)).order_by(Folded("name"))
         return [named.values_list("pk", flat=True)] if searched.name else []
 
-    @display(description=gettext_lazy("Address"), ordering="address__local_part")
+    @display(description=gettext_lazy("Address"), ordering="local_part")
     def shown_address(self, mailbox: Mailbox) -> str:
         return mono(mailbox.address)
 
-    @display(description=gettext_lazy("Tenant"), ordering="address__tenant__name")
+    @display(description=gettext_lazy("Tenant"), ordering="tenant__name")
     def shown_tenant(self, mailbox: Mailbox) -> str:
-        return str(mailbox.address.tenant)
+        return str(mailbox.tenant)
 
     @display(description=gettext_lazy("State"), ordering="status")
     def state(self, mailbox: Mailbox) -> str:
@@ -297,13 +308,13 @@ class AliasForm(HeldForm):
 @admin.register(Alias)
 class AliasAdmin(HeldAdmin):
     empty_words = gettext_lazy("An alias is an address that leads to others, here or elsewhere.")
-    list_filter = [("address__tenant", AutocompleteSelectFilter), ("address__domain", AutocompleteSelectFilter)]
+    list_filter = [("tenant", AutocompleteSelectFilter), ("address__domain", OfDomain)]
     list_display = ["shown_address", "leads_to", "description", "expiry", "shown_tenant"]
-    to_domain, from_address = "address__domain", "alias"
+    to_domain, from_address = "domain_name", "alias"
     search_help_text = gettext_lazy("How an address, a target or a description begins, or a whole domain")
-    list_select_related = ["address__domain", "address__tenant"]
+    list_select_related = ["address__domain", "tenant"]
     list_prefetch_related = ["targets"]
-    ordering = ["address__domain__name", "address__local_part"]
+    ordering = BY_ADDRESS
     form = AliasForm
     removable = True
     readonly_fields = ["shown_address", "shown_tenant", "all_targets"]
@@ -330,13 +341,13 @@ class AliasAdmin(HeldAdmin):
             *([described.values_list("pk", flat=True)] if searched.name else []),
         ]
 
-    @display(description=gettext_lazy("Address"), ordering="address__local_part")
+    @display(description=gettext_lazy("Address"), ordering="local_part")
     def shown_address(self, alias: Alias) -> str:
         return mono(alias.address)
 
-    @display(description=gettext_lazy("Tenant"), ordering="address__tenant__name")
+    @display(description=gettext_lazy("Tenant"), ordering="tenant__name")
     def shown_tenant(self, alias: Alias) -> str:
-        return str(alias.address.tenant)
+        return str(alias.tenant)
 
     @display(description=gettext_lazy("Leads to"))
     def all_targets(self, alias: Alias) -> str:
@@ -398,7 +409,7 @@ class CredentialAdmin(SearchedByAddress):
     empty_words = gettext_lazy("Each mailbox has a main password, and an app password for each program that uses it.")
     list_display = ["label_or_kind", "shown_mailbox", "good_for", "state", "last_used"]
     list_filter = ["kind", ("frozen_at", admin.EmptyFieldListFilter)]
-    to_domain, from_address = "mailbox__address__domain", "mailbox__credentials"
+    to_domain, from_address = "mailbox__domain_name", "mailbox__credentials"
     search_help_text = gettext_lazy("How a label or the mailbox's address begins, or a whole domain")
     list_select_related = ["mailbox__address__domain"]
     autocomplete_fields = ["mailbox"]
@@ -461,7 +472,7 @@ class CredentialAdmin(SearchedByAddress):
     def label_or_kind(self, credential: Credential) -> str:
         return credential.words
 
-    @display(description=gettext_lazy("Mailbox"), ordering="mailbox__address__local_part")
+    @display(description=gettext_lazy("Mailbox"), ordering="mailbox__local_part")
     def shown_mailbox(self, credential: Credential) -> str:
         return mono(credential.mailbox)
 

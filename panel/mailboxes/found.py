@@ -1,6 +1,6 @@
 """The addresses and logins that a searched text names, each by an index. Whoever asks takes the first few."""
 
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 
 from panel.database.indexed import Folded, begins, begins_folded, is_folded, within
 from panel.mailboxes.models import Address, LoginEvent
@@ -23,6 +23,12 @@ def addresses(rows: QuerySet[Address], searched: Searched) -> QuerySet[Address] 
     if searched.local_part:
         there = there.filter(local_part=searched.local_part)
     return there.order_by("domain__name", "local_part")
+
+
+def after(domain: str, local_part: str) -> Q:
+    """What comes after an address in the order BY_ADDRESS; its first part is what an index answers."""
+    same = Q(domain_name=domain, local_part__gt=local_part)
+    return Q(domain_name__gte=domain) & (same | Q(domain_name__gt=domain))
 
 
 def logins(rows: QuerySet[LoginEvent], searched: Searched) -> QuerySet[LoginEvent] | None:

@@ -14,11 +14,12 @@ from typing import Any
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
+from django.db.models import OuterRef, Subquery, Value
 from django.utils.translation import gettext as _
 
 from panel.domains.models import Domain, DomainAlias
 from panel.mailboxes import passwords, sheet
-from panel.mailboxes.models import Address, Credential, Mailbox
+from panel.mailboxes.models import BY_ADDRESS, Address, Credential, Mailbox
 from panel.mailboxes.services import OF_THE_PROVIDER, check_main_password, hold_storage
 from panel.mailboxes.sheet import Errors, Row
 from panel.rules.addresses import Address as Parsed
@@ -191,7 +192,7 @@ def _check_passwords(rows: Sequence[Row], errors: Errors, tell: Tell) -> None:
 def _hold_plan(tenant: Tenant, rows: Sequence[Row]) -> None:
     """Lock the tenant, and refuse more than its plan has room for. Raises ServiceError."""
     held = count_against_plan(
-        tenant, "mailboxes", lambda one: Mailbox.objects.filter(address__tenant=one).count(), more=len(rows)
+        tenant, "mailboxes", lambda one: Mailbox.objects.filter(tenant=one).count(), more=len(rows)
     )
     hold_storage(held, [row.quota_bytes for row in rows])
 
@@ -241,7 +242,9 @@ def _made(row: Row, stored: str, domain: Domain, tenant: Tenant, actor: User | N
     address = Address(local_part=row.address.local_part, domain=domain, tenant=tenant)
     person = User(kind=User.Kind.PERSON, email=None, name=row.name)
     person.set_unusable_password()
-    mailbox = Mailbox(address=address, person=person, name=row.name, quota_bytes=row.quota_bytes)
+    mailbox = Mailbox(
+        **Mailbox.standing_at(address), person=person, name=row.name, quota_bytes=row.quota_bytes
+    )
     credential = Credential(mailbox=mailbox, kind=Credential.Kind.MAIN, secret=stored) if stored else None
     entry = audit.entry(
         actor, "mailbox.created", mailbox, tenant=tenant, reason="imported", ip=ip,
@@ -300,13 +303,9 @@ def _chunks(values: Sequence[Any]) -> Iterator[Any]:
 
 def exported(tenant: Tenant, *, with_hashes: bool) -> Iterator[dict[str, str]]:
     """The tenant's mailboxes as rows of the file that an import takes, in the order of their addresses."""
-    rows = Mailbox.objects.filter(address__tenant=tenant).select_related("address__domain")
-    rows = rows.order_by("address__domain__name", "address__local_part")
-    for start in range(0, rows.count(), BATCH):
-        some = list(rows[start : start + BATCH])
-        secrets: dict[int, str] = {}
-        if with_hashes:
-            mains = Credential.objects.filter(mailbox__in=some, kind=Credential.Kind.MAIN)
-            secrets = dict(mains.values_list("mailbox", "secret"))
-        for mailbox in some:
-            yield sheet.as_cells(str(mailbox), secrets.get(mailbox.pk, ""), mailbox.quota_bytes, mailbox.name)
+    rows = Mailbox.objects.filter(tenant=tenant).order_by(*BY_ADDRESS)
+    mains = Credential.objects.filter(mailbox=OuterRef("pk"), kind=Credential.Kind.MAIN).order_by()
+    secret = Subquery(mains.values("secret")[:1]) if with_hashes else Value("")
+    told = rows.annotate(main=secret).values_list("local_part", "domain_name", "main", "quota_bytes", "name")
+    for local_part, domain, main, quota_bytes, name in told.iterator(chunk_size=BATCH):
+        yield sheet.as_cells(str(Parsed(local_part, domain)), main or "", quota_bytes, name)

@@ -50,15 +50,53 @@ class Address(models.Model):
         return str(addresses.Address(self.local_part or "*", self.domain.name))
 
 
+BY_ADDRESS = ("domain_name", "local_part", "pk")  # the order of lists of what stands at addresses
+
+
+class AtAddress(models.Model):
+    """What stands at an address, with the address's parts and its tenant in its own row.
+
+    An address is never another's and never renamed, so they can't part. They are here for the lists: an index of
+    one table gives a page in the order of the addresses, however deep, and a tenant's part of it; with the three
+    tables joined a database reads and sorts all of them first. `standing_at` gives the four.
+    """
+
+    tenant = models.ForeignKey(Tenant, on_delete=models.DO_NOTHING, related_name="+", db_index=False, editable=False)
+    domain_name = models.CharField(max_length=253, editable=False)
+    local_part = models.CharField(max_length=64, blank=True, editable=False)
+
+    class Meta:
+        abstract = True
+
+    @staticmethod
+    def standing_at(address):
+        """The fields with which a row is made; the address has its domain."""
+        return {
+            "address": address, "tenant_id": address.tenant_id, "domain_name": address.domain.name,
+            "local_part": address.local_part,
+        }
+
+
+def in_order(noun, *narrowed_by):
+    """An index that gives a page of BY_ADDRESS by itself, of what it is narrowed by or ordered by before."""
+    name = "_".join([noun, *(narrowed_by or ("address",)), "order"])
+    return models.Index(fields=[*narrowed_by, *BY_ADDRESS[:-1], "id"], name=name)
+
+
+def by_local_part(noun):
+    """The same where the local part comes first."""
+    return models.Index(fields=["local_part", "domain_name", "id"], name=f"{noun}_local_part")
+
+
 def new_opaque_id() -> str:
     """A mailbox's folder name: 20 hex digits, never derived from the address."""
     return secrets.token_hex(10)
 
 
-class Mailbox(models.Model):
+class Mailbox(AtAddress):
     """A place where mail is kept, for one person."""
 
-    to_tenant = "address__tenant"
+    to_tenant = "tenant"
 
     address = models.OneToOneField(Address, on_delete=models.PROTECT, related_name="mailbox")
     person = models.OneToOneField(User, on_delete=models.PROTECT, related_name="mailbox", editable=False)
@@ -78,7 +116,12 @@ class Mailbox(models.Model):
         ordering = ["pk"]
         verbose_name_plural = gettext_lazy("mailboxes")
         constraints = [one_of("status", STATUS_CHOICES, "mailbox_status_is_known")]
-        indexes = [in_grace("mailbox_in_grace"), models.Index(Folded("name"), name="mailbox_name")]
+        indexes = [
+            in_grace("mailbox_in_grace"), models.Index(Folded("name"), name="mailbox_name"),
+            in_order("mailbox"), in_order("mailbox", "tenant"), in_order("mailbox", "status"),
+            in_order("mailbox", "name"), by_local_part("mailbox"),
+            models.Index(fields=["tenant", "id"], name="mailbox_tenant_newest"),
+        ]
 
     def __str__(self):
         return str(self.address)
@@ -91,7 +134,7 @@ class MailboxUsage(models.Model):
     nothing is known yet.
     """
 
-    to_tenant = "mailbox__address__tenant"
+    to_tenant = "mailbox__tenant"
 
     mailbox = models.OneToOneField(Mailbox, on_delete=models.CASCADE, primary_key=True, related_name="usage")
     used_bytes = models.BigIntegerField(default=0)
@@ -111,10 +154,10 @@ class MailboxUsage(models.Model):
         return f"{self.used_bytes} bytes"
 
 
-class Alias(models.Model):
+class Alias(AtAddress):
     """An address that leads to others, here or elsewhere."""
 
-    to_tenant = "address__tenant"
+    to_tenant = "tenant"
 
     address = models.OneToOneField(Address, on_delete=models.PROTECT, related_name="alias")
     description = models.CharField(max_length=200, blank=True)
@@ -126,7 +169,10 @@ class Alias(models.Model):
     class Meta:
         ordering = ["pk"]
         verbose_name_plural = gettext_lazy("aliases")
-        indexes = [models.Index(Folded("description"), name="alias_description")]
+        indexes = [
+            models.Index(Folded("description"), name="alias_description"),
+            in_order("alias"), in_order("alias", "tenant"), by_local_part("alias"),
+        ]
 
     def __str__(self):
         return str(self.address)
@@ -139,7 +185,7 @@ class Alias(models.Model):
 class AliasTarget(models.Model):
     """One address that an alias leads to, canonical."""
 
-    to_tenant = "alias__address__tenant"
+    to_tenant = "alias__tenant"
 
     alias = models.ForeignKey(Alias, on_delete=models.CASCADE, related_name="targets")
     target = models.CharField(max_length=320, db_index=True)
@@ -160,7 +206,7 @@ class Credential(models.Model):
     App secrets are 128 random bits behind a prefix, shown once, kept as SHA-256 hex.
     """
 
-    to_tenant = "mailbox__address__tenant"
+    to_tenant = "mailbox__tenant"
 
     class Kind(models.TextChoices):
         MAIN = "main", gettext_lazy("main password")
@@ -194,6 +240,7 @@ class Credential(models.Model):
         ]
         indexes = [
             models.Index(Folded("label"), name="credential_label"),
+            models.Index(fields=["mailbox"], condition=Q(kind="app"), name="credential_app_of"),
             models.Index(
                 fields=["frozen_at"], condition=Q(frozen_at__isnull=False), name="credential_frozen"
             ),
@@ -237,7 +284,7 @@ class MailboxLink(models.Model):
 class MailRules(models.Model):
     """What a mailbox does with its mail before it is stored. Without a row: nothing but storing it."""
 
-    to_tenant = "mailbox__address__tenant"
+    to_tenant = "mailbox__tenant"
 
     mailbox = models.OneToOneField(Mailbox, on_delete=models.CASCADE, related_name="rules")
     vacation = models.BooleanField(default=False)
@@ -268,7 +315,7 @@ class MailRules(models.Model):
 class BlockEntry(models.Model):
     """An address, or a domain with all below it, from which a mailbox with rules takes nothing."""
 
-    to_tenant = "mailbox__address__tenant"
+    to_tenant = "mailbox__tenant"
 
     mailbox = models.ForeignKey(Mailbox, on_delete=models.CASCADE, related_name="blocked")
     sender = models.CharField(max_length=320)  # canonical
@@ -287,7 +334,7 @@ class BlockEntry(models.Model):
 class VacationAnswer(models.Model):
     """Whom a mailbox has answered, and until when it doesn't again. Written by the mailserver, pruned by it."""
 
-    to_tenant = "mailbox__address__tenant"
+    to_tenant = "mailbox__tenant"
 
     mailbox = models.ForeignKey(Mailbox, on_delete=models.CASCADE, related_name="vacation_answers", db_index=False)
     sender = models.CharField(max_length=320)  # canonical

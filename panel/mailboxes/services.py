@@ -83,7 +83,9 @@ def create_mailbox(
         person = User(kind=User.Kind.PERSON, email=None, name=name)
         person.set_unusable_password()
         person.save(force_insert=True)
-        mailbox = Mailbox.objects.create(address=taken, person=person, name=name, quota_bytes=quota_bytes)
+        mailbox = Mailbox.objects.create(
+            **Mailbox.standing_at(taken), person=person, name=name, quota_bytes=quota_bytes
+        )
         Credential.objects.create(mailbox=mailbox, kind=Credential.Kind.MAIN, secret=hashed.stored)
         after = {"address": taken, "name": name, "quota_bytes": quota_bytes}
         audit.record(actor, "mailbox.created", mailbox, tenant=taken.tenant, after=after, ip=ip)
@@ -161,7 +163,7 @@ def create_alias(
     expires_at = _later(expires_at, _("The alias would have expired already: write a later end."))
     alone("aliases")
     taken = _take_address(parsed, tenant, "aliases", actor)
-    alias = Alias.objects.create(address=taken, description=description, expires_at=expires_at)
+    alias = Alias.objects.create(**Alias.standing_at(taken), description=description, expires_at=expires_at)
     AliasTarget.objects.bulk_create(AliasTarget(alias=alias, target=target) for target in wanted)
     _refuse_loop(alias)
     after = {"address": taken, "targets": wanted, "description": description}
@@ -324,7 +326,7 @@ def find_mailbox(address: str) -> Mailbox:
     """The mailbox of this address. Raises NotFound, and ServiceError for what is no address."""
     parsed = _parse(address, "address")
     mailboxes = Mailbox.objects.select_related("address__domain", "address__tenant")
-    mailbox = mailboxes.filter(address__local_part=parsed.local_part, address__domain__name=parsed.domain).first()
+    mailbox = mailboxes.filter(local_part=parsed.local_part, domain_name=parsed.domain).first()
     if mailbox is None:
         raise NotFound(_("There is no mailbox {address}.").format(address=parsed), "address")
     return mailbox
@@ -334,7 +336,7 @@ def find_alias(address: str) -> Alias:
     """The alias of this address. Raises NotFound, and ServiceError for what is no address."""
     parsed = _parse_alias(address)
     aliases = Alias.objects.select_related("address__domain", "address__tenant")
-    alias = aliases.filter(address__local_part=parsed.local_part, address__domain__name=parsed.domain).first()
+    alias = aliases.filter(local_part=parsed.local_part, domain_name=parsed.domain).first()
     if alias is None:
         raise NotFound(_("There is no alias {address}.").format(address=_name(parsed)), "address")
     return alias
@@ -376,7 +378,7 @@ def hold_storage(tenant: Tenant, quotas: Sequence[int | None], *, instead_of: in
         raise ServiceError(_("The plan {plan} allows {most} of storage: give the mailbox a quota.").format(
             plan=plan, most=size(plan.storage_bytes)
         ), "quota_bytes")
-    mailboxes = Mailbox.objects.filter(address__tenant=tenant)
+    mailboxes = Mailbox.objects.filter(tenant=tenant)
     used = mailboxes.aggregate(total=Sum("quota_bytes"))["total"] or 0
     asked = sum(quota or 0 for quota in quotas)
     if used - instead_of + asked > plan.storage_bytes:
@@ -481,10 +483,10 @@ def _stands_for(alias: DomainAlias) -> ServiceError:
 
 
 _COUNTS = {
-    "mailboxes": lambda tenant: Mailbox.objects.filter(address__tenant=tenant).count(),
-    "aliases": lambda tenant: Alias.objects.filter(address__tenant=tenant).count(),
+    "mailboxes": lambda tenant: Mailbox.objects.filter(tenant=tenant).count(),
+    "aliases": lambda tenant: Alias.objects.filter(tenant=tenant).count(),
     "credentials": lambda tenant: Credential.objects.filter(
-        kind=Credential.Kind.APP, mailbox__address__tenant=tenant
+        kind=Credential.Kind.APP, mailbox__tenant=tenant
     ).count(),
 }
 

@@ -7,6 +7,7 @@ content costs bounded memory, and is refused with the line where it went wrong.
 import csv
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
@@ -232,9 +233,12 @@ def _row(line: int, head: list[str], cells: list[str], without_passwords: bool) 
 def as_cells(address: str, stored: str, quota_bytes: int | None, name: str) -> dict[str, str]:
     """A mailbox as a row of the file, by column; `stored` is empty when its hash isn't told."""
     hashed = foreign.write(stored) if stored else ""
-    return {
-        "address": address, "password": "", "hash": hashed, "quota": size(quota_bytes).replace(",", ""), "name": name,
-    }
+    return {"address": address, "password": "", "hash": hashed, "quota": _quota(quota_bytes), "name": name}
+
+
+@lru_cache(maxsize=100)
+def _quota(quota_bytes: int | None) -> str:
+    return size(quota_bytes).replace(",", "")
 
 
 def write(rows: Iterable[Mapping[str, str]], file: TextIO) -> int:

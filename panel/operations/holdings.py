@@ -40,31 +40,30 @@ def with_counts(tenants: "QuerySet[Tenant]") -> "QuerySet[Tenant]":
     """The tenants with `domains_count` and `mailboxes_count`, counted for the rows that are shown alone."""
     return tenants.annotate(
         domains_count=_number(Domain.objects.filter(tenant=OuterRef("pk")), "tenant", Count("pk")),
-        mailboxes_count=_number(
-            Mailbox.objects.filter(address__tenant=OuterRef("pk")), "address__tenant", Count("pk")
-        ),
+        mailboxes_count=_number(Mailbox.objects.filter(tenant=OuterRef("pk")), "tenant", Count("pk")),
     )
 
 
 def holdings(tenant: Tenant) -> tuple[list[Holding], Storage]:
     """What this tenant has of each of its plan's numbers, and of storage: one query.
 
-    All that is asked of its mailboxes is asked of each of them once: as questions of their own
-    PostgreSQL would read the table of mailboxes again for each.
+    What is asked of its mailboxes is asked of each of them once. The tenant in the parts is the outer row's: with its
+    number PostgreSQL reads the whole table of what all mailboxes hold for a large one.
     """
     its = OuterRef("pk")
-    passwords = Credential.objects.filter(mailbox=its, kind=Credential.Kind.APP)
     told = JSONObject(
-        mailboxes_count=Count("pk"), credentials_count=Sum(_number(passwords, "mailbox", Count("pk"))),
-        granted=Coalesce(Sum("quota_bytes"), 0), filled=Coalesce(Sum("usage__used_bytes"), 0),
+        mailboxes_count=Count("pk"), granted=Coalesce(Sum("quota_bytes"), 0),
+        filled=Coalesce(Sum("usage__used_bytes"), 0),
     )
-    boxes = Mailbox.objects.filter(address__tenant=its).order_by().values("address__tenant").annotate(told=told)
+    boxes = Mailbox.objects.filter(tenant=its).order_by().values("tenant").annotate(told=told)
+    passwords = Credential.objects.filter(mailbox__tenant=its, kind=Credential.Kind.APP)
     row = Tenant.objects.filter(pk=tenant.pk).values(
         domains_count=_number(Domain.objects.filter(tenant=its), "tenant", Count("pk")),
-        aliases_count=_number(Alias.objects.filter(address__tenant=its), "address__tenant", Count("pk")),
+        aliases_count=_number(Alias.objects.filter(tenant=its), "tenant", Count("pk")),
+        credentials_count=_number(passwords, "mailbox__tenant", Count("mailbox")),
         boxes=Subquery(boxes.values("told")),
     ).get()
-    counted = {"mailboxes_count": 0, "credentials_count": 0, "granted": 0, "filled": 0, **row, **(row["boxes"] or {})}
+    counted = {"mailboxes_count": 0, "granted": 0, "filled": 0, **row, **(row["boxes"] or {})}
     plan = tenant.plan
     found = [
         Holding(counted[f"{name}_count"], getattr(plan, name), name, title)

@@ -30,6 +30,7 @@ from panel.tenants.models import Tenant, User
 from panel.tenants.shown import moment
 
 NAMED = 3  # of each kind; the rest is a number
+MISSING = "missing"  # of a domain in warning: between "lapsed" and "pending", as it is in urgency
 LOOKED_AT = 100  # rows of each kind
 MANY_DEFERRED = 20  # recipients that one next hop put off
 LATELY = timedelta(days=7)  # a frozen password
@@ -86,14 +87,14 @@ def of_domains(user: User) -> Iterable[Need]:
     rows = Domain.objects.for_user(user).exclude(proof=Proof.PROVED).exclude(status=Status.CLOSED).order_by()
     aliases = DomainAlias.objects.for_user(user).exclude(proof=Proof.PROVED).order_by()
     warned = Domain.objects.for_user(user).filter(proof=Proof.PROVED, latest_check__missing_since__isnull=False)
-    warned = warned.exclude(status=Status.CLOSED).order_by().annotate(proof_=Value("warning", CharField()))
+    warned = warned.exclude(status=Status.CLOSED).order_by().annotate(proof_=Value(MISSING, CharField()))
     found = list(
         rows.annotate(kind_=Value("domain", CharField())).values_list(*columns)
         .union(
             aliases.annotate(kind_=Value("domainalias", CharField())).values_list(*columns),
             warned.annotate(kind_=Value("domain", CharField())).values_list("name", "pk", "proof_", "kind_"), all=True,
         )
-        .order_by("proof", "name")[:LOOKED_AT]
+        .order_by("proof", "name")[: LOOKED_AT + 1]
     )
     for life, word, look, sentence, the_rest in (
         ("lapsed", _("lapsed"), "bad", _("lost its proof of ownership: nobody sends as it"), _("more are lapsed")),
@@ -103,11 +104,15 @@ def of_domains(user: User) -> Iterable[Need]:
         ("pending", _("pending"), "warn", _("is not proved to be its tenant's: its mail is not taken"),
          _("more are pending")),
     ):
-        ours = [row for row in found if row[2] == life]
+        ours = [row for row in found if row[2] == (MISSING if life == "warning" else life)]
         for name, pk, _proof, kind in ours[:NAMED]:
             yield Need(look, word, name, sentence, page(f"domains_{kind}", pk))
         narrowed = listed(Domain, proof__exact="proved" if life == "warning" else life)
-        yield from rest(len(ours), the_rest, narrowed, LOOKED_AT, look)
+        if len(found) > LOOKED_AT and ours[-1:] == found[-1:]:  # not all were read: what stands last has more
+            known = max(len(ours), NAMED + 1)
+            yield from rest(known, the_rest, narrowed, known, look)
+        else:
+            yield from rest(len(ours), the_rest, narrowed, look=look)
 
 
 def of_passwords(user: User, now: datetime) -> Iterable[Need]:

@@ -123,12 +123,9 @@ class Rings:
         Raises UnknownRings: to begin anew would let a whole limit through once more.
         """
         rings = cls()
-        if raw is None or len(raw) == 0:
-            return rings
-        if len(raw) != PACKED_BYTES or raw[0] != _FORMAT:
-            raise UnknownRings(f"a counter of {len(raw)} bytes and format {raw[0]} is not understood")
-        rings._packed[:] = raw
-        rings._head = _HEAD.unpack_from(rings._packed)[1]
+        if raw is not None and len(raw) > 0:
+            rings._head = _head(raw)
+            rings._packed[:] = raw
         return rings
 
     def pack(self) -> bytes:
@@ -148,31 +145,15 @@ class Rings:
 
     def count(self, window: Window, now_s: float) -> int:
         """The recipients that still count in the window that ends now."""
-        ring = _OF[window]
-        values = ring.values.unpack_from(self._packed, ring.offset)
-        last = self._head // ring.minutes
-        passed = int(now_s) // (_MINUTE_S * ring.minutes) - last
-        if passed <= 0:
-            return sum(values)
-        if passed >= ring.buckets:
-            return 0
-        return sum(values) - sum(values[n % ring.buckets] for n in range(last + 1, last + passed + 1))
+        return _count(self._packed, self._head, _OF[window], now_s)
 
     def by_day(self, days: int, now_s: float) -> tuple[int, ...]:
         """What was charged on each of the last days (calendar days in UTC, at most 31), oldest first, today last."""
-        return self._each(_DAYS, days, now_s)
+        return _each(self._packed, self._head, _DAYS, days, now_s)
 
     def by_hour(self, now_s: float) -> tuple[int, ...]:
         """What was charged in each of the last 24 hours (of the clock, in UTC), oldest first, the present one last."""
-        return self._each(_HOURS, 24, now_s)
-
-    def _each(self, ring: _Ring, buckets: int, now_s: float) -> tuple[int, ...]:
-        values = ring.values.unpack_from(self._packed, ring.offset)
-        last, now = self._head // ring.minutes, int(now_s) // (_MINUTE_S * ring.minutes)
-        return tuple(
-            values[at % ring.buckets] if last - ring.buckets < at <= last else 0
-            for at in range(now - buckets + 1, now + 1)
-        )
+        return _each(self._packed, self._head, _HOURS, 24, now_s)
 
     def allows(self, window: Window, allowed: int, asked: int, now_s: float) -> bool:
         """Whether `asked` more keep the window within `allowed`."""
@@ -220,6 +201,49 @@ class Rings:
             for passed in range(last + 1, number + 1):
                 _SLOT.pack_into(self._packed, ring.offset + _SLOT.size * (passed % ring.buckets), 0)
         self._head = minute
+
+
+def seen(raw: Raw | None, days: int, now_s: float) -> tuple[tuple[int, ...], int]:
+    """`by_day`, and the `count` of a day's window, of packed bytes that aren't copied: for thousands at once (5 µs).
+
+    Without charges in these days the first is empty. Raises UnknownRings.
+    """
+    if raw is None or len(raw) == 0:
+        return (), 0
+    head = _head(raw)
+    by_day = _each(raw, head, _DAYS, days, now_s)
+    if not any(by_day):
+        return (), 0
+    # 25 hours reach no farther back than yesterday.
+    return by_day, _count(raw, head, _HOURS, now_s) if any(by_day[-2:]) else 0
+
+
+def _head(packed: Raw) -> int:
+    if len(packed) != PACKED_BYTES or packed[0] != _FORMAT:
+        raise UnknownRings(f"a counter of {len(packed)} bytes and format {packed[0]} is not understood")
+    return int(_HEAD.unpack_from(packed)[1])
+
+
+def _count(packed: Raw, head: int, ring: _Ring, now_s: float) -> int:
+    last = head // ring.minutes
+    passed = int(now_s) // (_MINUTE_S * ring.minutes) - last
+    if passed >= ring.buckets:
+        return 0
+    values = ring.values.unpack_from(packed, ring.offset)
+    if passed <= 0:
+        return sum(values)
+    return sum(values) - sum(values[n % ring.buckets] for n in range(last + 1, last + passed + 1))
+
+
+def _each(packed: Raw, head: int, ring: _Ring, many: int, now_s: float) -> tuple[int, ...]:
+    """The latest `many` buckets of a ring, oldest first, the present one last."""
+    last, present = head // ring.minutes, int(now_s) // (_MINUTE_S * ring.minutes)
+    later = min(max(present - last, 0), many)  # of which nothing is known yet
+    early = min(max(last - present, 0), ring.buckets)  # to come, of a clock that was ahead
+    values = ring.values.unpack_from(packed, ring.offset)
+    oldest = (last + 1) % ring.buckets
+    known = values[oldest:] + values[:oldest]
+    return ((0,) * early + known[: ring.buckets - early] + (0,) * later)[-many:]
 
 
 @dataclass(frozen=True, slots=True)

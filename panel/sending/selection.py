@@ -15,6 +15,7 @@ from django.utils.translation import get_language, gettext_lazy, ngettext_lazy, 
 from django.utils.translation import gettext as _
 
 from panel.database import ids
+from panel.database.indexed import is_folded
 from panel.sending.models import BulkAct, Hold, Recipient
 from panel.tenants.changes import ServiceError, one_line
 from panel.tenants.models import Tenant, User
@@ -136,7 +137,10 @@ class Selection:
         if self.message is not None:
             rows = rows.filter(message=self.message)
         if self.recipient:
-            rows = rows.filter(_address("original", self.recipient) | _address("resolved", self.recipient))
+            # What it resolves to is canonical, and asked for as it is.
+            local = self.recipient.rpartition("@")[0]
+            resolved = Q(resolved=self.recipient.lower()) if local else _address("resolved", self.recipient)
+            rows = rows.filter(_address("original", self.recipient) | resolved)
         if self.sender:
             null = self.sender == "<>"
             rows = rows.filter(Q(message__reverse_path="") if null else _address("message__reverse_path", self.sender))
@@ -263,10 +267,10 @@ def _number(queue_id: str) -> int:
 
 
 def _address(column: str, text: str) -> Q:
-    """An address as a whole, or every address of a domain."""
+    """An address as a whole, by an index; or every address of a domain, by none."""
     local, at, _domain = text.rpartition("@")
     if local:
-        return Q(**{f"{column}__iexact": text})
+        return is_folded(column, text)
     return Q(**{f"{column}__iendswith": text if at else f"@{text}"})
 
 

@@ -1,18 +1,21 @@
 """What a tenant sent in the last 30 days, in all, by domain and by mailbox: from the counters that enforce its limits.
 
-A few queries, however many mailboxes there are. A domain's is the sum of its mailboxes': a domain without
-a limit is not counted by itself.
+A few queries, however many mailboxes there are; a page looks at no more than MOST_COUNTED of them. A domain's
+is the sum of its mailboxes': a domain without a limit is not counted by itself.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from heapq import nlargest, nsmallest
+from operator import itemgetter
 from typing import Any
 
+from django.db.models import OuterRef, Subquery
+
 from panel.domains.models import Domain
-from panel.mailboxes.models import Mailbox
+from panel.mailboxes.models import BY_ADDRESS, Mailbox
 from panel.rules.forecast import Forecast, forecast
-from panel.rules.limits import Kind, Rings, UnknownRings, Window
+from panel.rules.limits import Kind, Rings, UnknownRings, Window, seen
 from panel.sending.models import Counter, SendingLimit
 from panel.sending.used import Subject, used
 from panel.tenants.models import Tenant
@@ -20,6 +23,7 @@ from panel.tenants.models import Tenant
 DAYS = 30
 MOST_NAMED = 20  # domains and mailboxes with limits of their own, among the bars
 FULLEST = 5  # mailboxes
+MOST_COUNTED = 10_000  # mailboxes that a page looks at, at some 10 µs each
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,38 +49,49 @@ class Usage:
     tenant: Sent
     domains: list[Sent] = field(default_factory=list)
     mailboxes: list[Sent] = field(default_factory=list)
+    fullest: list[Sent] = field(default_factory=list)  # mailboxes that sent most in the last 24 hours
     others: int = 0  # by aliases that lead outside, and by mailboxes that are gone
+    is_cut: bool = False  # only MOST_COUNTED mailboxes were looked at, which `domains` and `mailboxes` are of
 
     @property
     def days(self) -> list[date]:
         return [self.first_day + timedelta(days=each) for each in range(DAYS)]
 
 
-def usage_of(tenant: Tenant, now: datetime) -> Usage:
-    """Three queries."""
-    names = {
-        pk: (f"{local}@{domain}", domain, domain_id)
-        for pk, local, domain, domain_id in Mailbox.objects.filter(address__tenant=tenant).values_list(
-            "pk", "address__local_part", "address__domain__name", "address__domain"
-        )
-    }
+def usage_of(tenant: Tenant, now: datetime, *, most: int | None = None) -> Usage:
+    """Three queries. With `most` so many mailboxes are named, of MOST_COUNTED; else all of them."""
     today = now.astimezone(UTC).date()
-    found = Usage(today - timedelta(days=DAYS - 1), Sent("tenant", str(tenant), tenant.pk, (0,) * DAYS))
-    sums: dict[str, tuple[int, list[int]]] = {}
-    for kind, pk, rings in _rings(tenant):
-        by_day, day = rings.by_day(DAYS, now.timestamp()), rings.count(Window.DAY, now.timestamp())
-        if kind is Kind.TENANT:
-            found.tenant = Sent("tenant", str(tenant), tenant.pk, by_day, day)
-        elif any(by_day) and pk in names:
-            name, domain, domain_id = names[pk]
-            found.mailboxes.append(Sent("mailbox", name, pk, by_day, day))
-            together = sums.setdefault(domain, (domain_id, [0] * DAYS))[1]
-            together[:] = [one + other for one, other in zip(together, by_day, strict=True)]
-    found.domains = [Sent("domain", name, pk, tuple(days)) for name, (pk, days) in sums.items()]
-    for each in (found.domains, found.mailboxes):
-        each.sort(key=lambda one: (-one.total, one.name))
-    found.others = max(0, found.tenant.total - sum(each.total for each in found.mailboxes))
+    own = _counter(Kind.TENANT, tenant.pk).first()
+    by_day, day = _seen(own, now)
+    found = Usage(today - timedelta(days=DAYS - 1), Sent("tenant", str(tenant), tenant.pk, by_day or (0,) * DAYS, day))
+    rings = Subquery(_counter(Kind.MAILBOX, OuterRef("pk"))[:1])
+    boxes = Mailbox.objects.filter(tenant=tenant).order_by(*BY_ADDRESS)
+    told: Any = boxes.values_list("pk", "local_part", "domain_name", rings)
+    counted: list[tuple[int, str, str, int, tuple[int, ...], int]] = []
+    of_domains: dict[str, list[tuple[int, ...]]] = {}
+    for number, (pk, local_part, domain, raw) in enumerate(told[: None if most is None else MOST_COUNTED + 1]):
+        if most is not None and number == MOST_COUNTED:
+            found.is_cut = True
+            break
+        by_day, day = _seen(raw, now)
+        if by_day:
+            counted.append((sum(by_day), local_part, domain, pk, by_day, day))
+            of_domains.setdefault(domain, []).append(by_day)
+    largest = nsmallest(len(counted) if most is None else most, counted, key=lambda one: (-one[0], one[1], one[2]))
+    found.mailboxes = [_sent(one) for one in largest]
+    found.fullest = [_sent(one) for one in nlargest(FULLEST, counted, key=itemgetter(5)) if one[5]]
+    keys = dict(Domain.objects.filter(name__in=list(of_domains)).order_by().values_list("name", "pk"))
+    sums = {name: tuple(map(sum, zip(*days, strict=True))) for name, days in of_domains.items()}
+    found.domains = [Sent("domain", name, keys.get(name), days) for name, days in sums.items()]
+    found.domains.sort(key=lambda one: (-one.total, one.name))
+    if not found.is_cut:
+        found.others = max(0, found.tenant.total - sum(one[0] for one in counted))
     return found
+
+
+def _sent(one: tuple[int, str, str, int, tuple[int, ...], int]) -> Sent:
+    _total, local_part, domain, pk, by_day, day = one
+    return Sent("mailbox", f"{local_part}@{domain}", pk, by_day, day)
 
 
 def limited(tenant: Tenant, usage: Usage) -> list[Any]:
@@ -85,9 +100,8 @@ def limited(tenant: Tenant, usage: Usage) -> list[Any]:
     rows = list(own.values_list("domain", "mailbox")[: 2 * MOST_NAMED])
     domains = {domain for domain, _ in rows if domain}
     mailboxes = {mailbox for _, mailbox in rows if mailbox}
-    fullest = sorted(usage.mailboxes, key=lambda each: -each.day)[:FULLEST]
-    mailboxes |= {each.pk for each in fullest if each.day and each.pk}
-    boxes = Mailbox.objects.filter(pk__in=mailboxes, address__tenant=tenant).select_related(
+    mailboxes |= {each.pk for each in usage.fullest if each.pk}
+    boxes = Mailbox.objects.filter(pk__in=mailboxes, tenant=tenant).select_related(
         "address__domain", "address__tenant__plan"
     )
     subjects: list[Subject] = [
@@ -117,14 +131,16 @@ def forecasts(bars: list[Any], now: datetime) -> dict[tuple[Kind, int], Forecast
     return found
 
 
-def _rings(tenant: Tenant) -> Iterator[tuple[Kind, int, Rings]]:
-    mailboxes = Mailbox.objects.filter(address__tenant=tenant).values("pk")
-    asked = Counter.objects.filter(kind=Kind.MAILBOX, subject__in=mailboxes)
-    own = Counter.objects.filter(kind=Kind.TENANT, subject=tenant.pk)
-    for row in (*own.order_by(), *asked.order_by()):
-        rings = _read(row.rings)
-        if rings is not None:
-            yield Kind(row.kind), row.subject, rings
+def _counter(kind: Kind, subject: Any) -> Any:
+    return Counter.objects.filter(kind=kind, subject=subject).order_by().values_list("rings", flat=True)
+
+
+def _seen(raw: Any, now: datetime) -> tuple[tuple[int, ...], int]:
+    """Day by day, and in the last 24 hours; nothing where the counter is of a format that isn't known here."""
+    try:
+        return seen(raw, DAYS, now.timestamp())
+    except UnknownRings:
+        return (), 0
 
 
 def _read(raw: Any) -> Rings | None:

@@ -147,7 +147,7 @@ def hours_of(tenant: Any, now: datetime) -> tuple[int, ...]:
 
 def _own(keys: Iterable[Key]) -> dict[Key, dict[Window, SendingLimit]]:
     found: dict[Key, dict[Window, SendingLimit]] = {}
-    named = [Q(**{_COLUMNS[kind]: pk}) for kind, pk in keys]
+    named = [Q(**{f"{_COLUMNS[kind]}__in": pks}) for kind, pks in _by_kind(keys).items()]
     if not named:
         return found
     rows = SendingLimit.objects.filter(_any(named)).order_by()
@@ -158,11 +158,18 @@ def _own(keys: Iterable[Key]) -> dict[Key, dict[Window, SendingLimit]]:
 
 
 def _counters(keys: Iterable[Key]) -> dict[Key, Raw]:
-    named = [Q(kind=kind, subject=pk) for kind, pk in keys]
+    named = [Q(kind=kind, subject__in=pks) for kind, pks in _by_kind(keys).items()]
     if not named:
         return {}
     rows = Counter.objects.filter(_any(named)).order_by()
     return {(Kind(row.kind), row.subject): row.rings for row in rows}
+
+
+def _by_kind(keys: Iterable[Key]) -> dict[Kind, list[int]]:
+    found: dict[Kind, list[int]] = {}
+    for kind, pk in keys:
+        found.setdefault(kind, []).append(pk)
+    return found
 
 
 def _any(conditions: Sequence[Q]) -> Q:

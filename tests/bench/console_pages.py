@@ -21,13 +21,13 @@ def of_largest() -> tuple[User, list[Page]]:
     with transaction.atomic():
         owner, _ = User.objects.get_or_create(email=OWNER, defaults={"password": "!"})
         Membership.objects.get_or_create(user=owner, tenant=tenant, defaults={"role": "owner"})
-    of = Mailbox.objects.filter(address__tenant=tenant)
+    of = Mailbox.objects.filter(tenant=tenant)
     recipient = Recipient.objects.filter(tenant=tenant).order_by("-pk").first()
     known: dict[str, Any] = {
         "domain": Domain.objects.filter(tenant=tenant).order_by("pk").first(),
         "mailbox": of.order_by("pk").first(),
-        "alias": Alias.objects.filter(address__tenant=tenant).order_by("pk").first(),
-        "credential": Credential.objects.filter(mailbox__address__tenant=tenant, kind="app").order_by("pk").first(),
+        "alias": Alias.objects.filter(tenant=tenant).order_by("pk").first(),
+        "credential": Credential.objects.filter(mailbox__tenant=tenant, kind="app").order_by("pk").first(),
         "member": Membership.objects.filter(tenant=tenant).order_by("pk").first(),
     }
     found = []

@@ -78,9 +78,13 @@ def fill(size: Size, tell: Tell = lambda text: None) -> None:
     """Write it all, beside what is there already. The first tenant is the largest."""
     with _fast(size):
         _Filling(size, tell).run()
+
+
+def tidy() -> None:
+    """What autovacuum does before long: PostgreSQL's figures of what the tables hold."""
     if not connection.in_atomic_block and connection.vendor == "postgresql":
         with connection.cursor() as cursor:
-            cursor.execute("VACUUM ANALYZE")  # as autovacuum does before long
+            cursor.execute("VACUUM ANALYZE")
 
 
 class _Filling:
@@ -193,9 +197,13 @@ class _Filling:
             kind="person", email=None, password="!",
         )
         _write(
-            Mailbox, ["id", "address_id", "person_id", "opaque_id", "name", "quota_bytes", "status", "status_reason"],
+            Mailbox, [
+                "id", "address_id", "tenant_id", "domain_name", "local_part", "person_id", "opaque_id", "name",
+                "quota_bytes", "status", "status_reason",
+            ],
             (
-                (self.mailbox + n, self.address + n, self.person + n, f"{self.mailbox + n:020x}",
+                (self.mailbox + n, self.address + n, owners[n], self.domain_of(owners[n]), self.name_of(n),
+                 self.person + n, f"{self.mailbox + n:020x}",
                  self.name_of(n).replace(".", " ").title(), 5 << 30, 2 if n % 200 == 199 else 0,
                  "spam" if n % 200 == 199 else "")
                 for n in numbers
@@ -246,14 +254,19 @@ class _Filling:
         base = (Alias.objects.aggregate(most=Max("pk"))["most"] or 0) + 1
         places = [n * 5 for n in range(count)]  # the mailbox beside each
         owners = [self.tenant_of(place) for place in places]
+        names = [f"{('info', 'sales', 'desk')[n % 3]}{n}" for n in range(count)]
         _write(
             Address, ["id", "local_part", "domain_id", "tenant_id"],
             (
-                (first + n, f"{('info', 'sales', 'desk')[n % 3]}{n}", self.domain + owners[n] - self.tenant, owners[n])
+                (first + n, names[n], self.domain + owners[n] - self.tenant, owners[n])
                 for n in range(count)
             ),
         )
-        _write(Alias, ["id", "address_id"], ((base + n, first + n) for n in range(count)), description="Desk")
+        _write(
+            Alias, ["id", "address_id", "tenant_id", "domain_name", "local_part"],
+            ((base + n, first + n, owners[n], self.domain_of(owners[n]), names[n]) for n in range(count)),
+            description="Desk",
+        )
         _write(
             AliasTarget, ["alias_id", "target"],
             ((base + n, self.address_of(place)) for n, place in enumerate(places)),

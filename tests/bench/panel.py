@@ -84,6 +84,8 @@ def run(asked: argparse.Namespace, url: str) -> int:
         tell(f"filled in {time.monotonic() - began_s:.0f} s")
     owner = an_owner()
     of_tenant, of_console = console_pages.of_largest()
+    if not asked.reuse:
+        filling.tidy()  # with the two accounts that ask
     staff, tenant = client_of(owner), client_of(of_tenant)
     found = [(staff, page) for page in without_repeats(only(pages(owner), asked.only))]
     found += [(tenant, page) for page in only(of_console, asked.only)]

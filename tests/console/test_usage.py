@@ -40,7 +40,9 @@ def client(acme) -> Client:
     return client
 
 
-def test_usage_is_what_the_counters_say_and_names_no_other_tenant(client, acme, django_assert_max_num_queries):
+def test_usage_is_what_the_counters_say_and_names_no_other_tenant(
+    client, acme, django_assert_max_num_queries, monkeypatch
+):
     shop = world.domain("shop.test", acme)
     beta = world.tenant("Beta")
     world.domain("beta.test", beta)
@@ -63,6 +65,10 @@ def test_usage_is_what_the_counters_say_and_names_no_other_tenant(client, acme, 
         charge(Kind.MAILBOX, world.mailbox(f"m{at}@shop.test").pk, (1, 600))
     with django_assert_max_num_queries(15):
         client.get(f"/t/{acme.pk}/usage/")
+    monkeypatch.setattr("panel.sending.usage.MOST_COUNTED", 2)
+    page = client.get(f"/t/{acme.pk}/usage/").content.decode().replace("<wbr>", "")
+    assert "Of your first" in page and "ann@shop.test" in page and "m0@shop.test" in page
+    assert page.count("@shop.test</a>") == 2 and "Forwarded by aliases" not in page
     sheet = client.get(f"/t/{acme.pk}/usage/export/")
     assert sheet["Content-Disposition"].startswith("attachment") and sheet["Content-Type"].startswith("text/csv")
     rows = list(csv.reader(sheet.content.decode().splitlines()))

@@ -147,6 +147,7 @@ def test_each_row_becomes_a_mailbox_that_can_log_in(file, tenant, domain, shared
     assert (done.mailboxes, done.domains, done.without_password) == (3, ("demo.test", "isp.test"), 0)
     ann, bob, carl = (Mailbox.objects.get(address__local_part=name) for name in ("ann", "bob", "carl"))
     assert (ann.quota_bytes, bob.quota_bytes, carl.quota_bytes) == (5 * 1024**3, 500 * 1024**2, None)
+    assert (bob.tenant, bob.domain_name, bob.local_part) == (tenant, "isp.test", "bob")
     assert (ann.name, bob.name, bob.person.name) == ("Ann Archer", 'Bob, the "Builder"', 'Bob, the "Builder"')
     for mailbox in (ann, bob, carl):
         assert mailbox.address.tenant == tenant and mailbox.person.kind == "person"

@@ -136,13 +136,17 @@ def test_a_next_hop_that_defers_much_is_told_with_since_when_and_its_reply(panel
     assert "421 4.7.28 Slow &lt;down&gt;" in found["gmail.test"]
 
 
-def test_domains_that_are_not_proved_are_told_by_name_but_not_all(panel, tenant):
+def test_domains_that_are_not_proved_are_told_by_name_but_not_all(panel, tenant, monkeypatch):
     for at in range(5):
         world.domain(f"pending{at}.test", tenant, proof="pending")
     lapsed = world.domain("lapsed.test", tenant, proof="lapsed")
     world.domain_alias("also.test", lapsed, proof="lapsed")
     world.domain("closed.test", tenant, proof="pending", status=Status.CLOSED)
-    assert list(told(panel)) == ["also.test", "lapsed.test", "pending0.test", "pending1.test", "pending2.test", "2"]
+    named = ["also.test", "lapsed.test", "pending0.test", "pending1.test", "pending2.test"]
+    assert list(told(panel)) == [*named, "2"]
+    for most, rest in ((4, "at least 1"), (6, "at least 2"), (7, "2")):
+        monkeypatch.setattr(needs, "LOOKED_AT", most)
+        assert list(told(panel)) == [*named, rest]
 
 
 def test_a_password_frozen_lately_is_told_with_its_reason(panel, mailbox):

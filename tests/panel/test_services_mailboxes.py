@@ -39,6 +39,10 @@ def test_mailbox_has_address_person_and_main_password(domain, tenant, traces):
     assert main.kind == "main" and passwords.verify_main(PASSWORD, main.secret)
     assert (seen.entry.action, seen.entry.tenant, seen.domains) == ("mailbox.created", tenant, {"demo.test"})
     assert seen.entry.after == {"address": "shop@demo.test", "name": "Web shop", "quota_bytes": None}
+    info = alias("info@demo.test", "shop@demo.test")
+    assert [(each.tenant, each.domain_name, each.local_part) for each in (mailbox, info)] == [
+        (tenant, "demo.test", "shop"), (tenant, "demo.test", "info")
+    ]
 
 
 def test_hashed_password_is_taken_as_it_is(domain):

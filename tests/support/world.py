@@ -57,7 +57,7 @@ def address(text: str, owner: Tenant | None = None) -> Address:
 
 def mailbox(text: str, owner: Tenant | None = None, password: str = PASSWORD, **fields) -> Mailbox:
     person = User.objects.create(kind=User.Kind.PERSON, email=None, password="!")
-    made = Mailbox.objects.create(address=address(text, owner), person=person, **fields)
+    made = Mailbox.objects.create(**Mailbox.standing_at(address(text, owner)), person=person, **fields)
     Credential.objects.create(mailbox=made, kind=Credential.Kind.MAIN, secret=hash_once(password))
     return made
 
@@ -72,7 +72,7 @@ def app_password(of: Mailbox, label: str = "web shop", scopes=("submission",), *
 
 
 def alias(text: str, *targets: str, owner: Tenant | None = None) -> Alias:
-    made = Alias.objects.create(address=address(text, owner))
+    made = Alias.objects.create(**Alias.standing_at(address(text, owner)))
     AliasTarget.objects.bulk_create(AliasTarget(alias=made, target=target) for target in targets)
     return made
 

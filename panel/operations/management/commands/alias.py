@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from panel.mailboxes.models import Alias
+from panel.mailboxes.models import BY_ADDRESS, Alias
 from panel.mailboxes.services import change_alias, create_alias, delete_alias, find_alias
 from panel.operations.management import base, rows
 
@@ -68,9 +68,9 @@ class Command(base.Command):
     def list(self, *, tenant: str | None) -> None:
         aliases = Alias.objects.select_related("address__domain", "address__tenant").prefetch_related("targets")
         if tenant is not None:
-            aliases = aliases.filter(address__tenant=base.find_tenant(tenant))
+            aliases = aliases.filter(tenant=base.find_tenant(tenant))
         self.rows(
-            map(rows.of_alias, aliases.order_by("address__domain__name", "address__local_part")),
+            map(rows.of_alias, aliases.order_by(*BY_ADDRESS)),
             ("address", "targets", "tenant", "description", "expires"),
             empty="There is no such alias: `manage.py alias create ADDRESS TARGET` makes one.",
         )

@@ -221,11 +221,11 @@ def _values(kind: str, prefix: str) -> Iterable[str]:
     if kind in ("mailboxes", "aliases"):
         model: type[Mailbox] | type[Alias] = Mailbox if kind == "mailboxes" else Alias
         begins = (
-            Q(address__local_part=local_part.removeprefix("*"), address__domain__name__startswith=domain)
-            if at else Q(address__local_part__startswith=domain)
+            Q(local_part=local_part.removeprefix("*"), domain_name__startswith=domain)
+            if at else Q(local_part__startswith=domain)
         )
         rows = model._default_manager.filter(begins).select_related("address__domain")
-        return [str(row) for row in rows.order_by("address__local_part", "address__domain__name")[:MOST_VALUES]]
+        return [str(row) for row in rows.order_by("local_part", "domain_name")[:MOST_VALUES]]
     names = {
         "accounts": User.objects.filter(kind=User.Kind.PANEL, email__startswith=prefix.lower()).values_list("email"),
         "domainaliases": DomainAlias.objects.filter(name__startswith=prefix.lower()).values_list("name"),

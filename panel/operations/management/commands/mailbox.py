@@ -12,7 +12,7 @@ from django.db import transaction
 from panel import system_users
 from panel.mailboxes import sheet
 from panel.mailboxes.importing import exported, import_mailboxes
-from panel.mailboxes.models import Mailbox
+from panel.mailboxes.models import BY_ADDRESS, Mailbox
 from panel.mailboxes.services import change_mailbox, create_mailbox, find_mailbox, set_password
 from panel.operations.management import base, rows, stops
 from panel.operations.moving import mbsync
@@ -146,11 +146,9 @@ class Command(stops.Command):
         self.show_password(str(mailbox), password, made)
 
     def list(self, *, tenant: str | None, domain: str | None) -> None:
-        mailboxes = Mailbox.objects.select_related("address__domain", "address__tenant", "usage").order_by(
-            "address__domain__name", "address__local_part"
-        )
+        mailboxes = Mailbox.objects.select_related("address__domain", "address__tenant", "usage").order_by(*BY_ADDRESS)
         if tenant is not None:
-            mailboxes = mailboxes.filter(address__tenant=base.find_tenant(tenant))
+            mailboxes = mailboxes.filter(tenant=base.find_tenant(tenant))
         if domain is not None:
             mailboxes = mailboxes.filter(address__domain=base.find_domain(domain))
         self.rows(
