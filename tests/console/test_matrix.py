@@ -29,6 +29,7 @@ from tests.console.expected import (
     OfATenant,
 )
 from tests.support.console import ROLES, House
+from tests.support.english import JAPANESE, english, known_words
 from tests.support.standing import everything, undone
 from tests.support.traces import Traces
 
@@ -114,6 +115,19 @@ def test_another_tenants_row_is_not_there(one, house):
     for role in ("owner", "reseller"):
         assert answered(house.client(role).get(path)) in (NOTHING, NOT_SO), role
         assert answered(house.client(role).post(path, {})) in (NOTHING, NOT_SO), role
+
+
+def test_no_page_shows_an_english_word_to_who_reads_japanese(house):
+    wrong, known = {}, known_words()
+    for one in ALL:
+        role = {OfAPerson: "person", OfAnybody: "anonymous"}.get(type(EXPECTED[one.name]), "owner")
+        answer = house.client(role).get(one.path(house), headers=JAPANESE)
+        if answered(answer) == PAGE and answer["Content-Type"].startswith("text/html"):
+            page = answer.content.decode()
+            if found := english(page, known):
+                wrong[one.name] = found
+            assert '<html lang="ja"' in page
+    assert not wrong, "\n".join(f"{name}: {each}" for name, texts in wrong.items() for each in texts)
 
 
 def test_a_page_asks_few_questions_and_says_where_one_is(house):

@@ -78,7 +78,7 @@ def test_latest_changes_stand_on_the_page_with_who_what_and_why(client, owner, a
     box = world.mailbox("ann@acme.test", name="Ann")
     operations.suspend(box, reason="found in a leak", actor=owner)
     said = text_of(client, box)
-    assert "suspended status: ACTIVE → SUSPENDED “found in a leak”" in said
+    assert "suspended status: active → suspended “found in a leak”" in said
     assert "by owner@provider.test" in said
     assert reverse("admin:mailboxes_mailbox_history", args=(box.pk,)) in client.get(url_of(box)).content.decode()
 
