@@ -17,6 +17,7 @@ from panel.rules.records import Record
 from panel.rules.verdicts import Sentence, Verdict
 from panel.tenants import shown
 from panel.tenants.credential_words import credential_words
+from panel.tenants.history import kept_words
 
 register = template.Library()
 
@@ -69,6 +70,12 @@ def record_label(record: Record) -> str:
 def credential(kept: str) -> str:
     """What a message or a login keeps of what logged in, in the reader's language."""
     return credential_words(kept)
+
+
+@register.filter
+def kept(reason: str) -> str:
+    """A reason, in the reader's language if it is none that a person wrote."""
+    return kept_words(reason)
 
 
 @register.filter
