@@ -143,7 +143,7 @@ LOGIN_URL = "admin:login"
 LOGIN_REDIRECT_URL = "admin:index"
 
 LANGUAGE_CODE = "en"
-# The console offers the choice. A browser that asks for another one has English.
+# Each as it calls itself: the menus offer the choice. A browser that asks for another one has English.
 LANGUAGES = environment.LANGUAGES
 LOCALE_PATHS = [BASE_DIR / "panel" / "locale"]
 TIME_ZONE = "UTC"

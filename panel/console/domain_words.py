@@ -8,6 +8,7 @@ from django.utils.translation import gettext as _
 
 from panel.domains.checks import Shown
 from panel.domains.models import Domain
+from panel.rules.records import Record
 from panel.rules.status import Status
 from panel.rules.verdicts import Sentence, Verdict
 
@@ -94,7 +95,7 @@ def coming(domain: Domain, shown: Shown, told: Told, *, is_held: bool) -> Next |
 
 def chips(shown: Shown) -> list[Chip]:
     return [
-        Chip("" if row.look == "off" else row.look, row.record.label, verdict(row.verdict),
+        Chip("" if row.look == "off" else row.look, record_label(row.record), verdict(row.verdict),
              _CHIPS.get(row.look, "minus"))
         for row in shown.chips
     ]
@@ -106,6 +107,11 @@ def verdict(verdict: Verdict) -> str:
         Verdict.UNREACHABLE: _("no answer"), Verdict.CONFLICTS: _("conflicting"),
         Verdict.UNKNOWN: _("not looked up yet"),
     }[verdict]
+
+
+def record_label(record: Record) -> str:
+    """"MX"; of the names of records only the proof's is a word."""
+    return _("Proof") if record.key == "proof" else record.label
 
 
 def day(at: Any) -> str:

@@ -15,7 +15,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from panel.console.access import tenant_page
-from panel.console.domain_words import Chip, Told, chips, coming, said, told
+from panel.console.domain_words import Chip, Told, chips, coming, record_label, said, told
 from panel.console.frame import page
 from panel.console.places import Role, TenantPlace
 from panel.domains import checks, listed
@@ -350,7 +350,7 @@ def _letter(found: Domain, shown: checks.Shown, *, required_only: bool = False) 
 def _records(rows: Iterable[Row]) -> Iterator[str]:
     for row in rows:
         record = row.record
-        yield f"{record.label} ({_(record.purpose)})"
+        yield f"{record_label(record)} ({_(record.purpose)})"
         yield f"  {_('Name')}:  {record.name}"
         yield f"  {_('Type')}:  {record.type}"
         for value in record.values:

@@ -11,6 +11,7 @@ from panel.database import ids
 from panel.sending.message_page import tls_in_words
 from panel.sending.models import Recipient
 from panel.sending.sent import SEARCHED, Way, listed, search, sent_by, standing, ways
+from panel.tenants.credential_words import credential_words
 
 PAGE = 25
 
@@ -47,7 +48,7 @@ def message(request: HttpRequest, place: MailboxPlace, sent: str) -> HttpRespons
         request, place, "console/me_sent_message.html", found.subject or _("(no subject)"),
         crumbs=[(_("Sent mail"), reverse("console:me-sent"))], message=found, ways=to, has_more=has_more, look=look,
         words=words, icon=icon, next=_next(to), is_waiting=any(each.state == Recipient.State.WAITING for each in to),
-        tls=tls_in_words(found.tls), by=found.credential_text.removeprefix(f"{place.mailbox}, "),
+        tls=tls_in_words(found.tls), by=credential_words(found.credential_text.removeprefix(f"{place.mailbox}, ")),
     )
 
 

@@ -22,6 +22,7 @@ from panel.mailboxes.models import Credential, LoginEvent, Mailbox
 from panel.rules.lockout import network_of
 from panel.rules.sign_in import PROTOCOL
 from panel.tenants.changes import ServiceError
+from panel.tenants.credential_words import credential_words
 from panel.tenants.sign_in import lockout, sessions
 from panel.tenants.sign_in.forms import NewPasswordForm, locked_sentence
 
@@ -141,7 +142,7 @@ def _name(event: LoginEvent, credential: Credential | None) -> str:
         return _("Main password")
     if credential is not None:
         return credential.label or _("An app password without a name")
-    return event.credential_text or _("No password of yours")
+    return credential_words(event.credential_text) or _("No password of yours")
 
 
 @mailbox_page(change=True)

@@ -105,7 +105,7 @@ class RulesForm(forms.Form):
     )
 
     def sections(self) -> list[tuple[str, str, list[forms.BoundField]]]:
-        return [(title, words, [self[name] for name in names]) for title, words, names in self.SECTIONS]
+        return [(str(title), str(words), [self[name] for name in names]) for title, words, names in self.SECTIONS]
 
 
 class RulesPage(ScopedAdmin):

@@ -26,6 +26,7 @@ from panel.rules.addresses import Address
 from panel.rules.status import Status
 from panel.sending.hops import Hop
 from panel.sending.models import Hold, Recipient
+from panel.tenants.history import kept_words
 from panel.tenants.models import Tenant, User
 from panel.tenants.shown import moment
 
@@ -126,7 +127,7 @@ def of_passwords(user: User, now: datetime) -> Iterable[Need]:
         password = Credential(pk=pk, kind=kind, label=label)
         sentence = format_html(
             _("had its {password} frozen {when}: {reason}"), password=password.words, when=moment(frozen_at, now),
-            reason=reason,
+            reason=kept_words(reason),
         )
         yield Need("warn", _("frozen"), str(Address(local_part, domain)), sentence, page("mailboxes_credential", pk))
     yield from rest(len(frozen), _("more passwords were frozen in 7 days"), listed(Credential, frozen_at__isempty=0),

@@ -177,7 +177,7 @@ class User(AbstractBaseUser):
     def __str__(self):
         # A person who is signed in comes with the mailbox, and is called by its address.
         mailbox = self._state.fields_cache.get("mailbox")
-        return self.email or (str(mailbox) if mailbox else self.name) or f"person {self.pk}"
+        return self.email or (str(mailbox) if mailbox else self.name) or _("person {number}").format(number=self.pk)
 
     @property
     def has_provider_role(self):

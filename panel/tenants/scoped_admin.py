@@ -125,7 +125,7 @@ class ScopedAdmin(ModelAdmin):
     # Numbers in the list, of what belongs to a row: {"domains_count": "domains"} is set on each.
     list_counts: ClassVar[dict[str, str]] = {}
     # What the empty list says: what such a thing is for, and what comes first.
-    empty_words: ClassVar[str] = ""
+    empty_words: ClassVar[Any] = ""
     creatable: ClassVar[bool] = True
     changeable: ClassVar[bool] = True
     removable: ClassVar[bool] = False

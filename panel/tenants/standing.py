@@ -15,7 +15,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from panel.rules.status import Status
-from panel.tenants.history import entries_of
+from panel.tenants.history import entries_of, kept_words
 from panel.tenants.models import Tenant, User
 from panel.tenants.shown import moment
 
@@ -94,7 +94,7 @@ def standing(subject: Any, above: Sequence[Any], reader: User, active: Standing)
 
 def because(reason: str) -> SafeString | str:
     """The reason that somebody gave, as a sentence goes on with it; nothing for none."""
-    return format_html(_(", because “{reason}”"), reason=reason.rstrip(".")) if reason else ""
+    return format_html(_(", because “{reason}”"), reason=kept_words(reason).rstrip(".")) if reason else ""
 
 
 def _until(holding: Any) -> str:

@@ -29,6 +29,7 @@ from tests.console.expected import (
     OfAVisit,
 )
 from tests.support.console import ROLES, House
+from tests.support.english import JAPANESE, english, known_words
 from tests.support.standing import everything, undone
 from tests.support.traces import Traces
 
@@ -98,6 +99,19 @@ def test_who_looks_into_one_tenant_finds_no_other(house):
             rows = {**{name: named[name] for name in one.holds}, "tenant": tenant.pk}
             path = reverse(f"console:{one.name}", kwargs=rows)
             assert (answered(client.get(path)), answered(client.post(path, {}))) == (NOTHING, NOTHING), path
+
+
+def test_no_page_shows_an_english_word_to_who_reads_japanese(house):
+    wrong, known = {}, known_words()
+    for one in ALL:
+        role = {OfAPerson: "person", OfAnybody: "anonymous"}.get(type(EXPECTED[one.name]), "owner")
+        answer = house.client(role).get(one.path(house), headers=JAPANESE)
+        if answered(answer) == PAGE and answer["Content-Type"].startswith("text/html"):
+            page = answer.content.decode()
+            if found := english(page, known):
+                wrong[one.name] = found
+            assert '<html lang="ja"' in page
+    assert not wrong, "\n".join(f"{name}: {each}" for name, texts in wrong.items() for each in texts)
 
 
 def test_a_page_asks_few_questions_and_says_where_one_is(house):

@@ -12,14 +12,20 @@ NAMES = {
     "TLS", "RPT", "TTL", "DNS", "IP", "IPv", "ID", "UTC", "HTTPS", "STARTTLS", "Message", "From", "To", "Cc",
     "Received", "Junk", "Maildir", "Dovecot", "KB", "MB", "GB", "bytes", "ms", "QR", "TOTP", "Google",
     "Authenticator", "Aegis", "Password", "Bitwarden", "English", "queued", "as", "Auto", "CSV", "Autoconfig",
-    "Autodiscover", "Sieve", "Control", "Command", "Mac", "submission", "submissions", "imaps", "imap", "pop", "sieve",
+    "Autodiscover", "Sieve", "Control", "Command", "Mac", "Apple", "iPhone", "iPad", "Thunderbird",
+    "Outlook", "Gmail", "Android", "ManageSieve", "submission", "submissions", "imaps", "imap", "pop", "sieve",
 }
 JAPANESE = {"accept-language": "ja"}
 UNREAD = ("script", "style", "code", "kbd", "template")
-DATA = {"material-symbols-outlined", "ph-mono", "ph-reply"}  # classes: a drawing's name, and what is nobody's sentence
+# Classes: the name of a drawing, and what is nobody's sentence.
+DATA = {"material-symbols-outlined", "ph-mono", "ph-reply", "mono"}
 WORD = re.compile(r"[A-Za-z]{2,}")
-# What is no sentence: addresses, domains, names with dots and underscores.
-TOKEN = re.compile(r"\b[0-9A-HJKMNP-TV-Z]{13}\b|tenant seen|\S*[@._/=\\<>{}]\S+|\S+[@_/=\\<>{}]\S*")
+# What is no sentence: queue ids, an action of the tests, what is typed to search, and addresses, domains and names
+# with dots and underscores.
+TOKEN = re.compile(
+    r"\b[0-9A-HJKMNP-TV-Z]{13}\b|tenant seen|held、delivered、bounced、given-up|「mailbox created」"
+    r"|\S*[@._/=\\<>{}]\S+|\S+[@_/=\\<>{}]\S*"
+)
 # Columns of text whose values are a program's.
 OURS = {
     "action", "subject_type", "actor_name", "proved_by", "which", "next_hop", "protocol", "outcome",

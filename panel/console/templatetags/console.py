@@ -14,8 +14,11 @@ from django.utils.html import escape, format_html
 from django.utils.safestring import SafeString, mark_safe
 
 from panel.console import domain_words
+from panel.rules.records import Record
 from panel.rules.verdicts import Sentence, Verdict
 from panel.tenants import shown
+from panel.tenants.credential_words import credential_words
+from panel.tenants.history import kept_words
 
 register = template.Library()
 
@@ -60,6 +63,23 @@ def said(sentence: Sentence) -> str:
 def verdict(value: Verdict) -> str:
     """"different", in the reader's language."""
     return domain_words.verdict(value)
+
+
+@register.filter
+def record_label(record: Record) -> str:
+    return domain_words.record_label(record)
+
+
+@register.filter
+def credential(kept: str) -> str:
+    """What a message or a login keeps of what logged in, in the reader's language."""
+    return credential_words(kept)
+
+
+@register.filter
+def kept(reason: str) -> str:
+    """A reason, in the reader's language if it is none that a person wrote."""
+    return kept_words(reason)
 
 
 @register.filter
