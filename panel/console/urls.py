@@ -30,6 +30,7 @@ from panel.console import (
     usage,
 )
 from panel.console.access import anybody
+from panel.tenants.sign_in.views import passkey_for_the_step
 
 app_name = "console"
 
@@ -93,6 +94,11 @@ OF_AN_ACCOUNT = [
     path("second-factor/", account.second_factor, name="account-second-factor"),
     path("second-factor/remove/", account.remove_second_factor, name="account-remove-second-factor"),
     path("recovery-codes/", account.recovery_codes, name="account-recovery-codes"),
+    path("passkeys/add/", account.add_passkey, name="account-add-passkey"),
+    path("passkeys/offer/", account.offer_passkey, name="account-offer-passkey"),
+    path("passkeys/prove/", account.prove_passkey, name="account-prove-passkey"),
+    path("passkeys/<int:passkey>/rename/", account.rename_passkey, name="account-rename-passkey"),
+    path("passkeys/<int:passkey>/remove/", account.remove_passkey, name="account-remove-passkey"),
 ]
 OF_A_PERSON = [
     path("", own_mailbox.home, name="me"),
@@ -120,6 +126,8 @@ urlpatterns = [
     path("", home.start, name="start"),
     path("sign-in/", anybody(sign_in.ConsoleSignIn.as_view()), name="sign-in"),
     path("sign-in/code/", anybody(sign_in.ConsoleSignInCode.as_view()), name="sign-in-code"),
+    path("sign-in/passkey/", anybody(sign_in.passkey), name="sign-in-passkey"),
+    path("sign-in/code/passkey/", anybody(passkey_for_the_step), name="sign-in-code-passkey"),
     path("sign-out/", anybody(sign_in.sign_out), name="sign-out"),
     path("language/", anybody(set_language), name="language"),
     path("tenants/", home.tenants, name="tenants"),

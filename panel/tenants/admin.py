@@ -449,8 +449,9 @@ class AccountAdmin(ScopedAdmin):
         return self.confirm(
             request, object_id, title="Remove the second factor of {}", button="Remove", act=act,
             form_class=OptionalReasonForm, harmful=True,
-            sentence="For somebody who lost the phone and the recovery codes. Be sure that it is {} who asks: the "
-            "password alone opens the account then. If it must have one, it is set up anew at the next sign-in.",
+            sentence="For somebody who lost the phone, the passkeys and the recovery codes: all of it goes. Be sure "
+            "that it is {} who asks: the password alone opens the account then. If it must have one, it is set up "
+            "anew at the next sign-in.",
         )
 
     @action(description="Close…", url_path="close", permissions=["act"], icon="block")

@@ -80,6 +80,8 @@ EXPECTED: dict[str, OfATenant | OfAPerson | OfAnAccount | OfAnybody] = {
     "start": OfAnybody((SIGN_IN, SIGN_IN), (AWAY, AWAY)),
     "sign-in": OfAnybody((PAGE, PAGE), (AWAY, PAGE)),
     "sign-in-code": OfAnybody((SIGN_IN, SIGN_IN)),
+    "sign-in-passkey": OfAnybody((NOT_SO, PAGE)),
+    "sign-in-code-passkey": OfAnybody((NOT_SO, PAGE)),
     "sign-out": OfAnybody((NOT_SO, SIGN_IN)),
     "language": OfAnybody((AWAY, AWAY)),
     "tenants": OfAnAccount(),
@@ -91,6 +93,11 @@ EXPECTED: dict[str, OfATenant | OfAPerson | OfAnAccount | OfAnybody] = {
     "account-second-factor": OfAnAccount(post=PAGE),
     "account-remove-second-factor": OfAnAccount(get=AWAY, post=AWAY),
     "account-recovery-codes": OfAnAccount(get=AWAY, post=AWAY),
+    "account-add-passkey": OfAnAccount(get=AWAY, post=AWAY),  # at this address there are none
+    "account-offer-passkey": OfAnAccount(get=NOT_SO, post=PAGE),
+    "account-prove-passkey": OfAnAccount(get=NOT_SO, post=PAGE),
+    "account-rename-passkey": OfAnAccount(get=NOTHING, post=NOTHING),
+    "account-remove-passkey": OfAnAccount(get=NOTHING, post=NOTHING),
     # A tenant's
     "home": OfATenant(),
     "mailboxes": OfATenant(),

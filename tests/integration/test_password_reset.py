@@ -25,7 +25,7 @@ def test_the_link_goes_out_by_our_own_queue_and_sets_a_password(posthouse: Insta
     assert letter["From"] == "Posthouse <no-reply@mx.posthouse.test>"
     (link,) = [line.strip() for line in letter.get_content().splitlines() if "://" in line]
     address, _, token = link.removesuffix("/").rpartition("/")
-    assert address == f"http://127.0.0.1:{posthouse.http}/admin/login/reset"
+    assert address == f"http://localhost:{posthouse.http}/admin/login/reset"
     name = posthouse.run(
         "from panel.operations import password_reset\n"
         f"answer = str(password_reset.set_password({token!r}, 'another unusual one', ip=None))"

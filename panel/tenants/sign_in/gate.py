@@ -12,9 +12,11 @@ from panel.tenants.sign_in import second_factor
 from panel.tenants.sign_in.views import VERIFIED
 
 OPEN = {
-    "account:second-factor", "admin:logout", "admin:login", "sign-in-code", "admin:jsi18n",
-    "console:sign-in", "console:sign-in-code", "console:sign-out", "console:account-second-factor",
-    "console:language",
+    "account:second-factor", "account:add-passkey", "account:offer-passkey", "admin:logout", "admin:login",
+    "sign-in-code", "admin:jsi18n",
+    "console:sign-in", "console:sign-in-code", "console:sign-out", "console:sign-in-passkey",
+    "console:sign-in-code-passkey", "console:account-second-factor", "console:account-add-passkey",
+    "console:account-offer-passkey", "console:language",
 }
 
 
