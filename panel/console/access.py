@@ -19,10 +19,12 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 
+from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.http.response import HttpResponseBase
 from django.urls import reverse
 from django.utils.http import urlencode
+from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 
 from panel.client_address import client_ip
@@ -30,7 +32,8 @@ from panel.console import persons, refusal
 from panel.console.places import AccountPlace, MailboxPlace, Role, TenantPlace
 from panel.sending.used import with_day
 from panel.tenants.models import Membership, Tenant, User
-from panel.tenants.sign_in.gate import lead
+from panel.tenants.sign_in.gate import lead, to_second_factor
+from panel.tenants.sign_in.views import VERIFIED
 from panel.tenants.standing import with_parents
 
 READING = ("GET", "HEAD")
@@ -62,7 +65,9 @@ def tenant_page(
             account = _account(request)
             if account is None:
                 return to_sign_in(request)
-            place = _member(account, tenant, client_ip(request))
+            place, needs_factor = _member(account, tenant, client_ip(request))
+            if needs_factor and not request.session.get(VERIFIED):
+                return _to_second_factor(request, place)
             if refused := _other_method(request, change):
                 return refused
             needs = role if request.method in READING or change is None else max(role, change)
@@ -155,13 +160,26 @@ def _account(request: HttpRequest) -> User | None:
     return request.user if isinstance(request.user, User) and request.user.is_active else None
 
 
-def _member(account: User, tenant: int, ip: str | None) -> TenantPlace:
-    """Two queries. Raises Http404 for whoever is no member."""
+def _to_second_factor(request: HttpRequest, place: TenantPlace) -> HttpResponse:
+    """To where one is set up; the tenant's console waits."""
+    if request.method in READING and "HX-Request" not in request.headers:
+        messages.info(request, _("{tenant} lets in only those who sign in with a second factor.").format(
+            tenant=place.tenant
+        ))
+    return to_second_factor(request, place.account)
+
+
+def _member(account: User, tenant: int, ip: str | None) -> tuple[TenantPlace, bool]:
+    """And whether a second factor is asked for, by the tenant or by one above it whose member this is.
+
+    Two queries. Raises Http404 for whoever is no member.
+    """
     if account.kind != User.Kind.PANEL or account.is_staff:
         raise Http404
     found = with_day(Tenant.objects.filter(pk=tenant)).select_related("plan", "parent__parent").first()
-    above = [each.pk for each in with_parents(found)]
-    roles = [Role.of(each) for each in Membership.objects.filter(user=account, tenant__in=above)] if above else []
-    if found is None or not roles:
+    above = {each.pk: each.second_factor_required for each in with_parents(found)}
+    memberships = list(Membership.objects.filter(user=account, tenant__in=above)) if above else []
+    if found is None or not memberships:
         raise Http404
-    return TenantPlace(account, ip, found, max(roles))
+    needs_factor = found.second_factor_required or any(above[each.tenant_id] for each in memberships)
+    return TenantPlace(account, ip, found, max(map(Role.of, memberships))), needs_factor

@@ -77,6 +77,7 @@ OF_A_TENANT = [
     path("usage/", usage.usage, name="usage"),
     path("usage/export/", usage.export, name="usage-export"),
     path("settings/", organisation.settings, name="settings"),
+    path("settings/second-factor/", organisation.second_factor, name="require-second-factor"),
     path("settings/close/", organisation.close, name="close-tenant"),
     path("settings/undo-closing/", organisation.undo, name="undo-closing"),
     path("search/", search.search, name="search"),

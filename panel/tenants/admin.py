@@ -218,7 +218,8 @@ class TenantAdmin(SuspendableAdmin):
 
     def get_fieldsets(self, request: HttpRequest, obj: Tenant | None = None) -> Any:
         created = ["created_at"] if obj else []
-        return [("The tenant" if obj else None, {"fields": ["name", "plan", "parent", "notes", *created]})]
+        fields = ["name", "plan", "parent", "second_factor_required", "notes", *created]
+        return [("The tenant" if obj else None, {"fields": fields})]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Tenant]:
         rows = super().get_queryset(request)

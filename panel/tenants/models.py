@@ -75,6 +75,10 @@ class Tenant(models.Model):
     status = StatusField()
     status_reason = models.CharField("reason", max_length=500, blank=True)
     grace_ends_at = models.DateTimeField("can be restored until", null=True, blank=True, editable=False)
+    second_factor_required = models.BooleanField(
+        "second factor required", default=False,
+        help_text="Until they have one, its members see nothing of it in the console.",
+    )
     notes = models.TextField(blank=True, help_text="For the provider only.")
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 

@@ -136,6 +136,7 @@ EXPECTED: dict[str, OfATenant | OfAPerson | OfAnAccount | OfAnybody] = {
     "usage": OfATenant(),
     "usage-export": OfATenant(),
     "settings": OfATenant(),
+    "require-second-factor": OfATenant(role="owner", change="owner", post=AWAY),
     "close-tenant": OfATenant(role="owner", change="owner"),
     "undo-closing": OfATenant(role="owner", change="owner", post=AWAY, get=AWAY),
     "search": OfATenant(),

@@ -50,7 +50,7 @@ def own(request: HttpRequest, door: Door = ADMIN) -> HttpResponse:
         request, "account/own.html", _("Your account"), account=account, factor=factor, left=left,
         passkeys=own_passkeys, may_add_passkeys=passkeys.site() is not None,
         # The last one stays where there must be one.
-        may_remove_last=not second_factor.is_required(account),
+        may_remove_last=not second_factor.is_kept(account),
         sessions=[_shown(each, request) for each in sessions.of(account)],
     )
 
@@ -168,7 +168,7 @@ def remove(request: HttpRequest, door: Door = ADMIN) -> HttpResponse:
     if form is None or factor is None or not factor.has_app:
         return HttpResponseRedirect(door.url("own"))
     is_last = not factor.passkeys.exists()
-    if is_last and second_factor.is_required(account):
+    if is_last and second_factor.is_kept(account):
         return HttpResponseRedirect(door.url("own"))
     if request.method == "POST" and form.is_valid():
         try:

@@ -35,10 +35,15 @@ class SecondFactorGate:
             return None
         if request.resolver_match is not None and request.resolver_match.view_name in OPEN:
             return None
-        if second_factor.of(account):
-            logout(request)  # it came to have one, or to need one, since this session began
-            return lead(request, reverse("admin:login" if account.is_staff else "console:sign-in"))
-        return lead(request, reverse("account:second-factor" if account.is_staff else "console:account-second-factor"))
+        return to_second_factor(request, account)
+
+
+def to_second_factor(request: HttpRequest, account: User) -> HttpResponse:
+    """To where one is set up; to the sign-in, which asks for it, when the account has one."""
+    if second_factor.of(account):
+        logout(request)  # it came to have one, or to need one, since this session began
+        return lead(request, reverse("admin:login" if account.is_staff else "console:sign-in"))
+    return lead(request, reverse("account:second-factor" if account.is_staff else "console:account-second-factor"))
 
 
 def lead(request: HttpRequest, where: str) -> HttpResponse:

@@ -85,7 +85,7 @@ def remove(request: HttpRequest, passkey: int, door: Door = ADMIN) -> HttpRespon
     account = account_of(request)
     found, form = _found(account, passkey), own_code_form(request, account)
     is_last = not found.factor.has_app and found.factor.passkeys.count() == 1
-    if form is None or (is_last and second_factor.is_required(account)):
+    if form is None or (is_last and second_factor.is_kept(account)):
         return HttpResponseRedirect(door.url("own"))
     if request.method == "POST" and form.is_valid():
         try:

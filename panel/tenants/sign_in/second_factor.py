@@ -28,7 +28,7 @@ from django_otp.oath import hotp
 
 from panel.tenants import audit
 from panel.tenants.changes import AlreadySo, ServiceError, lock, one_line, owners_alone
-from panel.tenants.models import PanelSession, RecoveryCode, SecondFactor, User
+from panel.tenants.models import Membership, PanelSession, RecoveryCode, SecondFactor, User
 
 STEP_S = 30
 TOLERANCE = 1  # steps before and after now (RFC 6238 §5.2)
@@ -52,6 +52,13 @@ class Opened:
 def is_required(account: User) -> bool:
     """Whether the account may do nothing before it has a second factor."""
     return account.second_factor_required or (settings.ENVIRONMENT.staff_second_factor and account.is_staff)
+
+
+def is_kept(account: User) -> bool:
+    """Whether the last one can't be taken away by its owner: the account must have it, or one of its tenants asks."""
+    return is_required(account) or Membership.objects.filter(
+        user=account, tenant__second_factor_required=True
+    ).exists()
 
 
 def of(account: User) -> SecondFactor | None:
@@ -145,7 +152,7 @@ def remove(account: User, *, actor: User | None, reason: str = "", ip: str | Non
     """
     owners_alone(actor, account)
     reason = one_line(reason, "reason", most=audit.MOST_REASON)
-    if actor == account and is_required(account):
+    if actor == account and is_kept(account):
         raise ServiceError(_("This account must have a second factor."))
     deleted, _rows = SecondFactor.objects.filter(user=account).delete()
     if not deleted:
