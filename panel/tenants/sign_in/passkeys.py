@@ -15,7 +15,6 @@ from enum import StrEnum
 from typing import Any
 from urllib.parse import urlsplit
 
-import cbor2
 import webauthn
 from cryptography.exceptions import UnsupportedAlgorithm
 from django.conf import settings
@@ -51,7 +50,7 @@ ADD_AGAIN: Any = gettext_lazy("The passkey didn't come through in time or unharm
 _CHALLENGES = "passkey_challenges"  # in the session, by purpose: the challenge, and when it was made
 # What its parsers raise besides, when a browser sends nonsense.
 _NONSENSE = (
-    WebAuthnException, cbor2.CBORError, UnsupportedAlgorithm, ValueError, TypeError, LookupError, AttributeError,
+    WebAuthnException, UnsupportedAlgorithm, ValueError, TypeError, LookupError, AttributeError,
     ArithmeticError, RecursionError,
 )
 
