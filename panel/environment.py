@@ -298,7 +298,7 @@ SETTINGS: Mapping[str, Setting] = {
     ),
     "staff_second_factor": Setting(
         "POSTHOUSE_STAFF_SECOND_FACTOR", "no", _yes,
-        "yes: every account with a provider role must have a second factor (an authenticator app) to use the panel. "
+        "yes: every account with a provider role must have a second factor (an app or a passkey) to use the panel. "
         "Single accounts can be made to have one in any case.",
     ),
     "leaked_passwords": Setting(

@@ -43,6 +43,8 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "panel.client_address.ClientAddress",
+    # Around all that answers: files, errors and what mail clients ask are no pages of Django's views.
+    "panel.console.middleware.BrowserPolicies",
     "panel.autoconfig.middleware.Autoconfig",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -55,7 +57,6 @@ MIDDLEWARE = [
     "panel.tenants.sign_in.sessions.Seen",
     "panel.tenants.sign_in.gate.SecondFactorGate",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
-    "panel.console.middleware.ContentSecurityPolicy",
 ]
 
 ROOT_URLCONF = "panel.urls"

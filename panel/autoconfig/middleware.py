@@ -41,6 +41,11 @@ class Autoconfig:
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers["Referrer-Policy"] = "no-referrer"
         response.headers["Cache-Control"] = "no-store"
+        # Under our own names alone: a customer's domain may have a site that speaks no HTTPS.
+        if settings.SECURE_HSTS_SECONDS and request.is_secure() and host and validate_host(
+            host, settings.ALLOWED_HOSTS
+        ):
+            response.headers["Strict-Transport-Security"] = f"max-age={settings.SECURE_HSTS_SECONDS}"
         return response
 
 

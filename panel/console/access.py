@@ -23,11 +23,13 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 
+from django.contrib import messages
 from django.db.models import Exists, OuterRef
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.http.response import HttpResponseBase
 from django.urls import reverse
 from django.utils.http import urlencode
+from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 
 from panel.client_address import client_ip
@@ -36,7 +38,8 @@ from panel.console.places import AccountPlace, MailboxPlace, Role, TenantPlace
 from panel.sending.used import with_day
 from panel.tenants import visits
 from panel.tenants.models import Membership, Tenant, User
-from panel.tenants.sign_in.gate import lead
+from panel.tenants.sign_in.gate import lead, to_second_factor
+from panel.tenants.sign_in.views import VERIFIED
 from panel.tenants.standing import with_parents
 
 READING = ("GET", "HEAD")
@@ -68,7 +71,9 @@ def tenant_page(
             account = _account(request)
             if account is None:
                 return to_sign_in(request)
-            place = _place(request, account, tenant)
+            place, needs_factor = _place(request, account, tenant)
+            if needs_factor and not request.session.get(VERIFIED):
+                return _to_second_factor(request, place)
             if place.visit and request.method not in READING:
                 return refusal.only_looking(request, place)
             if refused := _other_method(request, change):
@@ -182,8 +187,21 @@ def _account(request: HttpRequest) -> User | None:
     return request.user if isinstance(request.user, User) and request.user.is_active else None
 
 
-def _place(request: HttpRequest, account: User, tenant: int) -> TenantPlace:
-    """Three queries at most. Raises Http404 for whoever is no member and doesn't look into it either."""
+def _to_second_factor(request: HttpRequest, place: TenantPlace) -> HttpResponse:
+    """To where one is set up; the tenant's console waits."""
+    if request.method in READING and "HX-Request" not in request.headers:
+        messages.info(request, _("{tenant} lets in only those who sign in with a second factor.").format(
+            tenant=place.tenant
+        ))
+    return to_second_factor(request, place.account)
+
+
+def _place(request: HttpRequest, account: User, tenant: int) -> tuple[TenantPlace, bool]:
+    """And whether a second factor is asked for, by the tenant or by one above it whose member this is.
+
+    Three queries at most. Raises Http404 for whoever is no member and doesn't look into it either. Whether the
+    provider's staff need a second factor is said elsewhere.
+    """
     if account.kind != User.Kind.PANEL:
         raise Http404
     visit = visits.of(request, account) if account.is_staff else None
@@ -196,10 +214,12 @@ def _place(request: HttpRequest, account: User, tenant: int) -> TenantPlace:
     found = rows.select_related("plan", "parent__parent").first()
     if found is None:
         raise Http404
+    ip = client_ip(request)
     if visit is not None:
-        return TenantPlace(account, client_ip(request), found, Role.VIEWER, visit)
-    above = [each.pk for each in with_parents(found)]
-    roles = [Role.of(each) for each in Membership.objects.filter(user=account, tenant__in=above)]
-    if not roles:
+        return TenantPlace(account, ip, found, Role.VIEWER, visit), False
+    above = {each.pk: each.second_factor_required for each in with_parents(found)}
+    memberships = list(Membership.objects.filter(user=account, tenant__in=above))
+    if not memberships:
         raise Http404
-    return TenantPlace(account, client_ip(request), found, max(roles))
+    needs_factor = found.second_factor_required or any(above[each.tenant_id] for each in memberships)
+    return TenantPlace(account, ip, found, max(map(Role.of, memberships))), needs_factor

@@ -1,6 +1,6 @@
-"""A panel account's own pages in the console: password, second factor, sessions.
+"""A panel account's own pages in the console: password, second factor, passkeys, sessions.
 
-What they do is tenants/sign_in/account.py's, as in the admin.
+What they do is tenants/sign_in's (account.py, passkey_pages.py), as in the admin.
 """
 
 from collections.abc import Callable
@@ -15,11 +15,12 @@ from panel.console.access import account_page
 from panel.console.frame import page
 from panel.console.places import AccountPlace
 from panel.mailboxes import links
-from panel.tenants.sign_in import account
+from panel.tenants.sign_in import account, passkey_pages
 
 TEMPLATES = {
     "account/own.html": "console/account.html",
     "account/enrol.html": "console/account_enrol.html",
+    "account/passkey.html": "console/account_passkey.html",
     "account/codes.html": "console/account_codes.html",
     "admin/posthouse/confirm.html": "console/confirm.html",
 }
@@ -63,3 +64,8 @@ end_all_sessions = _in_the_console(account.end_all_sessions)
 second_factor = _in_the_console(account.enrol)
 remove_second_factor = _in_the_console(account.remove)
 recovery_codes = _in_the_console(account.renew_recovery_codes)
+add_passkey = _in_the_console(passkey_pages.add)
+offer_passkey = _in_the_console(passkey_pages.offer)
+prove_passkey = _in_the_console(passkey_pages.prove)
+rename_passkey = _in_the_console(passkey_pages.rename)
+remove_passkey = _in_the_console(passkey_pages.remove)

@@ -16,8 +16,12 @@ STRICT = (
 )
 
 
-class ContentSecurityPolicy:
-    """Adds the policy to every answer that has none of its own."""
+# Of what a page could ask of a device ours use passkeys and the clipboard alone.
+UNUSED = "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()"
+
+
+class BrowserPolicies:
+    """Adds to every answer what it hasn't said itself. HSTS is Django's SecurityMiddleware's."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response
@@ -26,4 +30,9 @@ class ContentSecurityPolicy:
         response = self.get_response(request)
         response.headers.setdefault("Content-Security-Policy", ADMIN if request.path.startswith("/admin/") else STRICT)
         response.headers.setdefault("Referrer-Policy", "same-origin")
+        response.headers.setdefault("Permissions-Policy", UNUSED)
+        response.headers.setdefault("Cross-Origin-Opener-Policy", "same-origin")
+        response.headers.setdefault("X-Content-Type-Options", "nosniff")
+        if not getattr(response, "xframe_options_exempt", False):
+            response.headers.setdefault("X-Frame-Options", "DENY")
         return response

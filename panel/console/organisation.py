@@ -1,4 +1,4 @@
-"""A tenant's settings: what it is, and closing it, with an undo until the grace period ends.
+"""A tenant's settings: what it is, who must have a second factor, and closing it, with an undo for a while.
 
 Its name is the provider's to change: names are unique among all that belong to nobody else, so that a refused one
 would tell a tenant of another.
@@ -14,7 +14,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, ngettext
 
 from panel.console.access import tenant_page
 from panel.console.frame import page
@@ -25,6 +25,8 @@ from panel.operations.holdings import holdings
 from panel.rules.status import Status
 from panel.tenants.changes import ServiceError
 from panel.tenants.decided import is_held
+from panel.tenants.services import change_tenant, without_second_factor
+from panel.tenants.sign_in.second_factor import of as owns_second_factor
 from panel.tenants.standing import status_words
 
 
@@ -62,10 +64,50 @@ def settings(request: HttpRequest, place: TenantPlace) -> HttpResponse:
     return page(
         request, place, "console/settings.html", _("Settings"), is_closed=is_closed, holdings=[*things, storage],
         word=status_words(tenant.status), ends=utc(tenant.grace_ends_at) if tenant.grace_ends_at else "",
+        without_factor=without_second_factor(tenant).count(), may_require=place.may(Role.OWNER),
         may_close=place.may(Role.OWNER) and not held,
         may_undo=is_closed and place.is_owner and not held,
         close_url=reverse("console:close-tenant", args=[tenant.pk]),
         undo_url=reverse("console:undo-closing", args=[tenant.pk]),
+    )
+
+
+@tenant_page(role=Role.OWNER, change=Role.OWNER)
+def second_factor(request: HttpRequest, place: TenantPlace) -> HttpResponse:
+    """Ask a second factor of everybody, or no longer, as the page that was confirmed said."""
+    tenant = place.tenant
+    required = not tenant.second_factor_required
+    form = forms.Form(request.POST if request.method == "POST" else None)
+    if request.method == "POST" and request.POST.get("required") not in ("yes", "no"):
+        return _back(place)
+    if request.method == "POST" and form.is_valid():
+        try:
+            change_tenant(
+                tenant, second_factor_required=request.POST["required"] == "yes", actor=place.account, ip=place.ip
+            )
+        except ServiceError as error:
+            form.add_error(None, str(error))
+        else:
+            return _back(place)
+    missing = without_second_factor(tenant).count()
+    if required:
+        title, button = _("Require a second factor?"), _("Require it")
+        sentence = ngettext(
+            "Everybody who opens this organisation's console needs an authenticator app or a passkey. {count} member "
+            "has none today, and sees only the page on which one is set up until then.",
+            "Everybody who opens this organisation's console needs an authenticator app or a passkey. {count} members "
+            "have none today, and see only the page on which one is set up until then.",
+            missing,
+        ).format(count=missing)
+    else:
+        title, button = _("Leave the second factor to each?"), _("Leave it to each")
+        sentence = _(
+            "Members who have one go on with it, and may remove it. Their password alone opens the console then."
+        )
+    return page(
+        request, place, "console/settings_second_factor.html", title, crumbs=[(_("Settings"), _settings(place))],
+        form=form, button=button, sentence=sentence, back=_settings(place), required=required,
+        must_have=required and not owns_second_factor(place.account),
     )
 
 

@@ -1,11 +1,14 @@
-"""The pages of a forgotten password: asking for a link, and choosing a new one by it."""
+"""The pages of a forgotten password: asking for a link, and choosing a new one by it.
+
+One look, the console's, whoever asks: nobody is signed in, and nothing tells whose account it is.
+"""
 
 import math
 import time
 from typing import Any
 
 from django import forms
-from django.contrib import admin, messages
+from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
@@ -88,4 +91,4 @@ def reset(request: HttpRequest, token: str) -> HttpResponse:
 
 
 def _page(request: HttpRequest, template: str, title: str, **context: Any) -> HttpResponse:
-    return TemplateResponse(request, template, {**admin.site.each_context(request), "title": title, **context})
+    return TemplateResponse(request, template, {"title": title, **context})

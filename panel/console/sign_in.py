@@ -1,4 +1,4 @@
-"""The console's sign-in: a panel account, or a mailbox's address with its main password.
+"""The console's sign-in: a panel account, or a mailbox's address with its main password; or an account's passkey.
 
 The panel account is tried first. Forms, lockout, second factor and sessions are those of the
 admin's sign-in (tenants/sign_in); what is new here is the person. Staff may sign in here as well
@@ -14,6 +14,8 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import override
+from django.views.decorators.cache import never_cache
+from django.views.decorators.csrf import csrf_protect
 from django.views.decorators.http import require_POST
 
 from panel.client_address import client_ip
@@ -23,8 +25,8 @@ from panel.mailboxes.models import Credential, LoginEvent
 from panel.rules.sign_in import PROTOCOL
 from panel.tenants import visits
 from panel.tenants.models import User
-from panel.tenants.sign_in import lockout, sessions, views
-from panel.tenants.sign_in.forms import Guarded
+from panel.tenants.sign_in import lockout, passkeys, sessions, views
+from panel.tenants.sign_in.forms import Guarded, PasskeyForm
 
 BACKEND = "django.contrib.auth.backends.ModelBackend"
 
@@ -65,7 +67,19 @@ class ConsoleSignIn(views.SignIn):
         return bool(self.request.user.is_authenticated)
 
     def frame(self) -> dict[str, Any]:
-        return {}
+        return {"by_passkey": passkeys.site() is not None}
+
+    def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        return self.by_passkey(request) if request.POST.get("passkey") else super().post(request, *args, **kwargs)
+
+    def by_passkey(self, request: HttpRequest) -> HttpResponse:
+        """In place of password and code: it has asked its owner for finger, face or PIN."""
+        form = PasskeyForm(request, None, request.POST)
+        if form.is_valid() and form.opened and form.account:
+            views.complete(request, form.account, verified=True, passkey=form.opened.passkey)
+            return HttpResponseRedirect(self.get_success_url())
+        told = self.get_context_data(form=ConsoleSignInForm(request), passkey_fault=form.fault())
+        return views.locked(self.render_to_response(told), form.wait_s)
 
     def form_valid(self, form: Any) -> HttpResponse:
         if form.credential is None:
@@ -82,6 +96,18 @@ class ConsoleSignInCode(views.SignInCode):
 
     def frame(self) -> dict[str, Any]:
         return {}
+
+
+@never_cache
+@csrf_protect
+@require_POST
+def passkey(request: HttpRequest) -> HttpResponse:
+    """What the browser needs to use whichever passkey it has for us. Nobody is known yet."""
+    if request.session.session_key is None:
+        # A session of its own, for the challenge; who goes no further leaves it behind.
+        request.session.set_expiry(passkeys.LIFE_S)
+        sessions.forget_old()
+    return views.needed(lambda: passkeys.to_use(request, passkeys.Purpose.ALONE, None))
 
 
 @require_POST

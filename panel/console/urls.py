@@ -35,6 +35,7 @@ from panel.console import (
     visit,
 )
 from panel.console.access import anybody
+from panel.tenants.sign_in.views import passkey_for_the_step
 
 app_name = "console"
 
@@ -83,6 +84,7 @@ OF_A_TENANT = [
     path("usage/", usage.usage, name="usage"),
     path("usage/export/", usage.export, name="usage-export"),
     path("settings/", organisation.settings, name="settings"),
+    path("settings/second-factor/", organisation.second_factor, name="require-second-factor"),
     path("settings/close/", organisation.close, name="close-tenant"),
     path("settings/undo-closing/", organisation.undo, name="undo-closing"),
     path("search/", search.search, name="search"),
@@ -113,6 +115,11 @@ OF_AN_ACCOUNT = [
     path("second-factor/", account.second_factor, name="account-second-factor"),
     path("second-factor/remove/", account.remove_second_factor, name="account-remove-second-factor"),
     path("recovery-codes/", account.recovery_codes, name="account-recovery-codes"),
+    path("passkeys/add/", account.add_passkey, name="account-add-passkey"),
+    path("passkeys/offer/", account.offer_passkey, name="account-offer-passkey"),
+    path("passkeys/prove/", account.prove_passkey, name="account-prove-passkey"),
+    path("passkeys/<int:passkey>/rename/", account.rename_passkey, name="account-rename-passkey"),
+    path("passkeys/<int:passkey>/remove/", account.remove_passkey, name="account-remove-passkey"),
 ]
 OF_A_PERSON = [
     path("", own_mailbox.home, name="me"),
@@ -144,6 +151,8 @@ urlpatterns = [
     path("", home.start, name="start"),
     path("sign-in/", anybody(sign_in.ConsoleSignIn.as_view()), name="sign-in"),
     path("sign-in/code/", anybody(sign_in.ConsoleSignInCode.as_view()), name="sign-in-code"),
+    path("sign-in/passkey/", anybody(sign_in.passkey), name="sign-in-passkey"),
+    path("sign-in/code/passkey/", anybody(passkey_for_the_step), name="sign-in-code-passkey"),
     path("sign-out/", anybody(sign_in.sign_out), name="sign-out"),
     path("language/", anybody(language.choose), name="language"),
     path("invitation/<str:token>/", anybody(invitation.answer), name="invitation"),

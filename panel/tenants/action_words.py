@@ -8,10 +8,15 @@ from typing import Any
 from django.utils.translation import gettext_lazy
 
 ACTIONS: dict[str, Any] = {
+    "account.authenticator_removed": gettext_lazy("account authenticator removed"),
     "account.changed": gettext_lazy("account changed"),
     "account.closed": gettext_lazy("account closed"),
     "account.created": gettext_lazy("account created"),
     "account.deleted": gettext_lazy("account deleted"),
+    "account.passkey_added": gettext_lazy("account passkey added"),
+    "account.passkey_refused": gettext_lazy("account passkey refused"),
+    "account.passkey_removed": gettext_lazy("account passkey removed"),
+    "account.passkey_renamed": gettext_lazy("account passkey renamed"),
     "account.password_reset_asked": gettext_lazy("account password reset asked"),
     "account.password_reset_refused": gettext_lazy("account password reset refused"),
     "account.password_set": gettext_lazy("account password set"),

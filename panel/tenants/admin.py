@@ -263,7 +263,8 @@ class TenantAdmin(SuspendableAdmin):
 
     def get_fieldsets(self, request: HttpRequest, obj: Tenant | None = None) -> Any:
         created = ["created_at"] if obj else []
-        return [(_("The tenant") if obj else None, {"fields": ["name", "plan", "parent", "notes", *created]})]
+        fields = ["name", "plan", "parent", "second_factor_required", "notes", *created]
+        return [(_("The tenant") if obj else None, {"fields": fields})]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Tenant]:
         rows = super().get_queryset(request)
@@ -507,8 +508,9 @@ class AccountAdmin(ScopedAdmin):
             request, object_id, title=_("Remove the second factor of {}"), button=_("Remove"), act=act,
             form_class=OptionalReasonForm, harmful=True,
             sentence=_(
-                "For somebody who lost the phone and the recovery codes. Be sure that it is {} who asks: the "
-                "password alone opens the account then. If it must have one, it is set up anew at the next sign-in."
+                "For somebody who lost the phone, the passkeys and the recovery codes: all of it goes. Be sure that it "
+                "is {} who asks: the password alone opens the account then. If it must have one, it is set up anew at "
+                "the next sign-in."
             ),
         )
 

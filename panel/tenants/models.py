@@ -92,6 +92,10 @@ class Tenant(models.Model):
     status = StatusField()
     status_reason = models.CharField(gettext_lazy("reason"), max_length=500, blank=True)
     grace_ends_at = models.DateTimeField(gettext_lazy("can be restored until"), null=True, blank=True, editable=False)
+    second_factor_required = models.BooleanField(
+        gettext_lazy("second factor required"), default=False,
+        help_text=gettext_lazy("Until they have one, its members see nothing of it in the console."),
+    )
     notes = models.TextField(blank=True, help_text=gettext_lazy("For the provider only."))
     # What its proofs in the DNS are derived from: stays when the installation's secret key is changed.
     proof_key = models.CharField(max_length=32, default=proof_key, editable=False)
@@ -353,15 +357,43 @@ class DirectoryChange(models.Model):
 
 
 class SecondFactor(models.Model):
-    """An authenticator app of a panel account (RFC 6238). That the row is there means: it is asked for."""
+    """What a panel account signs in with beside its password. That the row is there means: it is asked for.
+
+    An authenticator app (RFC 6238), passkeys, or both; there is always one of them, and recovery codes for both.
+    """
 
     user = models.OneToOneField(User, on_delete=models.CASCADE, related_name="second_factor")
-    secret = models.CharField(max_length=300)  # encrypted, by a key that isn't in the database
+    # Encrypted, by a key that isn't in the database. Empty: no authenticator app.
+    secret = models.CharField(max_length=300, blank=True)
     last_step = models.BigIntegerField(default=0)  # of 30 seconds, since 1970: a code opens once
     created_at = models.DateTimeField(default=timezone.now)
 
     def __str__(self):
         return _("second factor of {user}").format(user=self.user)
+
+    @property
+    def has_app(self):
+        return bool(self.secret)
+
+
+class Passkey(models.Model):
+    """A key pair on a device or in a password manager of an account's owner (WebAuthn); here is the public half."""
+
+    factor = models.ForeignKey(SecondFactor, on_delete=models.CASCADE, related_name="passkeys")
+    credential_id = models.CharField(max_length=1400, unique=True)  # base64url of at most 1023 bytes
+    public_key = models.BinaryField(max_length=2000)  # COSE (RFC 9052 §7)
+    sign_count = models.BigIntegerField(default=0)  # 0 for good where the key is synchronised between devices
+    transports = models.JSONField(default=list)  # how the browser reaches it: "internal", "usb" …
+    name = models.CharField(max_length=100)
+    challenge = models.CharField(max_length=64, blank=True)  # digest of the last one it answered: no answer opens twice
+    created_at = models.DateTimeField(default=timezone.now)
+    used_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["pk"]
+
+    def __str__(self):
+        return self.name
 
 
 class RecoveryCode(models.Model):

@@ -9,6 +9,7 @@ from collections.abc import Collection
 from typing import Any
 
 from django.db import transaction
+from django.db.models import QuerySet
 from django.utils.translation import gettext as _
 
 from panel.tenants import audit
@@ -31,7 +32,16 @@ from panel.tenants.changes import (
     tenant_changed,
     write,
 )
-from panel.tenants.models import Membership, PanelSession, PasswordReset, Plan, ProviderRole, Tenant, User
+from panel.tenants.models import (
+    Membership,
+    PanelSession,
+    PasswordReset,
+    Plan,
+    ProviderRole,
+    SecondFactor,
+    Tenant,
+    User,
+)
 from panel.tenants.standing import with_parents
 
 STANDARD_PLAN = "Standard"
@@ -101,6 +111,7 @@ def create_tenant(
     plan: Plan | None = None,
     parent: Tenant | None = None,
     notes: str = "",
+    second_factor_required: bool = False,
     actor: User | None,
     ip: str | None = None,
 ) -> Tenant:
@@ -115,13 +126,14 @@ def create_tenant(
     if parent:
         _place_under(None, parent)
     with taken_means(_("There is a tenant {name} already.").format(name=name), "name"):
-        tenant = Tenant.objects.create(name=name, plan=plan, parent=parent, notes=notes)
-    audit.record(
-        actor, "tenant.created", tenant, tenant=tenant, after={"name": name, "plan": plan, "parent": parent}, ip=ip
-    )
+        tenant = Tenant.objects.create(
+            name=name, plan=plan, parent=parent, notes=notes, second_factor_required=second_factor_required
+        )
+    after = {"name": name, "plan": plan, "parent": parent}
+    if second_factor_required:
+        after["second_factor_required"] = True
+    audit.record(actor, "tenant.created", tenant, tenant=tenant, after=after, ip=ip)
     return tenant
-
-
 
 
 @transaction.atomic
@@ -132,10 +144,14 @@ def change_tenant(
     plan: Plan = KEEP,
     parent: Tenant | None = KEEP,
     notes: str = KEEP,
+    second_factor_required: bool = KEEP,
     actor: User | None,
     ip: str | None = None,
 ) -> Tenant:
-    """Give the tenant another name, plan, parent or notes. What it has beyond a smaller plan it keeps."""
+    """Give the tenant another name, plan, parent or notes, or ask a second factor of its members.
+
+    What it has beyond a smaller plan it keeps. Whoever asks for second factors as a member has one.
+    """
     values: dict[str, Any] = {}
     if name is not KEEP:
         values["name"] = one_line(name, "name", most=100, required=True)
@@ -147,6 +163,10 @@ def change_tenant(
         values["parent"] = parent
     if notes is not KEEP:
         values["notes"] = many_lines(notes, "notes", most=10_000)
+    if second_factor_required is not KEEP:
+        if second_factor_required and actor and not actor.has_provider_role and not _has_second_factor(actor):
+            raise ServiceError(_("Set up your own second factor first, or you would lock yourself out."))
+        values["second_factor_required"] = second_factor_required
     with taken_means(_("There is a tenant {name} already.").format(name=values.get("name")), "name"):
         before, after = write(tenant, **values)
     if after:
@@ -160,6 +180,16 @@ def change_tenant(
         )
         tenant_changed(tenant)
     return tenant
+
+
+def _has_second_factor(account: User) -> bool:
+    # Locked: it can't be taken away at the same moment.
+    return SecondFactor.objects.select_for_update().filter(user=account).first() is not None
+
+
+def without_second_factor(tenant: Tenant) -> QuerySet[Membership]:
+    """The members who would be, or are, asked to set one up."""
+    return Membership.objects.filter(tenant=tenant, user__is_active=True, user__second_factor=None)
 
 
 def _place_under(tenant: Tenant | None, parent: Tenant) -> None:

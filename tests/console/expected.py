@@ -107,6 +107,8 @@ EXPECTED: dict[str, OfATenant | OfAPerson | OfAnAccount | OfAVisit | OfAnybody] 
     "start": OfAnybody((SIGN_IN, SIGN_IN), (AWAY, AWAY)),
     "sign-in": OfAnybody((PAGE, PAGE), (AWAY, PAGE)),
     "sign-in-code": OfAnybody((SIGN_IN, SIGN_IN)),
+    "sign-in-passkey": OfAnybody((NOT_SO, PAGE)),
+    "sign-in-code-passkey": OfAnybody((NOT_SO, PAGE)),
     "sign-out": OfAnybody((NOT_SO, SIGN_IN)),
     "language": OfAnybody((AWAY, AWAY)),
     "invitation": OfAnybody((PAGE, PAGE)),
@@ -122,6 +124,11 @@ EXPECTED: dict[str, OfATenant | OfAPerson | OfAnAccount | OfAVisit | OfAnybody] 
     "account-add-mailbox": OfAnAccount(post=PAGE),
     "account-end-tie": OfAnAccount(get=NOT_SO, post=AWAY),
     "account-open-mailbox": OfATie(),
+    "account-add-passkey": OfAnAccount(get=AWAY, post=AWAY),  # at this address there are none
+    "account-offer-passkey": OfAnAccount(get=NOT_SO, post=PAGE),
+    "account-prove-passkey": OfAnAccount(get=NOT_SO, post=PAGE),
+    "account-rename-passkey": OfAnAccount(get=NOTHING, post=NOTHING),
+    "account-remove-passkey": OfAnAccount(get=NOTHING, post=NOTHING),
     # A tenant's
     "home": OfATenant(),
     "mailboxes": OfATenant(),
@@ -162,6 +169,7 @@ EXPECTED: dict[str, OfATenant | OfAPerson | OfAnAccount | OfAVisit | OfAnybody] 
     "usage": OfATenant(),
     "usage-export": OfATenant(),
     "settings": OfATenant(),
+    "require-second-factor": OfATenant(role="owner", change="owner", post=AWAY),
     "close-tenant": OfATenant(role="owner", change="owner"),
     "undo-closing": OfATenant(role="owner", change="owner", post=AWAY, get=AWAY),
     "search": OfATenant(),

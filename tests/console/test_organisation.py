@@ -1,14 +1,18 @@
-"""Closing a tenant in the console, and who may undo it."""
+"""Closing a tenant in the console, and who may undo it; and asking a second factor of its members."""
 
 import pytest
+from django.core.management import call_command
 from django.test import Client
 from django.utils import timezone
 
 from panel.operations import services as operations
 from panel.rules.status import Status
 from panel.tenants import services as tenants
-from panel.tenants.models import Tenant, User
+from panel.tenants.changes import ServiceError
+from panel.tenants.models import AuditEntry, Tenant, User
+from panel.tenants.sign_in import second_factor
 from tests.support import world
+from tests.support.authenticator import code_of
 
 pytestmark = pytest.mark.django_db
 
@@ -61,3 +65,65 @@ def test_what_the_provider_or_the_reseller_closed_is_not_the_customers_to_undo()
         assert (status(acme) == Status.ACTIVE) == (closer is reseller)
         if closer is not reseller:
             operations.restore(acme, actor=staff)
+
+
+def in_with_factor(account: User) -> tuple[Client, str]:
+    """Signed in after a second factor was set up."""
+    secret = second_factor.new_secret()
+    second_factor.add(account, secret, code_of(secret))
+    client = Client()
+    client.force_login(account)
+    session = client.session
+    session["second_factor"] = True
+    session.save()
+    return client, secret
+
+
+def test_an_owner_asks_a_second_factor_of_everybody_and_does_not_lock_oneself_out():
+    acme, other = world.tenant("Acme"), world.tenant("Second")
+    (ann, client), (bob, theirs) = owner(acme, "ann"), owner(acme, "bob")
+    tenants.create_membership(user=bob, tenant=other, role="viewer", actor=None)
+    home, where = f"/t/{acme.pk}/", f"/t/{acme.pk}/settings/second-factor/"
+    page = client.get(where).content.decode()
+    assert "2 members have none today" in page and "You have none yourself" in page and 'name="required"' not in page
+    assert "lock yourself out" in client.post(where, {"required": "yes"}).content.decode()
+    assert not Tenant.objects.get(pk=acme.pk).second_factor_required
+
+    client, secret = in_with_factor(ann)
+    assert "1 member has none today" in client.get(where).content.decode()
+    client.post(where, {"required": "yes"})
+    assert AuditEntry.objects.filter(tenant=acme).latest("pk").after == {"second_factor_required": True}
+    assert client.get(home).status_code == 200
+    for path in (home, f"{home}people/", where):
+        assert theirs.get(path)["Location"] == "/account/second-factor/", path
+    assert theirs.post(where, {"required": "no"})["Location"] == "/account/second-factor/"
+    assert "Acme lets in only those" in theirs.get("/account/second-factor/").content.decode()
+    assert theirs.get(f"/t/{other.pk}/").status_code == theirs.get("/account/").status_code == 200, "not that tenant's"
+
+    # Where one of its tenants asks for it, the last one stays; a session without it is asked.
+    assert "/remove/" not in client.get("/account/").content.decode()
+    code = code_of(secret, steps=1)
+    client.post("/account/second-factor/remove/", {"password": "x", "code": code})
+    with pytest.raises(ServiceError, match="must have"):
+        second_factor.remove(ann, actor=ann)
+    without = Client()
+    without.force_login(ann)
+    assert without.get(home)["Location"] == "/sign-in/"
+
+    client.post(where, {"required": "no"})
+    assert theirs.get(home).status_code == 200
+    second_factor.remove(ann, actor=ann)
+
+
+def test_it_holds_for_members_of_a_tenant_above_where_that_one_or_this_one_asks(capsys):
+    above = world.tenant("Above")
+    acme = world.tenant("Acme", parent=above)
+    (_, theirs), (_, client) = owner(above, "rita"), owner(acme, "ann")
+    call_command("tenant", "set", "Above", "--second-factor", "required")
+    paths = (f"/t/{above.pk}/", f"/t/{acme.pk}/")
+    assert [theirs.get(path).status_code for path in paths] == [302, 302]
+    assert client.get(paths[1]).status_code == 200, "a customer's own people aren't asked by its reseller"
+    call_command("tenant", "set", "Above", "--second-factor", "optional")
+    tenants.change_tenant(acme, second_factor_required=True, actor=None)
+    assert [theirs.get(path).status_code for path in paths] == [200, 302]
+    assert client.get(paths[1]).status_code == 302

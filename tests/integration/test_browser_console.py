@@ -2,6 +2,7 @@
 
 import base64
 import re
+from collections.abc import Callable
 from email.message import EmailMessage
 from email.policy import SMTP
 
@@ -24,10 +25,25 @@ MAIN = "main .btn-primary"
 
 def sign_in(page: Page, login: str, password: str) -> None:
     open_page(page, "/sign-in/")
+    give_login(page, login, password)
+    page.wait_for_selector(".side")
+
+
+def give_login(page: Page, login: str, password: str) -> None:
     page.fill("[name=username]", login)
     page.fill("[name=password]", password)
     page.click("#login-form button[type=submit]")
-    page.wait_for_selector(".side")
+
+
+def virtual_device(page: Page) -> Callable[..., object]:
+    """A device that keeps passkeys and knows its owner; what it is told afterwards goes through the answer."""
+    devtools = page.context.new_cdp_session(page)
+    devtools.send("WebAuthn.enable")
+    made = devtools.send("WebAuthn.addVirtualAuthenticator", {"options": {
+        "protocol": "ctap2", "transport": "internal", "hasResidentKey": True, "hasUserVerification": True,
+        "isUserVerified": True, "automaticPresenceSimulation": True,
+    }})
+    return lambda method, **more: devtools.send(method, {"authenticatorId": made["authenticatorId"], **more})
 
 
 def sign_out(page: Page) -> None:
@@ -191,8 +207,36 @@ def test_an_owner_adds_and_stops_and_the_person_does_the_rest(page, posthouse):
     sign_in(page, ANN, NEW_PASSWORD)
     sign_out(page)
 
-    # And the owner again: stopped, with a reason that the person's program is told.
+    # And the owner again: with a passkey from now on, first after the password, then in place of it.
+    device = virtual_device(page)
     sign_in(page, OWNER, OWNER_PASSWORD)
+    page.goto("/account/")
+    follow(page, "main >> text=Add a passkey")
+    page.fill("main [name=password]", "not the password")
+    page.click(MAIN)
+    page.wait_for_selector("text=This isn't your password.")
+    picture(page, "console-add-passkey")
+    page.fill("main [name=password]", OWNER_PASSWORD)
+    follow(page, MAIN)
+    assert page.locator("main li code").count() == 10
+    follow(page, MAIN)
+    picture(page, "console-account")
+    sign_out(page)
+    give_login(page, OWNER, OWNER_PASSWORD)
+    page.wait_for_url("**/sign-in/code/**")
+    picture(page, "console-second-step")
+    follow(page, "text=Use a passkey")
+    page.wait_for_selector(".side")
+    sign_out(page)
+    device("WebAuthn.setUserVerified", isUserVerified=False)
+    page.click("text=Sign in with a passkey")
+    page.wait_for_selector("text=That was cancelled")
+    picture(page, "console-sign-in")
+    device("WebAuthn.setUserVerified", isUserVerified=True)
+    follow(page, "text=Sign in with a passkey")
+    page.wait_for_selector(".side")
+
+    # Stopped, with a reason that the person's program is told.
     page.goto(at_ann)
     follow(page, "main >> text=Suspend")
     page.check("main [name=what] >> nth=0")

@@ -45,7 +45,7 @@ def test_the_link_goes_out_by_our_own_queue_and_sets_a_password(installation: In
     (link,) = [line.strip() for line in text.splitlines() if "://" in line]
     assert link in letter.get_body(("html",)).get_content()
     address, _, token = link.removesuffix("/").rpartition("/")
-    assert address == f"http://127.0.0.1:{posthouse.http}/admin/login/reset"
+    assert address == f"http://localhost:{posthouse.http}/admin/login/reset"
     name = posthouse.run(
         "from panel.operations import password_reset\n"
         f"answer = str(password_reset.set_password({token!r}, 'another unusual one', ip=None))"

@@ -86,6 +86,20 @@ ADDRESSES: dict[str, Expected] = {
     ),
     "admin/account/second-factor/remove/": Expected("/admin/account/second-factor/remove/", (ELSEWHERE, ELSEWHERE)),
     "admin/account/recovery-codes/": Expected("/admin/account/recovery-codes/", (ELSEWHERE, ELSEWHERE)),
+    # There are no passkeys at this address.
+    "admin/account/passkeys/add/": Expected(
+        "/admin/account/passkeys/add/", (ELSEWHERE, ELSEWHERE), without_factor=(ELSEWHERE, ELSEWHERE)
+    ),
+    "admin/account/passkeys/offer/": Expected(
+        "/admin/account/passkeys/offer/", (NOT_SO, FILE), without_factor=(NOT_SO, FILE)
+    ),
+    "admin/account/passkeys/prove/": Expected("/admin/account/passkeys/prove/", (NOT_SO, FILE)),
+    "admin/account/passkeys/<int:passkey>/rename/": Expected(
+        "/admin/account/passkeys/0/rename/", (NOTHING, NOTHING)
+    ),
+    "admin/account/passkeys/<int:passkey>/remove/": Expected(
+        "/admin/account/passkeys/0/remove/", (NOTHING, NOTHING)
+    ),
     # The admin as a whole
     "admin/": Expected("/admin/", (PAGE, PAGE)),
     "admin/search/": Expected("/admin/search/", (PAGE, NOT_SO)),

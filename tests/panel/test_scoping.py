@@ -77,7 +77,8 @@ def owners(model, user) -> set[str]:
 UNSCOPED = {
     "Plan": "the provider's", "OutboundRoute": "the provider's", "Node": "the provider's",
     "User": "a tenant's accounts are its memberships", "SecondFactor": "its account's alone",
-    "RecoveryCode": "its account's alone", "PanelSession": "its account's alone", "PasswordReset": "digests",
+    "Passkey": "its account's alone", "RecoveryCode": "its account's alone",
+    "PanelSession": "its account's alone", "PasswordReset": "digests",
     "WrongSignIn": "digests", "DirectoryChange": "the caches'", "Counter": "shown as limits",
     "Content": "never shown", "LetterSent": "digests", "BulkAct": "the provider's", "Traffic": "the provider's counts",
 }

@@ -35,7 +35,7 @@ def panel(posthouse: Installation) -> Iterator[str]:
         program = subprocess.Popen(
             [*command, "panel.wsgi"], cwd=ROOT, env=posthouse.environment, stdout=log, stderr=log
         )
-    yield f"http://{address}"
+    yield posthouse.environment["POSTHOUSE_URL"]
     program.terminate()
     program.wait(timeout=30)
 

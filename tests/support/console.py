@@ -99,6 +99,7 @@ class House:
             "credential": (self.their_password if theirs else self.shop_password).pk,
             # Of the person of Acme's mailbox.
             "password": self.password.pk,
+            "passkey": 0,
             "sign_in": self.sign_in.pk,
             "sent": self.sent.queue_id,
             "letter": "1790000000.M1.mail",

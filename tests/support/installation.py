@@ -198,6 +198,7 @@ class Installation:
             "POSTHOUSE_POP3S": f"127.0.0.1:{self.pop3s}",
             "POSTHOUSE_SIEVE": f"127.0.0.1:{self.sieve}",
             "POSTHOUSE_HTTP": f"127.0.0.1:{self.http}",
+            "POSTHOUSE_URL": f"http://localhost:{self.http}",  # a name: passkeys are bound to it
             "POSTHOUSE_WORKERS": "2",
             "POSTHOUSE_OUTWARD_PRIVATE": "127.0.0.0/8",
             # Nobody's: a test that asks the DNS brings its own.

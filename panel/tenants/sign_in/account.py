@@ -18,7 +18,7 @@ from panel.tenants.changes import ServiceError
 from panel.tenants.models import PanelSession, SecondFactor, User
 from panel.tenants.services import set_account_password
 from panel.tenants.shown import moment
-from panel.tenants.sign_in import second_factor, sessions
+from panel.tenants.sign_in import passkeys, second_factor, sessions
 from panel.tenants.sign_in.forms import EnrolForm, OwnCodeForm, OwnPasswordForm
 from panel.tenants.sign_in.views import VERIFIED
 
@@ -42,12 +42,15 @@ ADMIN = Door()
 
 def own(request: HttpRequest, door: Door = ADMIN) -> HttpResponse:
     """The account's page."""
-    account = _account(request)
+    account = account_of(request)
     factor = SecondFactor.objects.filter(user=account).first()
     left = factor.recovery_codes.filter(used_at=None).count() if factor else 0
+    own_passkeys = list(factor.passkeys.all()) if factor else []
     return door.page(
         request, "account/own.html", _("Your account"), account=account, factor=factor, left=left,
-        required=second_factor.is_required(account),
+        passkeys=own_passkeys, may_add_passkeys=passkeys.site() is not None,
+        # The last one stays where there must be one.
+        may_remove_last=not second_factor.is_kept(account),
         sessions=[_shown(each, request) for each in sessions.of(account)],
     )
 
@@ -62,7 +65,7 @@ def _shown(session: PanelSession, request: HttpRequest) -> dict[str, Any]:
 
 def change_password(request: HttpRequest, door: Door = ADMIN) -> HttpResponse:
     """Another password, for the one that holds; the account's other sessions end."""
-    account = _account(request)
+    account = account_of(request)
     form = OwnPasswordForm(request, request.POST or None)
     if request.method == "POST" and form.is_valid():
         try:
@@ -78,7 +81,7 @@ def change_password(request: HttpRequest, door: Door = ADMIN) -> HttpResponse:
                 request, _("Your password is changed; wherever else you were signed in, you no longer are.")
             )
             return HttpResponseRedirect(door.url("own"))
-    return _confirm(
+    return confirm(
         request, door, form, _("Change your password"), _("Change password"),
         _("Wherever else you are signed in, you are signed out."),
     )
@@ -87,7 +90,7 @@ def change_password(request: HttpRequest, door: Door = ADMIN) -> HttpResponse:
 @require_POST
 def end_session(request: HttpRequest, name: str, door: Door = ADMIN) -> HttpResponse:
     """Sign one of the account's own sessions out."""
-    account = _account(request)
+    account = account_of(request)
     try:
         sessions.end(account, name, actor=account, ip=client_ip(request))
     except ServiceError as error:
@@ -100,7 +103,7 @@ def end_session(request: HttpRequest, name: str, door: Door = ADMIN) -> HttpResp
 @require_POST
 def end_all_sessions(request: HttpRequest, door: Door = ADMIN) -> HttpResponse:
     """Sign out everywhere: here too, unless "others" is asked for."""
-    account = _account(request)
+    account = account_of(request)
     but = request.session.session_key if "others" in request.POST else None
     ended = sessions.end_all(account, but=but, actor=account, ip=client_ip(request))
     if but is None:
@@ -115,8 +118,9 @@ def end_all_sessions(request: HttpRequest, door: Door = ADMIN) -> HttpResponse:
 
 def enrol(request: HttpRequest, door: Door = ADMIN) -> HttpResponse:
     """Set up an authenticator app; shows the recovery codes when it is done."""
-    account = _account(request)
-    if second_factor.of(account):
+    account = account_of(request)
+    factor = second_factor.of(account)
+    if factor and factor.has_app:
         return HttpResponseRedirect(door.url("own"))
     secret = second_factor.unseal(request.session.get(OFFERED, "")) or second_factor.new_secret()
     form = EnrolForm(request, request.POST or None)
@@ -130,11 +134,12 @@ def enrol(request: HttpRequest, door: Door = ADMIN) -> HttpResponse:
         else:
             request.session.pop(OFFERED, None)
             request.session[VERIFIED] = True
-            return _show_codes(request, door, codes, _("Your second factor is set up"))
+            return shown_codes(request, door, codes, _("Your second factor is set up"))
     request.session[OFFERED] = second_factor.seal(secret)
     return door.page(
         request, "account/enrol.html", _("Set up a second factor"), form=form,
-        required=second_factor.is_required(account), secret=" ".join(secret[at:at + 4] for at in range(0, 32, 4)),
+        required=factor is None and second_factor.is_required(account), may_add_passkeys=passkeys.site() is not None,
+        secret=" ".join(secret[at:at + 4] for at in range(0, 32, 4)),
         # Made here of the account's address and our host name, with only black and white paths in it.
         qr_code=mark_safe(second_factor.qr_code(second_factor.uri(account, secret))),  # noqa: S308
     )
@@ -142,57 +147,77 @@ def enrol(request: HttpRequest, door: Door = ADMIN) -> HttpResponse:
 
 def renew_recovery_codes(request: HttpRequest, door: Door = ADMIN) -> HttpResponse:
     """Ten new recovery codes, for password and code."""
-    account = _account(request)
-    form = _own_code_form(request, account)
+    account = account_of(request)
+    form = own_code_form(request, account)
     if form is None:
         return HttpResponseRedirect(door.url("own"))
     if request.method == "POST" and form.is_valid():
         codes = second_factor.renew_recovery_codes(account, ip=client_ip(request))
-        return _show_codes(request, door, codes, _("Your new recovery codes"))
-    return _confirm(
+        return shown_codes(request, door, codes, _("Your new recovery codes"))
+    return confirm(
         request, door, form, _("New recovery codes"), _("Make new ones"),
         _("The ones that you have now no longer work then."),
     )
 
 
 def remove(request: HttpRequest, door: Door = ADMIN) -> HttpResponse:
-    """Remove the own second factor, for password and code."""
-    account = _account(request)
-    form = _own_code_form(request, account)
-    if form is None or second_factor.is_required(account):
+    """Remove the own authenticator app, for password and code."""
+    account = account_of(request)
+    form = own_code_form(request, account)
+    factor = second_factor.of(account)
+    if form is None or factor is None or not factor.has_app:
+        return HttpResponseRedirect(door.url("own"))
+    is_last = not factor.passkeys.exists()
+    if is_last and second_factor.is_kept(account):
         return HttpResponseRedirect(door.url("own"))
     if request.method == "POST" and form.is_valid():
-        second_factor.remove(account, actor=account, ip=client_ip(request))
-        request.session[VERIFIED] = False
-        messages.success(request, _("Your second factor is removed; your password alone opens the account."))
-        return HttpResponseRedirect(door.url("own"))
-    return _confirm(
-        request, door, form, _("Remove your second factor"), pgettext("a second factor", "Remove"), _(
-            "Whoever learns your password can then sign in as you. To change to another phone, remove it here and set "
-            "it up again there."
-        ), harmful=True,
+        try:
+            is_left = second_factor.remove_app(account, ip=client_ip(request))
+        except ServiceError as error:
+            form.add_error(None, str(error))
+        else:
+            tell_removed(request, is_left)
+            return HttpResponseRedirect(door.url("own"))
+    alone = _("Whoever learns your password can then sign in as you.") + " "
+    return confirm(
+        request, door, form, _("Remove your authenticator app"), pgettext("a second factor", "Remove"),
+        (alone if is_last else "") + _("To change to another phone, remove it here and set it up again there."),
+        harmful=True,
     )
 
 
-def _own_code_form(request: HttpRequest, account: User) -> OwnCodeForm | None:
+def tell_removed(request: HttpRequest, is_left: bool) -> None:
+    """A part of the second factor is gone; with the last part all of it."""
+    request.session[VERIFIED] = is_left
+    messages.success(request, _("Removed.") if is_left else _(
+        "Your second factor is removed; your password alone opens the account."
+    ))
+
+
+def own_code_form(request: HttpRequest, account: User) -> OwnCodeForm | None:
     """None when the account has no second factor."""
     return OwnCodeForm(request, request.POST or None) if second_factor.of(account) else None
 
 
-def _account(request: HttpRequest) -> User:
+def account_of(request: HttpRequest) -> User:
     assert isinstance(request.user, User)  # admin_view lets nobody else in
     return request.user
 
 
-def _show_codes(request: HttpRequest, door: Door, codes: list[str], title: str) -> HttpResponse:
+def shown_codes(request: HttpRequest, door: Door, codes: list[str], title: str) -> HttpResponse:
+    """Recovery codes, the one time that they are shown; to the account's page when there are no new ones."""
+    if not codes:
+        messages.success(request, title)
+        return HttpResponseRedirect(door.url("own"))
     return door.page(request, "account/codes.html", title, codes=codes)
 
 
-def _confirm(
+def confirm(
     request: HttpRequest, door: Door, form: forms.Form, title: str, button: str, sentence: str, *,
     harmful: bool = False,
 ) -> HttpResponse:
+    """An act that asks first; with a passkey in place of the code where the form takes one."""
     return door.page(
         request, "admin/posthouse/confirm.html", title, form=form, button=button, sentence=sentence, harmful=harmful,
-        back=door.url("own"),
+        back=door.url("own"), ask=door.url("prove-passkey"),
     )

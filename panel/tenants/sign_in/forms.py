@@ -18,7 +18,7 @@ from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminTextInputWidget
 from panel.client_address import client_ip
 from panel.tenants.changes import RULES_IN_WORDS
 from panel.tenants.models import User
-from panel.tenants.sign_in import lockout, second_factor
+from panel.tenants.sign_in import lockout, passkeys, second_factor
 
 WRONG: Any = gettext_lazy(
     "This email address and password don't belong together. The password minds capital and small letters."
@@ -110,6 +110,40 @@ class CodeForm(forms.Form):
         return str(code)
 
 
+class PasskeyForm(forms.Form):
+    """What an authenticator answered, in place of a code; without an account in place of the password as well.
+
+    `opened` says by what it was passed, `account` whose it is then.
+    """
+
+    passkey = forms.CharField(max_length=passkeys.MOST_ANSWER, widget=forms.HiddenInput)
+
+    def __init__(self, request: HttpRequest, account: User | None, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.request, self.account = request, account
+        self.wait_s = 0.0
+        self.opened: second_factor.Opened | None = None
+
+    def clean_passkey(self) -> str:
+        answer, ip = str(self.cleaned_data["passkey"]), client_ip(self.request)
+        purpose = passkeys.Purpose.STEP if self.account else passkeys.Purpose.ALONE
+        challenge = passkeys.spent(self.request, purpose)
+        login = str(self.account.email) if self.account else passkeys.login_of(answer)
+        self.wait_s = lockout.wait_s(login, ip)
+        if self.wait_s:
+            raise ValidationError(locked_sentence(self.wait_s), code="locked")
+        passkey = passkeys.take(answer, challenge, account=self.account, ip=ip)
+        if passkey is None:
+            lockout.wrong(login, ip, passkeys.guess(answer))
+            raise ValidationError(passkeys.WRONG)
+        self.account, self.opened = passkey.factor.user, second_factor.Opened(passkey=passkey.name)
+        return answer
+
+    def fault(self) -> str:
+        """What is wrong, for beside the button."""
+        return " ".join(map(str, self.errors.get("passkey", ())))
+
+
 class NewPasswordForm(forms.Form):
     """A new password, twice."""
 
@@ -165,16 +199,58 @@ class EnrolForm(OwnForm):
 
 
 class OwnCodeForm(OwnForm):
-    """Password and code, for what weakens the account."""
+    """Password and code, or password and passkey, for what weakens the account."""
 
     code = _code_field(
         gettext_lazy("Code"), gettext_lazy("From your authenticator app, or a recovery code."), digits=False
     )
+    passkey = forms.CharField(max_length=passkeys.MOST_ANSWER, required=False, widget=forms.HiddenInput)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        factor = second_factor.of(self.account)
+        if factor is not None and not factor.has_app:
+            self.fields["code"].label, self.fields["code"].help_text = _("Recovery code"), ""
+        if passkeys.site() is None or not passkeys.of(self.account):
+            del self.fields["passkey"]
+        elif self.data.get("passkey"):
+            self.fields["code"].required = False
 
     def clean(self) -> dict[str, Any]:
-        code, ip = self.cleaned_data.get("code"), client_ip(self.request)
+        code, answer, ip = self.cleaned_data.get("code"), self.cleaned_data.get("passkey"), client_ip(self.request)
         # The code is used up last: a wrong password costs none.
-        if code and "password" in self.cleaned_data and not second_factor.take(self.account, code, ip=ip):
-            lockout.wrong(str(self.account.email), ip, second_factor.guess(code))
+        if "password" not in self.cleaned_data:
+            return self.cleaned_data
+        login = str(self.account.email)
+        if answer:
+            challenge = passkeys.spent(self.request, passkeys.Purpose.PROVE)
+            if not passkeys.take(answer, challenge, account=self.account, ip=ip):
+                lockout.wrong(login, ip, passkeys.guess(answer))
+                self.add_error(None, passkeys.WRONG)
+        elif code and not second_factor.take(self.account, code, ip=ip):
+            lockout.wrong(login, ip, second_factor.guess(code))
             self.add_error("code", second_factor.WRONG)
         return self.cleaned_data
+
+
+def _name_field(**more: Any) -> forms.CharField:
+    return forms.CharField(
+        label=gettext_lazy("Name"), max_length=passkeys.MOST_NAME, widget=UnfoldAdminTextInputWidget(), **more
+    )
+
+
+class PasskeyNameForm(forms.Form):
+    name = _name_field()
+
+
+class OfferForm(OwnForm):
+    """Before a passkey is made: whose hands these are."""
+
+    name = _name_field(help_text=gettext_lazy("So that you know later which device or program has it."))
+    field_order = ["name", "password"]
+
+
+class AddPasskeyForm(OfferForm):
+    """A passkey that was just made."""
+
+    passkey = forms.CharField(max_length=passkeys.MOST_ANSWER, widget=forms.HiddenInput)

@@ -12,9 +12,11 @@ from panel.tenants.sign_in import second_factor
 from panel.tenants.sign_in.views import VERIFIED
 
 OPEN = {
-    "account:second-factor", "admin:logout", "admin:login", "sign-in-code", "admin:jsi18n",
-    "console:sign-in", "console:sign-in-code", "console:sign-out", "console:account-second-factor",
-    "console:language",
+    "account:second-factor", "account:add-passkey", "account:offer-passkey", "admin:logout", "admin:login",
+    "sign-in-code", "admin:jsi18n",
+    "console:sign-in", "console:sign-in-code", "console:sign-out", "console:sign-in-passkey",
+    "console:sign-in-code-passkey", "console:account-second-factor", "console:account-add-passkey",
+    "console:account-offer-passkey", "console:language",
 }
 
 
@@ -33,10 +35,15 @@ class SecondFactorGate:
             return None
         if request.resolver_match is not None and request.resolver_match.view_name in OPEN:
             return None
-        if second_factor.of(account):
-            logout(request)  # it came to have one, or to need one, since this session began
-            return lead(request, reverse("admin:login" if account.is_staff else "console:sign-in"))
-        return lead(request, reverse("account:second-factor" if account.is_staff else "console:account-second-factor"))
+        return to_second_factor(request, account)
+
+
+def to_second_factor(request: HttpRequest, account: User) -> HttpResponse:
+    """To where one is set up; to the sign-in, which asks for it, when the account has one."""
+    if second_factor.of(account):
+        logout(request)  # it came to have one, or to need one, since this session began
+        return lead(request, reverse("admin:login" if account.is_staff else "console:sign-in"))
+    return lead(request, reverse("account:second-factor" if account.is_staff else "console:account-second-factor"))
 
 
 def lead(request: HttpRequest, where: str) -> HttpResponse:

@@ -1,5 +1,7 @@
 """The second factor of panel accounts: codes of an authenticator app, and recovery codes in its place.
 
+Passkeys (passkeys.py) are one as well, beside the app or alone; the recovery codes are for both.
+
 The codes are RFC 6238's by django-otp's arithmetic. Its devices are not used: they keep secrets and
 recovery codes readable in the database, and two requests at once may both pass with one code. Here
 a code is taken by a conditional update, so it opens once.
@@ -25,8 +27,8 @@ from django.utils.translation import gettext_lazy
 from django_otp.oath import hotp
 
 from panel.tenants import audit
-from panel.tenants.changes import AlreadySo, ServiceError, one_line, owners_alone
-from panel.tenants.models import PanelSession, RecoveryCode, SecondFactor, User
+from panel.tenants.changes import AlreadySo, ServiceError, lock, one_line, owners_alone
+from panel.tenants.models import Membership, PanelSession, RecoveryCode, SecondFactor, User
 
 STEP_S = 30
 TOLERANCE = 1  # steps before and after now (RFC 6238 §5.2)
@@ -41,14 +43,22 @@ _log = logging.getLogger("posthouse.panel")
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """By what a step was passed. `left`: recovery codes that are left, None when the app was used."""
+    """By what a step was passed. `left`: recovery codes that are left, None when none was used."""
 
     left: int | None = None
+    passkey: str = ""  # its name
 
 
 def is_required(account: User) -> bool:
     """Whether the account may do nothing before it has a second factor."""
     return account.second_factor_required or (settings.ENVIRONMENT.staff_second_factor and account.is_staff)
+
+
+def is_kept(account: User) -> bool:
+    """Whether the last one can't be taken away by its owner: the account must have it, or one of its tenants asks."""
+    return is_required(account) or Membership.objects.filter(
+        user=account, tenant__second_factor_required=True
+    ).exists()
 
 
 def of(account: User) -> SecondFactor | None:
@@ -92,22 +102,34 @@ def qr_code(text: str) -> str:
 def add(
     account: User, secret: str, code: str, *, keep: str | None = None, ip: str | None = None
 ) -> list[str]:
-    """Give the account this second factor, which `code` proves to be in an app. The recovery codes, shown once.
+    """Give the account this second factor, which `code` proves to be in an app.
 
-    Sessions that were opened without it end, but for the one of the key `keep`.
+    The recovery codes, shown once; none when passkeys came before it. `keep`: see `begun`.
     """
     step = _step_of(secret, code, after=0)
     if step is None:
         raise ServiceError(str(WRONG), "code")
     with transaction.atomic():
-        first = {"secret": seal(secret), "last_step": step}
-        factor, made = SecondFactor.objects.get_or_create(user=account, defaults=first)
-        if not made:
-            raise ServiceError(_("The account has a second factor already: remove that one first."))
-        codes = _new_recovery_codes(factor)
-        PanelSession.objects.filter(user=account).exclude(pk=keep or "").delete()
+        factor, codes = begun(account, keep=keep)
+        without_an_app = SecondFactor.objects.filter(pk=factor.pk, secret="")
+        if not without_an_app.update(secret=seal(secret), last_step=step):
+            raise ServiceError(_("The account has an authenticator app already: remove that one first."))
         audit.record(account, "account.second_factor_added", account, tenant=None, ip=ip)
     return codes
+
+
+def begun(account: User, *, keep: str | None) -> tuple[SecondFactor, list[str]]:
+    """The account's second factor, locked, and the recovery codes that are shown once when it has none yet.
+
+    Within a transaction that adds an app or a passkey to it. With the first, sessions that were opened without
+    it end, but for the one of the key `keep`.
+    """
+    factor, made = SecondFactor.objects.get_or_create(user=account)
+    factor = lock(factor)
+    if not made:
+        return factor, []
+    PanelSession.objects.filter(user=account).exclude(pk=keep or "").delete()
+    return factor, _new_recovery_codes(factor)
 
 
 def renew_recovery_codes(account: User, *, ip: str | None = None) -> list[str]:
@@ -124,15 +146,32 @@ def renew_recovery_codes(account: User, *, ip: str | None = None) -> list[str]:
 
 @transaction.atomic
 def remove(account: User, *, actor: User | None, reason: str = "", ip: str | None = None) -> None:
-    """Take the second factor away. Who must have one can't do it alone; another account or the command line can."""
+    """Take the second factor away, with its passkeys.
+
+    Who must have one can't do it alone; another account or the command line can.
+    """
     owners_alone(actor, account)
     reason = one_line(reason, "reason", most=audit.MOST_REASON)
-    if actor == account and is_required(account):
+    if actor == account and is_kept(account):
         raise ServiceError(_("This account must have a second factor."))
     deleted, _rows = SecondFactor.objects.filter(user=account).delete()
     if not deleted:
         raise AlreadySo(f"The account {account} has no second factor.")
     audit.record(actor, "account.second_factor_removed", account, tenant=None, reason=reason, ip=ip)
+
+
+@transaction.atomic
+def remove_app(account: User, *, ip: str | None = None) -> bool:
+    """Take the authenticator app away; passkeys stay. Whether a second factor is left."""
+    factor = SecondFactor.objects.select_for_update().filter(user=account).first()
+    if factor is None or not factor.has_app:
+        raise AlreadySo(_("The account has no authenticator app."))
+    if not factor.passkeys.exists():
+        remove(account, actor=account, ip=ip)
+        return False
+    SecondFactor.objects.filter(pk=factor.pk).update(secret="")
+    audit.record(account, "account.authenticator_removed", account, tenant=None, ip=ip)
+    return True
 
 
 def _new_recovery_codes(factor: SecondFactor) -> list[str]:
@@ -161,6 +200,8 @@ def guess(code: str) -> str:
 
 
 def _take_step(factor: SecondFactor, code: str) -> bool:
+    if not factor.has_app:
+        return False
     secret = unseal(factor.secret)
     if secret is None:
         _log.error("the %s was stored under another secret key: reset it (manage.py account second-factor)", factor)

@@ -25,6 +25,7 @@ from panel.tenants.models import PanelSession, User
 WHERE = "where"  # in the session: from where it began
 SEEN_EVERY = timedelta(minutes=5)  # a request more often writes nothing
 MOST_OF_ONE = 50  # of one account; the longest unused go first
+MOST_OF_NOBODY = 10_000  # on the way in; the oldest go first
 MOST_BROWSER = 200
 
 # The first that is found in a User-Agent names it: most name others as well.
@@ -86,10 +87,20 @@ def begin(request: HttpRequest, account: User) -> None:
         "browser": request.headers.get("User-Agent", "")[:MOST_BROWSER].replace("\x00", ""),
         "began_at": timezone.now().isoformat(),
     }
+    # One in which a passkey was asked for before anybody was known was to end soon.
+    request.session.set_expiry(None)
+    forget_old()
     with transaction.atomic():
-        PanelSession.objects.filter(expire_date__lt=timezone.now()).delete()
         others = PanelSession.objects.filter(user=account).order_by("-seen_at").values_list("pk", flat=True)
         PanelSession.objects.filter(pk__in=list(others[MOST_OF_ONE - 1:])).delete()
+
+
+@transaction.atomic
+def forget_old() -> None:
+    """Let go of what is over, and of the oldest that nobody came in with."""
+    PanelSession.objects.filter(expire_date__lt=timezone.now()).delete()
+    nobodys = PanelSession.objects.filter(user=None).order_by("-began_at").values_list("pk", flat=True)
+    PanelSession.objects.filter(pk__in=list(nobodys[MOST_OF_NOBODY:][:MOST_OF_NOBODY])).delete()
 
 
 def of(account: User) -> list[PanelSession]:

@@ -1,14 +1,15 @@
-"""The sign-in's pages, in place of the admin's own: password, then the second factor's code."""
+"""The sign-in's pages, in place of the admin's own: password, then the second factor's code or a passkey."""
 
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.auth import get_user_model, login
 from django.contrib.auth.views import LoginView, RedirectURLMixin
 from django.db import transaction
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.decorators import method_decorator
@@ -17,12 +18,14 @@ from django.utils.translation import gettext as _
 from django.views import View
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_protect
+from django.views.decorators.http import require_POST
 
 from panel.client_address import client_ip
 from panel.tenants import audit
+from panel.tenants.changes import ServiceError
 from panel.tenants.models import User
-from panel.tenants.sign_in import lockout, second_factor, sessions
-from panel.tenants.sign_in.forms import CodeForm, Guarded, SignInForm
+from panel.tenants.sign_in import lockout, passkeys, second_factor, sessions
+from panel.tenants.sign_in.forms import CodeForm, Guarded, PasskeyForm, SignInForm
 
 PENDING = "pending_sign_in"  # in the session: whose password was right, and when
 PENDING_S = 10 * 60
@@ -62,7 +65,7 @@ class SignIn(LoginView):
         return HttpResponseRedirect(f"{reverse(self.code_page)}?{query}")
 
     def form_invalid(self, form: Any) -> HttpResponse:
-        return _locked(super().form_invalid(form), form.wait_s)
+        return locked(super().form_invalid(form), form.wait_s)
 
 
 @method_decorator([never_cache, csrf_protect], name="dispatch")
@@ -82,10 +85,14 @@ class SignInCode(RedirectURLMixin, View):
         account = self._pending(request)
         if account is None:
             return self._again()
-        form = CodeForm(request, account, request.POST, recovery=self._by_recovery_code)
+        form: CodeForm | PasskeyForm
+        if request.POST.get("passkey"):
+            form = PasskeyForm(request, account, request.POST)
+        else:
+            form = CodeForm(request, account, request.POST, recovery=self._by_recovery_code)
         if not form.is_valid() or form.opened is None:
-            return _locked(self._page(account, form), form.wait_s)
-        complete(request, account, verified=True)
+            return locked(self._page(account, form), form.wait_s)
+        complete(request, account, verified=True, passkey=form.opened.passkey)
         if form.opened.left is not None:
             messages.warning(request, _(
                 "You signed in with a recovery code; {left} are left. You find new ones under your account."
@@ -104,12 +111,19 @@ class SignInCode(RedirectURLMixin, View):
         account = _pending(request)
         return account if account and (account.is_staff or not self.staff_alone) else None
 
-    def _page(self, account: User, form: CodeForm | None = None) -> HttpResponse:
+    def _page(self, account: User, form: CodeForm | PasskeyForm | None = None) -> HttpResponse:
         other = {"next": self.get_redirect_url()} | ({} if self._by_recovery_code else {"recovery": "1"})
+        factor = second_factor.of(account)
+        has_app = factor is not None and factor.has_app
         context = {
             **self.frame(), "title": _("Second step"), "account": account,
-            "form": form or CodeForm(self.request, account, recovery=self._by_recovery_code),
-            "by_recovery_code": self._by_recovery_code, "other": f"?{urlencode(other)}",
+            "form": form if isinstance(form, CodeForm) else CodeForm(
+                self.request, account, recovery=self._by_recovery_code
+            ),
+            "by_recovery_code": self._by_recovery_code, "other": f"?{urlencode(other)}", "has_app": has_app,
+            "asks_code": has_app or self._by_recovery_code,
+            "by_passkey": not self._by_recovery_code and passkeys.site() is not None and bool(passkeys.of(account)),
+            "passkey_fault": "" if form is None or isinstance(form, CodeForm) else form.fault(),
         }
         return TemplateResponse(self.request, self.template_name, context)
 
@@ -119,7 +133,31 @@ class SignInCode(RedirectURLMixin, View):
         return HttpResponseRedirect(f"{reverse(self.start)}?{query}")
 
 
-def complete(request: HttpRequest, account: User, *, verified: bool = False) -> None:
+@never_cache
+@csrf_protect
+@require_POST
+def passkey_for_the_step(request: HttpRequest) -> HttpResponse:
+    """What the browser needs to use a passkey of who gave the right password."""
+    account = _pending(request)
+    if account is None:
+        return not_now(_("That took longer than ten minutes. Start again with your password."))
+    return needed(lambda: passkeys.to_use(request, passkeys.Purpose.STEP, account))
+
+
+def needed(made: Callable[[], str]) -> HttpResponse:
+    """JSON for the script, or what it is to say."""
+    try:
+        return HttpResponse(made(), content_type="application/json")
+    except ServiceError as error:
+        return not_now(str(error))
+
+
+def not_now(sentence: str) -> HttpResponse:
+    """What the script is to say. No error of the browser's: it would stand in its console beside ours."""
+    return JsonResponse({"sentence": sentence})
+
+
+def complete(request: HttpRequest, account: User, *, verified: bool = False, passkey: str = "") -> None:
     """The account is in: a session of its own, an audit entry, and its network is known from now on."""
     ip = client_ip(request)
     with transaction.atomic():
@@ -127,7 +165,7 @@ def complete(request: HttpRequest, account: User, *, verified: bool = False) -> 
         login(request, account, backend="django.contrib.auth.backends.ModelBackend")
         request.session[VERIFIED] = verified
         sessions.begin(request, account)
-        after = {"second factor": True} if verified else {}
+        after = ({"second factor": True} if verified else {}) | ({"passkey": passkey} if passkey else {})
         audit.record(account, lockout.SIGNED_IN, account, tenant=None, after=after, ip=ip)
     lockout.right(str(account.email), ip)
 
@@ -149,7 +187,8 @@ def _pending(request: HttpRequest) -> User | None:
     return account
 
 
-def _locked(answer: HttpResponse, wait_s: float) -> HttpResponse:
+def locked(answer: HttpResponse, wait_s: float) -> HttpResponse:
+    """The answer, as 429 while it is locked."""
     if wait_s:
         answer.status_code = 429
         answer.headers["Retry-After"] = str(math.ceil(wait_s))

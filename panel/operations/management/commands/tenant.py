@@ -29,7 +29,8 @@ class Command(stops.Command):
         show = acts.add("show", self.show, help="Show a tenant.", examples="tenant show Acme")
         show.add_argument("name", metavar="NAME")
         change = acts.add(
-            "set", self.set, help="Give a tenant another name, plan, parent or notes.",
+            "set", self.set,
+            help="Give a tenant another name, plan, parent or notes, or ask a second factor of its members.",
             examples='tenant set Acme --plan Large\n tenant set Acme --rename "Acme Ltd" --parent ""',
         )
         change.add_argument("name", metavar="NAME")
@@ -37,6 +38,9 @@ class Command(stops.Command):
         change.add_argument("--plan", metavar="PLAN", help="what it may have; what it has beyond it, it keeps")
         change.add_argument("--parent", metavar="TENANT", help='the reseller whose customer it is; "" for none')
         change.add_argument("--notes", metavar="TEXT", help="for the provider only")
+        change.add_argument(
+            "--second-factor", choices=("required", "optional"), help="whether its members must have one in the console"
+        )
         self.add_stops(acts, "Acme", "NAME")
 
     def find(self, name: str) -> Tenant:
@@ -63,7 +67,10 @@ class Command(stops.Command):
     def show(self, *, name: str) -> None:
         self.show_row(rows.of_tenant(base.find_tenant(name)))
 
-    def set(self, *, name: str, rename: str | None, plan: str | None, parent: str | None, notes: str | None) -> None:
+    def set(
+        self, *, name: str, rename: str | None, plan: str | None, parent: str | None, notes: str | None,
+        second_factor: str | None,
+    ) -> None:
         tenant = base.find_tenant(name)
         values: dict[str, Any] = {}
         if rename is not None:
@@ -74,8 +81,10 @@ class Command(stops.Command):
             values["parent"] = base.find_tenant(parent) if parent else None
         if notes is not None:
             values["notes"] = notes
+        if second_factor is not None:
+            values["second_factor_required"] = second_factor == "required"
         if not values:
-            raise base.Usage("Say what to change: --rename, --plan, --parent or --notes.")
+            raise base.Usage("Say what to change: --rename, --plan, --parent, --notes or --second-factor.")
         before = rows.of_tenant(tenant)
         change_tenant(tenant, actor=None, **values)
         self.unchanged(before, rows.of_tenant(tenant), f"the tenant {tenant}")
