@@ -14,7 +14,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 from django.utils.text import format_lazy
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, pgettext_lazy
+from django.utils.translation import gettext_lazy, pgettext, pgettext_lazy
 from unfold.contrib.filters.admin import AutocompleteSelectFilter
 from unfold.decorators import action, display
 from unfold.widgets import (
@@ -359,11 +359,11 @@ class AliasAdmin(HeldAdmin):
         some = ", ".join(targets[:3])
         return mono(_("{some} and {n} more").format(some=some, n=len(targets) - 3) if len(targets) > 3 else some)
 
-    @display(description="Expires", ordering="expires_at")
+    @display(description=gettext_lazy("Expires"), ordering="expires_at")
     def expiry(self, alias: Alias) -> str:
         if alias.has_expired:
-            return badge("off", "expired")
-        return moment(alias.expires_at) if alias.expires_at else "never"
+            return badge("off", _("expired"))
+        return moment(alias.expires_at) if alias.expires_at else pgettext("expires", "never")
 
     def create(self, request: HttpRequest, data: dict[str, Any]) -> Alias:
         data["address"] = data.pop("full_address")

@@ -248,17 +248,19 @@ class TenantAdmin(SuspendableAdmin):
     page_select_related = ("plan", "parent__parent__parent")
     actions_detail = ["view_as", *SuspendableAdmin.actions_detail]
 
-    @action(description="View as…", url_path="view-as", permissions=["view"], icon="visibility")
+    @action(description=gettext_lazy("View as…"), url_path="view-as", permissions=["view"], icon="visibility")
     def view_as(self, request: HttpRequest, object_id: str) -> HttpResponse:
         def act(obj: Tenant, data: dict[str, Any]) -> str:
             visits.enter(request, visits.begin(obj, reason=data["reason"], **by(request)))
             return ""
 
         return self.confirm(
-            request, object_id, title="Look into the console of {}", button="Look", act=act, form_class=ReasonForm,
+            request, object_id, title=_("Look into the console of {}"), button=_("Look"), act=act, form_class=ReasonForm,
             reads=True, next_page=lambda obj: reverse("console:home", args=[obj.pk]),
-            sentence="You see what a viewer of {} sees, and change nothing, for an hour at most. The tenant is told: "
-            "on its home, and in its audit log with the reason.",
+            sentence=_(
+                "You see what a viewer of {} sees, and change nothing, for an hour at most. The tenant is told: on its "
+                "home, and in its audit log with the reason."
+            ),
         )
 
     def get_fieldsets(self, request: HttpRequest, obj: Tenant | None = None) -> Any:

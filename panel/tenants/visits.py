@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from django.db import transaction
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from panel.tenants import audit
 from panel.tenants.changes import ServiceError, alone, one_line
@@ -31,7 +32,7 @@ def begin(tenant: Tenant, *, reason: str, actor: User, ip: str | None = None) ->
     """Let the account look into the tenant; its visit elsewhere ends. Raises ServiceError."""
     reason = one_line(reason, "reason", most=audit.MOST_REASON, required=True)
     if not actor.has_provider_role:
-        raise ServiceError("Only the provider's accounts look into a tenant's console.")
+        raise ServiceError(_("Only the provider's accounts look into a tenant's console."))
     alone(f"visits of account {actor.pk}")  # two at once would both find no other one
     for other in Visit.objects.filter(account=actor, ended_at=None).select_related("tenant", "account"):
         _end(other, timezone.now(), ANOTHER, ip)
