@@ -255,8 +255,8 @@ class TenantAdmin(SuspendableAdmin):
             return ""
 
         return self.confirm(
-            request, object_id, title=_("Look into the console of {}"), button=_("Look"), act=act, form_class=ReasonForm,
-            reads=True, next_page=lambda obj: reverse("console:home", args=[obj.pk]),
+            request, object_id, title=_("Look into the console of {}"), button=_("Look"), act=act,
+            form_class=ReasonForm, reads=True, next_page=lambda obj: reverse("console:home", args=[obj.pk]),
             sentence=_(
                 "You see what a viewer of {} sees, and change nothing, for an hour at most. The tenant is told: on its "
                 "home, and in its audit log with the reason."
