@@ -42,7 +42,7 @@ from panel.tenants.changes import RULES_IN_WORDS
 from panel.tenants.credential_words import credential_words
 from panel.tenants.listed import first, only
 from panel.tenants.models import Tenant
-from panel.tenants.scoped_admin import ReasonForm, ScopedAdmin, SizeField, badge, by, linked, list_url, mono, state_of
+from panel.tenants.scoped_admin import ReasonForm, ScopedAdmin, ScopedFilter, SizeField, badge, by, linked, list_url, mono, state_of
 from panel.tenants.shown import moment
 
 SHARED_TENANT_HELP = gettext_lazy(
@@ -72,7 +72,7 @@ class HeldForm(forms.ModelForm):
     )
 
 
-class OfDomain(AutocompleteSelectFilter):
+class OfDomain(ScopedFilter):
     """Of what stands at addresses those in a domain, by the domain's name, which is in the index of their order."""
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
@@ -296,7 +296,9 @@ class AliasForm(HeldForm):
     class Meta:
         model = Alias
         fields = ["description", "expires_at"]
-        help_texts = {"expires_at": "In UTC. From then on its address is as if it weren't there. Empty: never."}
+        help_texts = {
+            "expires_at": gettext_lazy("In UTC. From then on its address is as if it weren't there. Empty: never.")
+        }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -70,9 +70,9 @@ class AtAddress(models.Model):
 
     @staticmethod
     def standing_at(address):
-        """The fields with which a row is made; the address has its domain."""
+        """The fields with which a row is made; the address has its domain and tenant."""
         return {
-            "address": address, "tenant_id": address.tenant_id, "domain_name": address.domain.name,
+            "address": address, "tenant": address.tenant, "domain_name": address.domain.name,
             "local_part": address.local_part,
         }
 

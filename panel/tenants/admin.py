@@ -193,10 +193,12 @@ class PlanAdmin(ScopedAdmin):
                 "Recipients in the last hour and in the last 24 hours. An empty number means unlimited."
             ),
         }),
-        ("Resellers", {
+        (gettext_lazy("Resellers"), {
             "fields": ["customers", "for_customers"],
-            "description": "How many tenants a tenant may make below itself, as a reseller: 0 is none, an empty number "
-            "means unlimited.",
+            "description": gettext_lazy(
+                "How many tenants a tenant may make below itself, as a reseller: 0 is none, an empty number means "
+                "unlimited."
+            ),
         }),
     ]
 

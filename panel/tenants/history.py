@@ -3,8 +3,10 @@
 Writing it is audit.py's.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from django.db import models
@@ -179,6 +181,9 @@ _VALUES: dict[str, Any] = {
     "pending": gettext_lazy("pending"), "proved": gettext_lazy("proved"), "lapsed": gettext_lazy("lapsed"),
     "unlimited": gettext_lazy("unlimited"), "inherit": gettext_lazy("inherit"),
     "opportunistic": gettext_lazy("when offered"), "required": gettext_lazy("required, certificate checked"),
+    "left": gettext_lazy("left"), "signed out": gettext_lazy("signed out"),
+    "looked into another tenant": gettext_lazy("looked into another tenant"),
+    "its hour was over": gettext_lazy("its hour was over"),
     "checked by us": gettext_lazy("checked by us"), "by TXT record": gettext_lazy("by TXT record"),
 }
 
@@ -187,6 +192,9 @@ def _known(value: str) -> str:
     """The value in the reader's language."""
     words = _VALUES.get(value)
     return value if words is None else str(words)
+
+
+_AT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?\+\d\d:\d\d")  # as audit.record keeps a time
 
 
 def _short(value: Any) -> str:
@@ -203,4 +211,6 @@ def _in_words(value: Any) -> str:
         return _("yes") if value else _("no")
     if isinstance(value, int):
         return f"{value:,}"
+    if isinstance(value, str) and _AT.fullmatch(value):
+        return f"{datetime.fromisoformat(value).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
     return ", ".join(map(str, value)) if isinstance(value, list) else _known(str(value))

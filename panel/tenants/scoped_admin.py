@@ -298,8 +298,11 @@ class ScopedAdmin(ModelAdmin):
             def validate_unique(self) -> None:
                 """Left to the service, which says what stands in the way."""
 
-            def validate_constraints(self) -> None:
-                """Left to the service and the database."""
+            def _post_clean(self) -> None:
+                # Constraints are left to the service and the database; full_clean would ask for them by itself.
+                self.instance.validate_constraints = lambda exclude=None: None
+                super()._post_clean()
+                del self.instance.validate_constraints
 
         return ServiceForm
 

@@ -209,7 +209,7 @@ def test_staff_come_by_it_into_the_admin_and_set_it_up_there(settings):
     options = client.post("/admin/account/passkeys/offer/", typed).json()
     assert client.post("/admin/account/passkeys/add/", {**typed, "passkey": key.make(options)}).status_code == 200
     own = client.get("/admin/account/").content.decode()
-    assert "passkey · added" in own and "Remove…" not in own, "the last one stays"
+    assert "Passkey · added" in own and "Remove…" not in own, "the last one stays"
     client = half_in(owner.email, "/admin/login/")
     assert "Use a passkey" in client.get("/admin/login/code/").content.decode()
     client.post("/admin/login/code/", {"passkey": key.use(asked(client))})
