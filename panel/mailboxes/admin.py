@@ -42,7 +42,18 @@ from panel.tenants.changes import RULES_IN_WORDS
 from panel.tenants.credential_words import credential_words
 from panel.tenants.listed import first, only
 from panel.tenants.models import Tenant
-from panel.tenants.scoped_admin import ReasonForm, ScopedAdmin, ScopedFilter, SizeField, badge, by, linked, list_url, mono, state_of
+from panel.tenants.scoped_admin import (
+    ReasonForm,
+    ScopedAdmin,
+    ScopedFilter,
+    SizeField,
+    badge,
+    by,
+    linked,
+    list_url,
+    mono,
+    state_of,
+)
 from panel.tenants.shown import moment
 
 SHARED_TENANT_HELP = gettext_lazy(
