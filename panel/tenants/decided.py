@@ -138,6 +138,7 @@ def _tenant_of(row: Any) -> Tenant | None:
     """None for a shared domain, which is the provider's."""
     if isinstance(row, Tenant):
         return row
+    row = getattr(row, "address", row)  # what stands at one is read with it and with its tenant
     found = row
     for name in row.to_tenant.split("__"):
         found = getattr(found, name)
