@@ -292,6 +292,7 @@ class BulkAct(models.Model):
     on_the_way = models.PositiveIntegerField(default=0)  # left alone: being delivered at that moment
     finished_at = models.DateTimeField(null=True)
     stopped = models.BooleanField(default=False)  # by a person, before its end
+    told = ""  # `which` in the reader's language, where a page has it (selection.which_of)
 
     class Meta:
         ordering = ["-pk"]
@@ -299,9 +300,7 @@ class BulkAct(models.Model):
         constraints = [one_of("kind", BulkKind.choices, "bulk_act_kind_is_known")]
 
     def __str__(self):
-        from panel.sending.selection import which_of
-
-        return _("{act}: {which}").format(act=self.get_kind_display(), which=which_of(self))
+        return _("{act}: {which}").format(act=self.get_kind_display(), which=self.told or self.which)
 
     @property
     def looked_at(self):

@@ -195,7 +195,7 @@ class QueuePages(ScopedAdmin):
             "waits": _what_waits(hops, moment(oldest)) if oldest else "",
             "held": _held(sum(hop.held for hop in hops)),
             "last_message": "" if hops else _last_message(request),
-            "unfinished": [(act.pk, str(act)) for act in bulk.unfinished()[:5]] if acts else [],
+            "unfinished": [(act.pk, str(_told(act))) for act in bulk.unfinished()[:5]] if acts else [],
             "all_held": _list(Selection(state=Recipient.State.WAITING, hold=HELD)),
             "retry_all": _act(BulkKind.RETRY, Selection(state=Recipient.State.WAITING)) if acts else "",
             "acts": reverse("admin:sending_bulkact_changelist"),
@@ -340,6 +340,11 @@ def _act(kind: BulkKind, chosen: Selection) -> str:
     return f"{reverse('admin:sending_bulk', args=(kind.value,))}?{urlencode(chosen.params())}"
 
 
+def _told(act: BulkAct) -> BulkAct:
+    act.told = which_of(act)
+    return act
+
+
 def _last_message(request: HttpRequest) -> str:
     at = Message.objects.for_user(request.user).order_by("-pk").values_list("accepted_at", flat=True).first()
     return moment(at) if at else ""
@@ -368,6 +373,10 @@ class BulkActAdmin(ScopedAdmin):
             path("<int:pk>/stop/", view(self.stop), name="sending_bulk_stop"),
             *super().get_urls(),
         ]
+
+    def get_object(self, *args: Any, **kwargs: Any) -> BulkAct | None:
+        act = super().get_object(*args, **kwargs)
+        return _told(act) if act else None
 
     @display(description=gettext_lazy("Asked"), ordering="pk")
     def asked_on(self, act: BulkAct) -> str:

@@ -170,7 +170,7 @@ def test_from_the_first_sign_in_to_a_suspension_and_back(page, posthouse):
         suspended = page.url
 
         page.goto("/admin/tenants/auditentry/?q=ann%40acme.example")
-        assert "mailbox.suspended" in page.inner_text("#result_list")
+        assert "mailbox suspended" in page.inner_text("#result_list")
         picture(page, "audit")
         page.click("#result_list a[href*='/auditentry/']:has-text('ago'), #result_list a:has-text('just now')")
         page.wait_for_url("**/change/**")

@@ -92,7 +92,7 @@ def reads_a_hostile_letter(page: Page) -> None:
         route.fulfill(body="<p id=at>there<script>at.textContent = 'ran'</script>" if is_page else PNG,
                       content_type="text/html" if is_page else "image/png")
 
-    page.context.route(re.compile(r"^(?!http://127\.0\.0\.1|data:)"), answer)
+    page.context.route(re.compile(r"^(?!http://localhost[:/]|data:)"), answer)
     page.on("dialog", lambda dialogue: (dialogues.append(dialogue.message), dialogue.dismiss()))
     page.goto("/me/mail/")
     follow(page, "main >> text=Spring sale")

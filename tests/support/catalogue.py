@@ -219,8 +219,13 @@ def renewed(catalogue: Catalogue, sources: Iterable[Entry]) -> Catalogue:
 
 
 def compiled(catalogue: Catalogue) -> bytes:
-    """The catalogue as gettext reads it: texts and translations by offset, sorted by text; no hash table."""
-    pairs = sorted(_pair(each) for each in (catalogue.head, *catalogue.entries) if each.is_translated)
+    """The catalogue as gettext reads it: texts and translations by offset, sorted by text; no hash table.
+
+    A text with a plural stands there alone as well: in CPython 3.11.2 who asks without a number finds no other.
+    """
+    translated = [each for each in (catalogue.head, *catalogue.entries) if each.is_translated]
+    alone = [replace(each, plural=None, forms=each.forms[:1]) for each in translated if each.plural is not None]
+    pairs = sorted(map(_pair, (*translated, *alone)))
     tables, heap = [], b""
     begin = 7 * 4 + 16 * len(pairs)
     for side in zip(*pairs, strict=True):
