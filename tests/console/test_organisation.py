@@ -117,6 +117,12 @@ def test_an_owner_asks_a_second_factor_of_everybody_and_does_not_lock_oneself_ou
     client.post(where, {"required": "no"})
     assert theirs.get(home).status_code == 200
     second_factor.remove(ann, actor=ann)
+    assert client.get(home).status_code == 200, "by oneself"
+
+    client, _secret = in_with_factor(ann)
+    tenants.change_tenant(acme, second_factor_required=True, actor=ann)
+    second_factor.remove(ann, actor=None)
+    assert client.get(home)["Location"].startswith("/sign-in/"), "the session that was opened with it is over too"
 
 
 def test_it_holds_for_members_of_a_tenant_above_where_that_one_or_this_one_asks(capsys):
