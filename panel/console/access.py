@@ -109,6 +109,8 @@ def mailbox_page(*, change: bool = False) -> Callable[[View], View]:
             if refused := _other_method(request, change):
                 return refused
             tied = account if account.kind == User.Kind.PANEL else None
+            if tied:
+                persons.came_by_tie(request, tied, mailbox)
             return view(request, MailboxPlace(mailbox.person, client_ip(request), mailbox, tied), **named)
 
         return _declared(page, Declared("mailbox", None, change))

@@ -29,8 +29,9 @@ from panel.sending.log import SeenLine, latest_seen_by
 from panel.sending.models import Recipient
 from panel.sending.used import Bar, day_of, hours_of, window_words, with_day
 from panel.tenants import visits
-from panel.tenants.models import Tenant, User
+from panel.tenants.models import Membership, Tenant, User
 from panel.tenants.shown import moment
+from panel.tenants.sign_in.views import VERIFIED
 from panel.tenants.standing import status_words, with_parents
 
 NAMED = 3  # of each kind of what needs somebody
@@ -103,13 +104,26 @@ def tenants(request: HttpRequest, place: AccountPlace) -> HttpResponse:
     searched = request.GET.get("q", "").strip()[:100].replace("\x00", "")
     if searched:
         rows = rows.filter(name__icontains=searched)
-    listed = list(with_day(with_counts(rows.select_related("plan", "parent")))[: MOST_TENANTS + 1])
-    shown = [{"tenant": each, "day": day_of(each), "status": each.status, "word": _word(each)}
-             for each in listed[:MOST_TENANTS]]
+    listed = list(with_day(with_counts(rows.select_related("plan", "parent__parent")))[: MOST_TENANTS + 1])
+    asking = _asking(request, place.account, listed)
+    shown = [{"tenant": each, "day": day_of(each), "status": each.status, "word": _word(each),
+              "asks": asking.get(each.pk, "")} for each in listed[:MOST_TENANTS]]
     return page(
         request, place, "console/tenants.html", _("Your organisations"), shown=shown, searched=searched,
         has_more=len(listed) > MOST_TENANTS,
     )
+
+
+def _asking(request: HttpRequest, account: User, rows: Sequence[Tenant]) -> dict[int, str]:
+    """Why nothing but its name is told of each that asks for a second factor (as access.py), to who has shown none."""
+    required = any(above.second_factor_required for row in rows for above in with_parents(row))
+    if request.session.get(VERIFIED) or not required:
+        return {}
+    own = set(Membership.objects.filter(user=account).values_list("tenant", flat=True))
+    return {
+        row.pk: _("{tenant} lets in only those who sign in with a second factor.").format(tenant=row) for row in rows
+        if any(above.second_factor_required and above.pk in {row.pk, *own} for above in with_parents(row))
+    }
 
 
 @tenant_page()

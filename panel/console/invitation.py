@@ -18,6 +18,7 @@ from django.views.decorators.debug import sensitive_post_parameters
 from panel.client_address import client_ip
 from panel.console.places import Role
 from panel.operations import invitations
+from panel.tenants import visits
 from panel.tenants.changes import ServiceError
 from panel.tenants.models import Invitation, Membership, User
 from panel.tenants.sign_in.forms import NewPasswordForm
@@ -39,6 +40,7 @@ def answer(request: HttpRequest, token: str) -> HttpResponse:
             invitations.decline(token, ip=ip)
             return _page(request, "console/invitation_over.html", _("You declined"), tenant=found.tenant)
         if act == "sign-out" and account:
+            visits.leave(request, visits.SIGNED_OUT, ip=ip)
             logout(request)
             return HttpResponseRedirect(request.get_full_path())
         if act == "accept" and account:

@@ -157,7 +157,10 @@ def password(request: HttpRequest, place: MailboxPlace) -> HttpResponse:
             form.add_error("new", str(error))
         else:
             request.session.cycle_key()
-            persons.remember(request, _main(place.mailbox))
+            main = _main(place.mailbox)
+            # Somebody may have set another one in the same moment, to shut this session out.
+            if passwords.verify_main(form.cleaned_data["new"], main.secret):
+                persons.remember(request, main)
             sessions.end_all(
                 place.account, but=request.session.session_key, reason="its password was changed",
                 actor=place.account, ip=place.ip,

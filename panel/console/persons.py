@@ -8,19 +8,23 @@ to mailboxes (mailboxes/links) reaches them by the same rule; a session of a mai
 import ipaddress
 from collections.abc import Sequence
 
+from django.db import transaction
 from django.db.models import Exists, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
+from django.utils.translation import override
 
 from panel.client_address import client_ip
 from panel.mailboxes import links
-from panel.mailboxes.models import Credential, Mailbox, MailboxLink
+from panel.mailboxes.models import Credential, LoginEvent, Mailbox, MailboxLink
 from panel.rules.addresses import BadAddress, parse_address
+from panel.rules.sign_in import PROTOCOL
 from panel.rules.status import Status, strictest
 from panel.tenants.models import User
 from panel.tenants.standing import with_parents
 
 OPENED_BY = "opened_by"  # in the session: the fingerprint of the main password
+CAME_TO = "came_to"  # in the session of a panel account: the mailboxes whose login history tells of it
 CHOSEN = "mailbox"  # in the session of a panel account: which of the mailboxes that it is tied to
 
 
@@ -55,12 +59,41 @@ def mailbox_of(request: HttpRequest, account: User) -> Mailbox | None:
     """The mailbox that this session may see: one query, or two by a tie. None for whoever has none, or not any more."""
     if account.kind == User.Kind.PANEL:
         reached = {each.pk: each for each in reached_by(account, client_ip(request))}
-        chosen = reached.get(request.session.get(CHOSEN, 0))
-        return chosen or next(iter(reached.values()), None)
+        asked = request.session.get(CHOSEN)
+        chosen = reached.get(asked or 0)
+        if chosen is None and (asked is None or request.method in ("GET", "HEAD")):
+            chosen = next(iter(reached.values()), None)
+        if chosen is not None and chosen.pk != asked:
+            request.session[CHOSEN] = chosen.pk  # what is sent from its pages is never another one's
+        return chosen
     credential = _main_passwords().filter(mailbox__person=account).first()
     if credential is None or not may_open(credential, client_ip(request)):
         return None
     return credential.mailbox if request.session.get(OPENED_BY) == links.began_as(credential) else None
+
+
+def came_by_tie(request: HttpRequest, account: User, mailbox: Mailbox) -> None:
+    """The mailbox's login history tells, once a session, of an account that came by its tie."""
+    known = request.session.get(CAME_TO, [])
+    if mailbox.pk in known:
+        return
+    main = Credential.objects.filter(mailbox=mailbox, kind=Credential.Kind.MAIN).first()
+    if main is not None:
+        main.mailbox = mailbox
+        came_in(main, str(account), client_ip(request))
+        request.session[CAME_TO] = [*known, mailbox.pk]
+
+
+@transaction.atomic
+def came_in(credential: Credential, login: str, ip: str | None) -> None:
+    """Write into the mailbox's login history that somebody came in here, as `login`."""
+    mailbox, now = credential.mailbox, timezone.now()
+    with override("en"):  # what is kept of it
+        kept = str(credential)
+    LoginEvent.objects.create(
+        at=now, last_at=now, tenant=mailbox.address.tenant, mailbox=mailbox, credential=credential,
+        credential_text=kept, login=login, ip=ip, protocol=PROTOCOL, outcome=LoginEvent.Outcome.OK,
+    )
 
 
 def reached_by(account: User, ip: str | None) -> list[Mailbox]:

@@ -12,8 +12,6 @@ from django.contrib.auth.hashers import check_password
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
-from django.utils import timezone
-from django.utils.translation import override
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_protect
 from django.views.decorators.http import require_POST
@@ -21,8 +19,7 @@ from django.views.decorators.http import require_POST
 from panel.client_address import client_ip
 from panel.console import persons
 from panel.mailboxes import passwords
-from panel.mailboxes.models import Credential, LoginEvent
-from panel.rules.sign_in import PROTOCOL
+from panel.mailboxes.models import Credential
 from panel.tenants import visits
 from panel.tenants.models import User
 from panel.tenants.sign_in import lockout, passkeys, sessions, views
@@ -119,16 +116,10 @@ def sign_out(request: HttpRequest) -> HttpResponse:
 
 def _complete(request: HttpRequest, credential: Credential) -> None:
     """The person is in: a session of its own, and the mailbox's login history says so."""
-    ip, mailbox, now = client_ip(request), credential.mailbox, timezone.now()
-    with override("en"):  # what is kept of it
-        kept = str(credential)
+    ip, mailbox = client_ip(request), credential.mailbox
     with transaction.atomic():
         login(request, mailbox.person, backend=BACKEND)
         persons.remember(request, credential)
         sessions.begin(request, mailbox.person)
-        LoginEvent.objects.create(
-            at=now, last_at=now, tenant=mailbox.address.tenant, mailbox=mailbox, credential=credential,
-            credential_text=kept, login=str(mailbox), ip=ip, protocol=PROTOCOL,
-            outcome=LoginEvent.Outcome.OK,
-        )
+        persons.came_in(credential, str(mailbox), ip)
     lockout.right(str(mailbox), ip)

@@ -5,9 +5,9 @@ from django.db.models import Q, QuerySet
 from django.utils.translation import gettext as _
 
 from panel.operations.invitations import LinkTo, invite
-from panel.tenants.changes import ServiceError, count_against_plan
+from panel.tenants.changes import ServiceError, alone, count_against_plan
 from panel.tenants.models import Membership, Plan, Tenant, User
-from panel.tenants.services import PLAN_NUMBERS, create_tenant
+from panel.tenants.services import PLAN_NUMBERS, TREE, create_tenant
 
 
 def plans_for(reseller: Tenant) -> "QuerySet[Plan]":
@@ -33,6 +33,7 @@ def create_customer(
     Holds the reseller's plan to its number of customers, also when several are made at once. Raises ServiceError.
     """
     with transaction.atomic():
+        alone(TREE)  # before any row, as whoever moves the reseller: else each waits for the other
         if not plans_for(reseller).filter(pk=plan.pk).exists():
             raise ServiceError(_("Choose one of the plans that are offered."), "plan")
         count_against_plan(reseller, "customers", lambda above: Tenant.objects.filter(parent=above).count())

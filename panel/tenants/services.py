@@ -45,6 +45,7 @@ from panel.tenants.models import (
 from panel.tenants.standing import with_parents
 
 STANDARD_PLAN = "Standard"
+TREE = "tenant tree"  # what whoever places a tenant under another is alone in
 MOST_STORAGE_BYTES = 2**63 - 1
 PLAN_NUMBERS = (
     "domains", "mailboxes", "aliases", "credentials", "storage_bytes", "mailbox_hour", "mailbox_day", "tenant_hour",
@@ -194,7 +195,7 @@ def without_second_factor(tenant: Tenant) -> QuerySet[Membership]:
 
 def _place_under(tenant: Tenant | None, parent: Tenant) -> None:
     """Refuse a parent that is its own descendant, or a fourth level (scoping reaches grandchildren)."""
-    alone("tenant tree")
+    alone(TREE)
     above = Tenant.objects.filter(pk=parent.pk).first()
     ancestors: list[int] = []
     while above is not None and len(ancestors) < 4:

@@ -1,7 +1,9 @@
 """A reseller's customers: which plans it may give, how many, who runs them, and whose they are."""
 
 import pytest
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 
 from panel.operations import services as operations
 from panel.operations.customers import create_customer
@@ -71,6 +73,18 @@ def test_a_customer_is_made_with_its_owner_on_a_plan_that_may_be_given(north, sm
     third = client.post(f"{url}add/", {"name": "Three", "plan": small.pk, "owner": "new@acme.example"})
     assert "allows 2 customers; North has 2" in third.content.decode()
     assert not Invitation.objects.filter(email="new@acme.example").exists(), "nothing is made where not all of it is"
+
+
+@pytest.mark.once("postgresql")
+def test_making_one_waits_for_whoever_moves_the_reseller_before_it_locks_it(north, small):
+    boss = User.objects.create(kind=User.Kind.PANEL, email="boss@letters.test", password="!")
+    tenants.create_membership(user=boss, tenant=north, role="owner", actor=None)
+    if connection.vendor != "postgresql":
+        pytest.skip("one writer at a time")
+    with CaptureQueriesContext(connection) as asked:
+        create_customer(north, name="Acme", plan=small, owner="x@acme.example", link=str, actor=boss)
+    locks = [each["sql"] for each in asked if "pg_advisory" in each["sql"] or "FOR NO KEY UPDATE" in each["sql"]]
+    assert "pg_advisory" in locks[0] and any("tenants_tenant" in each for each in locks[1:])
 
 
 def test_who_has_no_room_for_customers_makes_none(small):

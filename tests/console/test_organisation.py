@@ -98,6 +98,10 @@ def test_an_owner_asks_a_second_factor_of_everybody_and_does_not_lock_oneself_ou
         assert theirs.get(path)["Location"] == "/account/second-factor/", path
     assert theirs.post(where, {"required": "no"})["Location"] == "/account/second-factor/"
     assert "Acme lets in only those" in theirs.get("/account/second-factor/").content.decode()
+    listed = {each["tenant"].name: each["asks"] for each in theirs.get("/tenants/").context["shown"]}
+    assert listed == {"Acme": "Acme lets in only those who sign in with a second factor.", "Second": ""}
+    assert theirs.get("/tenants/").content.decode().count('data-label="Mailboxes"') == 1, "nor is it told how many"
+    assert client.get("/tenants/").context["shown"][0]["asks"] == ""
     assert theirs.get(f"/t/{other.pk}/").status_code == theirs.get("/account/").status_code == 200, "not that tenant's"
 
     # Where one of its tenants asks for it, the last one stays; a session without it is asked.
@@ -113,6 +117,12 @@ def test_an_owner_asks_a_second_factor_of_everybody_and_does_not_lock_oneself_ou
     client.post(where, {"required": "no"})
     assert theirs.get(home).status_code == 200
     second_factor.remove(ann, actor=ann)
+    assert client.get(home).status_code == 200, "by oneself"
+
+    client, _secret = in_with_factor(ann)
+    tenants.change_tenant(acme, second_factor_required=True, actor=ann)
+    second_factor.remove(ann, actor=None)
+    assert client.get(home)["Location"].startswith("/sign-in/"), "the session that was opened with it is over too"
 
 
 def test_it_holds_for_members_of_a_tenant_above_where_that_one_or_this_one_asks(capsys):
@@ -123,6 +133,8 @@ def test_it_holds_for_members_of_a_tenant_above_where_that_one_or_this_one_asks(
     paths = (f"/t/{above.pk}/", f"/t/{acme.pk}/")
     assert [theirs.get(path).status_code for path in paths] == [302, 302]
     assert client.get(paths[1]).status_code == 200, "a customer's own people aren't asked by its reseller"
+    asking = [[bool(each["asks"]) for each in one.get("/tenants/").context["shown"]] for one in (theirs, client)]
+    assert asking == [[True, True], [False]]
     call_command("tenant", "set", "Above", "--second-factor", "optional")
     tenants.change_tenant(acme, second_factor_required=True, actor=None)
     assert [theirs.get(path).status_code for path in paths] == [200, 302]

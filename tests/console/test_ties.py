@@ -6,8 +6,9 @@ from django.test import Client
 from panel.console.persons import OPENED_BY
 from panel.mailboxes import links, passwords
 from panel.mailboxes import services as mailboxes
-from panel.mailboxes.models import MailboxLink
+from panel.mailboxes.models import LoginEvent, MailboxLink
 from panel.operations import services as operations
+from panel.rules.sign_in import PROTOCOL
 from panel.tenants import services as tenants
 from panel.tenants.models import AuditEntry, User, WrongSignIn
 from panel.tenants.sign_in import second_factor
@@ -138,6 +139,44 @@ def test_another_password_set_over_the_tie_keeps_it_and_ends_the_others(mailbox,
     assert client.post("/me/sign-ins/password/", new)["Location"] == "/me/sign-ins/"
     assert client.get("/me/sign-ins/").status_code == 200
     assert browser(other).get("/me/").status_code == 404
+
+
+def test_a_password_that_somebody_sets_in_the_same_moment_ends_the_tie(mailbox, boss, monkeypatch):
+    tie(mailbox, boss)
+    client, set_password = browser(boss), mailboxes.set_password
+
+    def and_another(*arguments, **named):
+        set_password(*arguments, **named)
+        set_password(mailbox, "what the admin chose", actor=None)
+
+    monkeypatch.setattr(mailboxes, "set_password", and_another)
+    new = {"password": world.PASSWORD, "new": "another unusual one", "again": "another unusual one"}
+    assert client.post("/me/sign-ins/password/", new).status_code == 302
+    assert client.get("/me/").status_code == 404
+
+
+def test_the_mailbox_is_told_who_came_by_a_tie_once_a_session(mailbox, boss):
+    tie(mailbox, boss)
+    client = browser(boss)
+    client.get("/me/")
+    client.get("/me/mail/")
+    event = LoginEvent.objects.get(mailbox=mailbox)
+    assert (event.login, event.protocol, event.outcome, event.ip) == (BOSS, PROTOCOL, "ok", "127.0.0.1")
+    assert "127.0.0.1" in person(mailbox).get("/me/sign-ins/").content.decode()
+    browser(boss).get("/me/")
+    assert LoginEvent.objects.filter(mailbox=mailbox).count() == 2
+
+
+def test_what_is_sent_from_the_page_of_a_mailbox_whose_tie_ended_reaches_no_other(mailbox, boss):
+    second = world.mailbox("shop@acme.test")
+    tie(mailbox, boss)
+    tie(second, boss)
+    client = browser(boss)
+    assert client.get("/me/rules/").context["place"].mailbox == mailbox
+    mailboxes.set_password(mailbox, "what the admin chose", actor=None)
+    assert client.post("/me/rules/", {}).status_code == 404
+    assert client.get("/me/rules/").context["place"].mailbox == second
+    assert client.post("/me/rules/", {}).status_code != 404
 
 
 def test_an_account_chooses_among_its_mailboxes_and_finds_no_other(mailbox, boss):

@@ -7,11 +7,12 @@ from django.test import Client
 from django.utils import timezone
 
 from mailserver.spool import closed
+from panel.operations import invitations
 from panel.operations import services as operations
 from panel.tenants import services as tenants
 from panel.tenants import visits
 from panel.tenants.changes import ServiceError
-from panel.tenants.models import AuditEntry, User, Visit
+from panel.tenants.models import AuditEntry, Invitation, User, Visit
 from tests.support import world
 
 pytestmark = pytest.mark.django_db
@@ -73,11 +74,14 @@ def test_support_looks_and_the_tenant_is_told_when_it_begins_and_ends(acme):
     assert "Your provider" not in browser(owner).get(home).content.decode(), "a week later the log alone tells it"
 
 
-@pytest.mark.parametrize("out", ["/sign-out/", "/admin/logout/"])
-def test_signing_out_ends_it(acme, out):
-    client = browser(account("operator", provider_role="operator"))
+@pytest.mark.parametrize("out", ["/sign-out/", "/admin/logout/", "/admin/account/sessions/end/", "/invitation/x/"])
+def test_signing_out_ends_it(acme, out, monkeypatch):
+    someone = account("operator", provider_role="operator")
+    client = browser(someone)
     look(client, acme)
-    client.post(out)
+    asked = Invitation(tenant=acme, email="new@letters.test", role="viewer", invited_by=someone, sent_at=timezone.now())
+    monkeypatch.setattr(invitations, "of", lambda token: asked)
+    client.post(out, {"act": "sign-out"})
     assert told(acme)[1:] == [("tenant.view_ended", "operator@letters.test", visits.SIGNED_OUT)]
 
 

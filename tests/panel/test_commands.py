@@ -405,6 +405,17 @@ def test_members_come_and_go(tenant, typed):
     run("account", "restore", "ann@elsewhere.example")
 
 
+def test_a_customers_name_that_reads_like_a_path_takes_no_other_ones_place(standard_plan, db):
+    south, north = world.tenant("South"), world.tenant("North")
+    world.tenant("South/Acme", parent=north)
+    world.tenant("Acme", parent=south)
+    assert json.loads(run("tenant", "show", "South/Acme", "--json"))["parent"] == "South"
+    assert json.loads(run("tenant", "show", "North/South/Acme", "--json"))["parent"] == "North"
+    assert json.loads(run("tenant", "show", "Acme", "--json"))["parent"] == "South"
+    world.tenant("South/Acme")
+    assert json.loads(run("tenant", "show", "South/Acme", "--json"))["parent"] is None
+
+
 def test_the_audit_log_is_listed_and_shown(mailbox):
     run("mailbox", "suspend", "shop@demo.test", "--reason", "leaked")
     run("mailbox", "resume", "shop@demo.test")

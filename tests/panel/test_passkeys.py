@@ -233,8 +233,11 @@ def test_removal_asks_for_password_and_code_or_passkey_and_the_last_one_stays_wh
     assert "Or use a passkey" in page and "Recovery code" in page
     for wrong in (
         {"password": PASSWORD}, {"password": "wrong", "code": codes[0]}, {"password": PASSWORD, "passkey": "{}"},
+        {"password": PASSWORD, "passkey": " "}, {"password": PASSWORD, "passkey": "\n", "code": " "},
     ):
-        assert client.post(where, wrong).context["form"].errors
+        refused = client.post(where, wrong)
+        assert refused.status_code == 200 and refused.context["form"].errors, wrong
+    assert not client.post("/account/recovery-codes/", {"password": PASSWORD, "passkey": " "}).context.get("codes")
     renamed = client.post(f"/account/passkeys/{one.pk}/rename/", {"name": "Old phone"})
     assert renamed.status_code == 302 and "Old phone" in client.get("/account/").content.decode()
     options = client.post("/account/passkeys/prove/").json()

@@ -20,7 +20,8 @@ from enum import IntEnum
 from typing import Any, NoReturn
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser, DjangoHelpFormatter
-from django.db.models import F
+from django.db.models import F, Value
+from django.db.models.functions import Concat
 from django.db.utils import InterfaceError, OperationalError, ProgrammingError
 from django.utils import timezone
 
@@ -256,11 +257,13 @@ def add_password_stdin(parser: argparse.ArgumentParser) -> None:
 def find_tenant(name: str) -> Tenant:
     """The tenant of this name, or of RESELLER/NAME. Raises NotFound; ServiceError where several have the name."""
     tenants = Tenant.objects.select_related("plan", "parent")
-    # One that is nobody's customer first: of these there is one of a name.
+    # One that is nobody's customer first: of these there is one of a name. What a reseller calls its customer, such
+    # as RESELLER/NAME, comes last.
     found = list(tenants.filter(name=name.strip()).order_by(F("parent").asc(nulls_first=True))[:2])
-    above, _slash, its = name.rpartition("/")
-    if not found and above:
-        found = list(tenants.filter(parent__name=above.strip(), name=its.strip())[:2])
+    if not found or found[0].parent:
+        path = Concat("parent__name", Value("/"), "name")
+        named = tenants.alias(path=path).filter(parent__isnull=False, path=name.strip())
+        found = list(named.order_by("pk")[:2]) or found
     if not found:
         raise NotFound(f"There is no tenant {name}: `manage.py tenant list` shows all.", "tenant")
     if len(found) > 1 and found[0].parent:

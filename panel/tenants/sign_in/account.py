@@ -14,6 +14,7 @@ from django.utils.translation import ngettext, pgettext
 from django.views.decorators.http import require_POST
 
 from panel.client_address import client_ip
+from panel.tenants import visits
 from panel.tenants.changes import ServiceError
 from panel.tenants.models import PanelSession, SecondFactor, User
 from panel.tenants.services import set_account_password
@@ -107,6 +108,7 @@ def end_all_sessions(request: HttpRequest, door: Door = ADMIN) -> HttpResponse:
     but = request.session.session_key if "others" in request.POST else None
     ended = sessions.end_all(account, but=but, actor=account, ip=client_ip(request))
     if but is None:
+        visits.leave(request, visits.SIGNED_OUT, ip=client_ip(request))
         request.session.flush()
         messages.success(request, _("You are signed out everywhere."))
         return HttpResponseRedirect(reverse(door.sign_in))

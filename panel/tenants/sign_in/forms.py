@@ -213,13 +213,13 @@ class OwnCodeForm(OwnForm):
             self.fields["code"].label, self.fields["code"].help_text = _("Recovery code"), ""
         if passkeys.site() is None or not passkeys.of(self.account):
             del self.fields["passkey"]
-        elif self.data.get("passkey"):
+        elif self.data.get("passkey", "").strip():  # as the field reads it: blanks are no answer
             self.fields["code"].required = False
 
     def clean(self) -> dict[str, Any]:
         code, answer, ip = self.cleaned_data.get("code"), self.cleaned_data.get("passkey"), client_ip(self.request)
         # The code is used up last: a wrong password costs none.
-        if "password" not in self.cleaned_data:
+        if self.errors:
             return self.cleaned_data
         login = str(self.account.email)
         if answer:
@@ -227,8 +227,8 @@ class OwnCodeForm(OwnForm):
             if not passkeys.take(answer, challenge, account=self.account, ip=ip):
                 lockout.wrong(login, ip, passkeys.guess(answer))
                 self.add_error(None, passkeys.WRONG)
-        elif code and not second_factor.take(self.account, code, ip=ip):
-            lockout.wrong(login, ip, second_factor.guess(code))
+        elif not code or not second_factor.take(self.account, code, ip=ip):
+            lockout.wrong(login, ip, second_factor.guess(code or ""))
             self.add_error("code", second_factor.WRONG)
         return self.cleaned_data
 

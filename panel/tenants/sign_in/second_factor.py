@@ -148,7 +148,8 @@ def renew_recovery_codes(account: User, *, ip: str | None = None) -> list[str]:
 def remove(account: User, *, actor: User | None, reason: str = "", ip: str | None = None) -> None:
     """Take the second factor away, with its passkeys.
 
-    Who must have one can't do it alone; another account or the command line can.
+    Who must have one can't do it alone; another account or the command line can, and then the account's sessions
+    end: opened with it, they would go on as if it were there, on a device that was lost as well.
     """
     owners_alone(actor, account)
     reason = one_line(reason, "reason", most=audit.MOST_REASON)
@@ -157,6 +158,8 @@ def remove(account: User, *, actor: User | None, reason: str = "", ip: str | Non
     deleted, _rows = SecondFactor.objects.filter(user=account).delete()
     if not deleted:
         raise AlreadySo(f"The account {account} has no second factor.")
+    if actor != account:
+        PanelSession.objects.filter(user=account).delete()
     audit.record(actor, "account.second_factor_removed", account, tenant=None, reason=reason, ip=ip)
 
 
