@@ -41,6 +41,8 @@ from panel.tenants.changes import AlreadySo, ServiceError, hash_password
 from panel.tenants.decided import is_held
 
 LATEST = 6
+MOST_PASSWORDS = 50  # app passwords on a page
+MOST_KNOWN = 200  # of the newest it is known which was used last, and what was sent with them
 MOST_ALIASES = 10
 MAY = {"submission": gettext_lazy("send"), "imap": gettext_lazy("read"), "pop3": gettext_lazy("read by POP3"),
        "sieve": gettext_lazy("filters")}
@@ -119,8 +121,11 @@ def find(place: TenantPlace, pk: int) -> Mailbox:
 def mailbox(request: HttpRequest, place: TenantPlace, mailbox: int) -> HttpResponse:
     found = find(place, mailbox)
     holds = standing.of_mailbox(found, place.account)
-    credentials = list(found.credentials.order_by("-kind", "label", "pk"))
-    passwords = [Password(each, _may(each)) for each in credentials]
+    # The main one first ("main" is after "app"), then the newest.
+    credentials = list(found.credentials.order_by("-kind", "-pk")[: 1 + MOST_KNOWN])
+    mains = [each for each in credentials if each.kind == Credential.Kind.MAIN]
+    apps = [each for each in credentials if each.kind == Credential.Kind.APP]
+    passwords = shown([*mains, *sorted(apps[:MOST_PASSWORDS], key=lambda each: (each.label, each.pk))])
     levels = used(levels_of(found))
     was_used = [each for each in credentials if each.last_used_at]
     used_last = max(was_used, key=lambda each: each.last_used_at, default=None)  # type: ignore[arg-type, return-value]
@@ -133,7 +138,9 @@ def mailbox(request: HttpRequest, place: TenantPlace, mailbox: int) -> HttpRespo
         request, place, "console/mailbox.html", str(found), crumbs=crumbs(place), mailbox=found, address=str(found),
         holds=holds, look=LOOKS[holds.look][0], state_icon=LOOKS[holds.look][1], passwords=passwords,
         used_last=used_last, recovery=shown_recovery(found),
-        frozen=sum(each.credential.frozen_at is not None for each in passwords),
+        has_more_passwords=len(apps) > MOST_PASSWORDS,
+        frozen=sum(each.frozen_at is not None for each in credentials), known=len(credentials),
+        knows_all=len(credentials) <= MOST_KNOWN,
         limits=[(bar, _comes_from(place, bar)) for bar in levels.bars], storage=filled(found), stored=Storage.of(found),
         aliases=aliases[:MOST_ALIASES], has_more_aliases=len(aliases) > MOST_ALIASES,
         rules=list(rules_without_blocked(found).sentences(timezone.now().date())),
@@ -141,6 +148,10 @@ def mailbox(request: HttpRequest, place: TenantPlace, mailbox: int) -> HttpRespo
         is_closed=is_closed, is_the_providers=theirs, may_restore=is_closed and not (is_over or theirs),
         may_suspend=status < Status.SUSPENDED, may_resume=is_stopped and not theirs,
     )
+
+
+def shown(credentials: Sequence[Credential]) -> list[Password]:
+    return [Password(each, _may(each)) for each in credentials]
 
 
 @tenant_page(role=Role.ADMIN, change=Role.ADMIN)

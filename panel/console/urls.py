@@ -53,6 +53,7 @@ OF_A_TENANT = [
     path("mailboxes/<int:mailbox>/resume/", mailbox.go_on, name="resume-mailbox"),
     path("mailboxes/<int:mailbox>/close/", mailbox.shut, name="close-mailbox"),
     path("mailboxes/<int:mailbox>/restore/", mailbox.reopen, name="restore-mailbox"),
+    path("mailboxes/<int:mailbox>/app-passwords/", app_passwords.app_passwords, name="app-passwords"),
     path("mailboxes/<int:mailbox>/app-passwords/add/", app_passwords.add, name="add-app-password"),
     path("mailboxes/<int:mailbox>/passwords/<int:credential>/freeze/", app_passwords.freeze, name="freeze-password"),
     path(

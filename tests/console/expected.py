@@ -143,6 +143,7 @@ EXPECTED: dict[str, OfATenant | OfAPerson | OfAnAccount | OfAVisit | OfAnybody] 
     "resume-mailbox": OfATenant(role="admin", change="admin", post=AWAY),
     "close-mailbox": OfATenant(role="admin", change="admin", post=AWAY),
     "restore-mailbox": OfATenant(role="admin", change="admin", post=AWAY),
+    "app-passwords": OfATenant(),
     "add-app-password": OfATenant(role="admin", change="admin"),
     "freeze-password": OfATenant(role="admin", change="admin"),
     "unfreeze-password": OfATenant(role="admin", change="admin", post=AWAY),
