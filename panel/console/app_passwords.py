@@ -8,11 +8,12 @@ from django.utils.translation import gettext_lazy
 from panel.console.access import tenant_page
 from panel.console.fields import LinesField, end_of
 from panel.console.frame import page
-from panel.console.mailbox import ReasonForm, below, confirm, find, page_of
+from panel.console.mailbox import MOST_PASSWORDS, ReasonForm, below, confirm, find, page_of, shown
 from panel.console.mailboxes import add_errors
 from panel.console.places import Role, TenantPlace
 from panel.mailboxes.models import Credential, Mailbox
 from panel.mailboxes.services import create_credential, freeze_credential, revoke_credential, unfreeze_credential
+from panel.rules.status import Status
 from panel.tenants.changes import ServiceError
 from panel.tenants.form_fields import DayField
 
@@ -38,6 +39,23 @@ class AppPasswordForm(forms.Form):
     last_day = DayField(
         label=gettext_lazy("Last day"),
         help_text=gettext_lazy("Until its end, in UTC. Empty: until it is revoked."),
+    )
+
+
+@tenant_page()
+def app_passwords(request: HttpRequest, place: TenantPlace, mailbox: int) -> HttpResponse:
+    """All of them, the newest first; `before` in the address is the one that the page follows."""
+    found = find(place, mailbox)
+    rows = found.credentials.filter(kind=Credential.Kind.APP).order_by("-pk")
+    before = request.GET.get("before", "")
+    if before.isdecimal() and len(before) < 19:
+        rows = rows.filter(pk__lt=int(before))
+    listed = list(rows[: MOST_PASSWORDS + 1])
+    return page(
+        request, place, "console/mailbox_passwords.html", _("App passwords"), crumbs=below(place, found),
+        mailbox=found, passwords=shown(listed[:MOST_PASSWORDS]), before=before,
+        last=listed[MOST_PASSWORDS - 1].pk if len(listed) > MOST_PASSWORDS else "",
+        is_closed=found.status == Status.CLOSED,
     )
 
 

@@ -19,12 +19,15 @@ from panel.console.fields import RecipientsField, SizeField
 from panel.console.frame import page
 from panel.console.home import line_of
 from panel.console.mailboxes import PasswordForm, add_errors, crumbs, filled, new_password
+from panel.console.own_sign_ins import RECOVERY_INPUT
 from panel.console.places import Role, TenantPlace
 from panel.mailboxes import standing
 from panel.mailboxes.models import BY_ADDRESS, Alias, AliasTarget, Credential, Mailbox
+from panel.mailboxes.recovery import shown_recovery
 from panel.mailboxes.rule_services import rules_without_blocked
 from panel.mailboxes.services import change_mailbox, set_password
 from panel.mailboxes.storage import Storage
+from panel.operations.recovery import set_recovery
 from panel.operations.services import close, restore, resume, suspend
 from panel.rules.limits import Kind, Window
 from panel.rules.status import Status
@@ -38,6 +41,8 @@ from panel.tenants.changes import AlreadySo, ServiceError, hash_password
 from panel.tenants.decided import is_held
 
 LATEST = 6
+MOST_PASSWORDS = 50  # app passwords on a page
+MOST_KNOWN = 200  # of the newest it is known which was used last, and what was sent with them
 MOST_ALIASES = 10
 MAY = {"submission": gettext_lazy("send"), "imap": gettext_lazy("read"), "pop3": gettext_lazy("read by POP3"),
        "sieve": gettext_lazy("filters")}
@@ -99,6 +104,13 @@ class SuspendForm(ReasonForm):
     field_order = ["what", "reason"]
 
 
+class RecoveryForm(forms.Form):
+    recovery = forms.CharField(
+        label=gettext_lazy("Recovery address"), required=False, max_length=320, widget=RECOVERY_INPUT,
+        help_text=gettext_lazy("One that its person reads without this mailbox. Empty: none."),
+    )
+
+
 def find(place: TenantPlace, pk: int) -> Mailbox:
     """The tenant's mailbox with what its page reads. Raises Http404."""
     found: Mailbox = place.find(Mailbox.objects.select_related(*standing.READ, "usage", "rules"), pk=pk)
@@ -109,8 +121,11 @@ def find(place: TenantPlace, pk: int) -> Mailbox:
 def mailbox(request: HttpRequest, place: TenantPlace, mailbox: int) -> HttpResponse:
     found = find(place, mailbox)
     holds = standing.of_mailbox(found, place.account)
-    credentials = list(found.credentials.order_by("-kind", "label", "pk"))
-    passwords = [Password(each, _may(each)) for each in credentials]
+    # The main one first ("main" is after "app"), then the newest.
+    credentials = list(found.credentials.order_by("-kind", "-pk")[: 1 + MOST_KNOWN])
+    mains = [each for each in credentials if each.kind == Credential.Kind.MAIN]
+    apps = [each for each in credentials if each.kind == Credential.Kind.APP]
+    passwords = shown([*mains, *sorted(apps[:MOST_PASSWORDS], key=lambda each: (each.label, each.pk))])
     levels = used(levels_of(found))
     was_used = [each for each in credentials if each.last_used_at]
     used_last = max(was_used, key=lambda each: each.last_used_at, default=None)  # type: ignore[arg-type, return-value]
@@ -122,8 +137,10 @@ def mailbox(request: HttpRequest, place: TenantPlace, mailbox: int) -> HttpRespo
     return page(
         request, place, "console/mailbox.html", str(found), crumbs=crumbs(place), mailbox=found, address=str(found),
         holds=holds, look=LOOKS[holds.look][0], state_icon=LOOKS[holds.look][1], passwords=passwords,
-        used_last=used_last,
-        frozen=sum(each.credential.frozen_at is not None for each in passwords),
+        used_last=used_last, recovery=shown_recovery(found),
+        has_more_passwords=len(apps) > MOST_PASSWORDS,
+        frozen=sum(each.frozen_at is not None for each in credentials), known=len(credentials),
+        knows_all=len(credentials) <= MOST_KNOWN,
         limits=[(bar, _comes_from(place, bar)) for bar in levels.bars], storage=filled(found), stored=Storage.of(found),
         aliases=aliases[:MOST_ALIASES], has_more_aliases=len(aliases) > MOST_ALIASES,
         rules=list(rules_without_blocked(found).sentences(timezone.now().date())),
@@ -131,6 +148,10 @@ def mailbox(request: HttpRequest, place: TenantPlace, mailbox: int) -> HttpRespo
         is_closed=is_closed, is_the_providers=theirs, may_restore=is_closed and not (is_over or theirs),
         may_suspend=status < Status.SUSPENDED, may_resume=is_stopped and not theirs,
     )
+
+
+def shown(credentials: Sequence[Credential]) -> list[Password]:
+    return [Password(each, _may(each)) for each in credentials]
 
 
 @tenant_page(role=Role.ADMIN, change=Role.ADMIN)
@@ -179,6 +200,37 @@ def password(request: HttpRequest, place: TenantPlace, mailbox: int) -> HttpResp
     return page(
         request, place, "console/address_form.html", _("Set the password of {mailbox}").format(mailbox=found),
         crumbs=below(place, found), form=form, button=_("Set password"), back=page_of(place, found),
+    )
+
+
+@tenant_page(role=Role.ADMIN, change=Role.ADMIN)
+def recovery(request: HttpRequest, place: TenantPlace, mailbox: int) -> HttpResponse:
+    """Set or remove the recovery address; what the person set is not shown whole, and is replaced."""
+    found = find(place, mailbox)
+    lede = _(
+        "If the password is forgotten, a link to choose another one goes there: whoever reads it can open the mailbox. "
+        "A letter tells its person of the change."
+    )
+    if found.recovery_is_own:
+        own = _("Its person set {address}. What you save takes its place.").format(address=shown_recovery(found))
+        lede = f"{own} {lede}"
+    initial = {"recovery": "" if found.recovery_is_own else found.recovery}
+    form = RecoveryForm(request.POST if request.method == "POST" else None, initial=initial)
+    if request.method == "POST" and form.is_valid():
+        try:
+            is_changed = set_recovery(found, form.cleaned_data["recovery"], actor=place.account, ip=place.ip)
+        except ServiceError as error:
+            add_errors(form, error)
+        else:
+            if is_changed:
+                told = _("{mailbox} has another recovery address.") if found.recovery else _(
+                    "{mailbox} has no recovery address any more."
+                )
+                messages.success(request, told.format(mailbox=found))
+            return to_page(place, found)
+    return page(
+        request, place, "console/address_form.html", _("Recovery address of {mailbox}").format(mailbox=found),
+        crumbs=below(place, found), form=form, button=_("Save"), back=page_of(place, found), told=lede,
     )
 
 

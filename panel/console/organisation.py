@@ -24,7 +24,7 @@ from panel.operations import services
 from panel.operations.holdings import holdings
 from panel.rules.status import Status
 from panel.tenants.changes import ServiceError
-from panel.tenants.decided import is_held
+from panel.tenants.decided import is_factor_of_above, is_held
 from panel.tenants.services import change_tenant, without_second_factor
 from panel.tenants.sign_in.second_factor import of as owns_second_factor
 from panel.tenants.standing import status_words
@@ -60,11 +60,12 @@ def settings(request: HttpRequest, place: TenantPlace) -> HttpResponse:
     tenant = place.tenant
     is_closed = tenant.status == Status.CLOSED
     things, storage = holdings(tenant)
-    held = is_held(tenant, place.account)
+    held, factor_of_above = is_held(tenant, place.account), is_factor_of_above(tenant, place.account)
     return page(
         request, place, "console/settings.html", _("Settings"), is_closed=is_closed, holdings=[*things, storage],
         word=status_words(tenant.status), ends=utc(tenant.grace_ends_at) if tenant.grace_ends_at else "",
-        without_factor=without_second_factor(tenant).count(), may_require=place.may(Role.OWNER),
+        without_factor=without_second_factor(tenant).count(), factor_of_above=factor_of_above,
+        may_require=place.may(Role.OWNER) and not factor_of_above,
         may_close=place.may(Role.OWNER) and not held,
         may_undo=is_closed and place.is_owner and not held,
         close_url=reverse("console:close-tenant", args=[tenant.pk]),
@@ -77,6 +78,8 @@ def second_factor(request: HttpRequest, place: TenantPlace) -> HttpResponse:
     """Ask a second factor of everybody, or no longer, as the page that was confirmed said."""
     tenant = place.tenant
     required = not tenant.second_factor_required
+    if request.method != "POST" and is_factor_of_above(tenant, place.account):
+        return _back(place)  # the settings say so
     form = forms.Form(request.POST if request.method == "POST" else None)
     if request.method == "POST" and request.POST.get("required") not in ("yes", "no"):
         return _back(place)

@@ -19,6 +19,7 @@ from panel.console.own_passwords import OWN_REASON
 from panel.console.places import MailboxPlace
 from panel.mailboxes import links, passwords, services
 from panel.mailboxes.models import Credential, LoginEvent, Mailbox
+from panel.operations.recovery import set_recovery
 from panel.rules.lockout import network_of
 from panel.rules.sign_in import PROTOCOL
 from panel.tenants.changes import ServiceError
@@ -42,6 +43,7 @@ _OUTCOMES = {
     LoginEvent.Outcome.LOCKED: ("warn", gettext_lazy("Not looked at, after wrong passwords")),
 }
 Outcome = LoginEvent.Outcome
+RECOVERY_INPUT = forms.EmailInput({"autocomplete": "off", "spellcheck": "false", "autocapitalize": "none"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +59,13 @@ class SignIn:
     may_freeze: bool
 
 
-class OldAndNewForm(NewPasswordForm):
-    """Another main password, for the one that holds."""
+class ByMainPasswordForm(forms.Form):
+    """What a person does who gives the main password once more."""
 
     password = forms.CharField(
         label=gettext_lazy("Your password now"), strip=False,
         widget=forms.PasswordInput(attrs={"autocomplete": "current-password"}),
     )
-    field_order = ["password", "new", "again"]
 
     def __init__(self, place: MailboxPlace, credential: Credential, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -81,6 +82,22 @@ class OldAndNewForm(NewPasswordForm):
         return str(password)
 
 
+class OldAndNewForm(ByMainPasswordForm, NewPasswordForm):
+    """Another main password, for the one that holds."""
+
+    field_order = ["password", "new", "again"]
+
+
+class RecoveryForm(ByMainPasswordForm):
+    """The recovery address, or none."""
+
+    recovery = forms.CharField(
+        label=gettext_lazy("Recovery address"), required=False, max_length=320, widget=RECOVERY_INPUT,
+        help_text=gettext_lazy("One that you read without this mailbox, such as a private one. Empty: none."),
+    )
+    field_order = ["recovery", "password"]
+
+
 @mailbox_page()
 def sign_ins(request: HttpRequest, place: MailboxPlace) -> HttpResponse:
     """The sign-ins, the newest first; `before` in the address is the one that the page follows."""
@@ -91,7 +108,7 @@ def sign_ins(request: HttpRequest, place: MailboxPlace) -> HttpResponse:
     found = list(rows[: PAGE + KNOWN_BY])
     asked = {each.credential_id for each in found[:PAGE] if each.credential_id is not None}
     own = Credential.objects.filter(mailbox=place.mailbox, pk__in=asked)
-    key, main = request.session.session_key, _main(place.mailbox)
+    key, main = request.session.session_key, main_password(place.mailbox)
     return page(
         request, place, "console/me_sign_ins.html", _("Password and sign-ins"), before=before,
         sign_ins=_shown(found[:PAGE], found, own), last=found[PAGE - 1].pk if len(found) > PAGE else "",
@@ -148,7 +165,7 @@ def _name(event: LoginEvent, credential: Credential | None) -> str:
 @mailbox_page(change=True)
 def password(request: HttpRequest, place: MailboxPlace) -> HttpResponse:
     """Another main password; every session but this one ends."""
-    credential = _main(place.mailbox)
+    credential = main_password(place.mailbox)
     form = OldAndNewForm(place, credential, request.POST if request.method == "POST" else None)
     if request.method == "POST" and form.is_valid():
         try:
@@ -157,7 +174,7 @@ def password(request: HttpRequest, place: MailboxPlace) -> HttpResponse:
             form.add_error("new", str(error))
         else:
             request.session.cycle_key()
-            main = _main(place.mailbox)
+            main = main_password(place.mailbox)
             # Somebody may have set another one in the same moment, to shut this session out.
             if passwords.verify_main(form.cleaned_data["new"], main.secret):
                 persons.remember(request, main)
@@ -171,6 +188,31 @@ def password(request: HttpRequest, place: MailboxPlace) -> HttpResponse:
             return _back()
     return page(
         request, place, "console/me_password.html", _("Change your password"), crumbs=_crumbs(), form=form,
+        back=reverse("console:me-sign-ins"),
+    )
+
+
+@mailbox_page(change=True)
+def recovery(request: HttpRequest, place: MailboxPlace) -> HttpResponse:
+    """Where a link goes by which another main password is chosen: set or removed by who knows this one."""
+    mailbox = place.mailbox
+    form = RecoveryForm(
+        place, main_password(mailbox), request.POST if request.method == "POST" else None,
+        initial={"recovery": mailbox.recovery},
+    )
+    if request.method == "POST" and form.is_valid():
+        try:
+            is_changed = set_recovery(mailbox, form.cleaned_data["recovery"], actor=place.account, ip=place.ip)
+        except ServiceError as error:
+            form.add_error("recovery" if error.field else None, str(error))
+        else:
+            if is_changed:
+                messages.success(request, _("Your recovery address is changed.") if mailbox.recovery else _(
+                    "Your recovery address is removed."
+                ))
+            return _back()
+    return page(
+        request, place, "console/me_recovery.html", _("Your recovery address"), crumbs=_crumbs(), form=form,
         back=reverse("console:me-sign-ins"),
     )
 
@@ -237,7 +279,7 @@ def _is_over(request: HttpRequest) -> HttpResponse:
     return _back()
 
 
-def _main(mailbox: Mailbox) -> Credential:
+def main_password(mailbox: Mailbox) -> Credential:
     """The main password as it is now: there is one, the session began with it."""
     found: Credential = Credential.objects.get(mailbox=mailbox, kind=Credential.Kind.MAIN)
     return found

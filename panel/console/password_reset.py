@@ -20,19 +20,30 @@ from django.views.decorators.debug import sensitive_post_parameters
 from unfold.widgets import UnfoldAdminEmailInputWidget
 
 from panel.client_address import client_ip
+from panel.mailboxes.models import Mailbox
 from panel.operations import password_reset
+from panel.rules.addresses import BadAddress, parse_address
 from panel.tenants.changes import ServiceError
+from panel.tenants.models import User
 from panel.tenants.sign_in.forms import NewPasswordForm
 
 EVEN_S = 0.15  # an answer takes so long at least: known and unknown addresses alike
 
 
 class ForgotForm(forms.Form):
-    email = forms.EmailField(
+    email = forms.CharField(
         label=gettext_lazy("Email address"), max_length=254,
-        help_text=gettext_lazy("The one that you sign in with."),
+        help_text=gettext_lazy("The one that you sign in with: your account's, or your mailbox's."),
         widget=UnfoldAdminEmailInputWidget(attrs={"autocomplete": "username", "autofocus": True}),
     )
+
+    def clean_email(self) -> str:
+        email = str(self.cleaned_data["email"])
+        try:
+            parse_address(email)  # a mailbox's may be outside ASCII
+        except BadAddress as error:
+            raise forms.ValidationError(error.said(_)) from None
+        return email
 
 
 class ResetForm(NewPasswordForm):
@@ -75,19 +86,23 @@ def reset(request: HttpRequest, token: str) -> HttpResponse:
     Its address is a secret, which the policy "same-origin" of all pages keeps in the house; with
     "no-referrer" browsers send `Origin: null`, and no form would get past the check for forgeries.
     """
-    account = password_reset.of(token)
-    if account is None:
+    whose = password_reset.of(token, ip=client_ip(request))
+    if whose is None:
         return _page(request, "sign_in/over.html", _("This link is over"))
     form = ResetForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
         try:
-            account = password_reset.set_password(token, form.cleaned_data["new"], ip=client_ip(request))
+            whose = password_reset.set_password(token, form.cleaned_data["new"], ip=client_ip(request))
         except ServiceError as error:
             form.add_error("new" if error.field else None, str(error))
         else:
             messages.success(request, _("Your new password holds. Sign in with it."))
-            return HttpResponseRedirect(reverse("admin:login" if account.is_staff else "console:sign-in"))
-    return _page(request, "sign_in/reset.html", _("Choose a new password"), form=form, account=account)
+            is_staff = isinstance(whose, User) and whose.is_staff
+            return HttpResponseRedirect(reverse("admin:login" if is_staff else "console:sign-in"))
+    return _page(
+        request, "sign_in/reset.html", _("Choose a new password"), form=form, account=whose,
+        is_mailbox=isinstance(whose, Mailbox),
+    )
 
 
 def _page(request: HttpRequest, template: str, title: str, **context: Any) -> HttpResponse:

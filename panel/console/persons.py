@@ -5,46 +5,23 @@ a frozen one, or a mailbox that may no longer log in ends it with its next reque
 to mailboxes (mailboxes/links) reaches them by the same rule; a session of a mailbox reaches nothing else.
 """
 
-import ipaddress
-from collections.abc import Sequence
-
 from django.db import transaction
-from django.db.models import Exists, QuerySet
+from django.db.models import Exists
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.translation import override
 
 from panel.client_address import client_ip
 from panel.mailboxes import links
+from panel.mailboxes.main_passwords import main_passwords, may_open
 from panel.mailboxes.models import Credential, LoginEvent, Mailbox, MailboxLink
-from panel.rules.addresses import BadAddress, parse_address
 from panel.rules.sign_in import PROTOCOL
-from panel.rules.status import Status, strictest
+from panel.rules.status import Status
 from panel.tenants.models import User
-from panel.tenants.standing import with_parents
 
 OPENED_BY = "opened_by"  # in the session: the fingerprint of the main password
 CAME_TO = "came_to"  # in the session of a panel account: the mailboxes whose login history tells of it
 CHOSEN = "mailbox"  # in the session of a panel account: which of the mailboxes that it is tied to
-
-
-def credential_of(login: str) -> Credential | None:
-    """The main password of the mailbox with this address, whether or not it opens anything now."""
-    try:
-        address = parse_address(login.strip()).canonical
-    except BadAddress:
-        return None
-    named = {"mailbox__address__local_part": address.local_part, "mailbox__address__domain__name": address.domain}
-    return _main_passwords().filter(**named).first()
-
-
-def may_open(credential: Credential, ip: str | None) -> bool:
-    """Whether it opens the mailbox's page now and from there, as it opens the mailbox (rules/policy)."""
-    expired = credential.expires_at is not None and credential.expires_at <= timezone.now()
-    address = credential.mailbox.address
-    stati = (credential.mailbox.status, address.domain.status, *(each.status for each in with_parents(address.tenant)))
-    may_log_in = strictest(map(Status, stati)).may_log_in
-    return credential.frozen_at is None and not expired and may_log_in and _is_from(credential.networks, ip)
 
 
 def remember(request: HttpRequest, credential: Credential) -> None:
@@ -66,7 +43,7 @@ def mailbox_of(request: HttpRequest, account: User) -> Mailbox | None:
         if chosen is not None and chosen.pk != asked:
             request.session[CHOSEN] = chosen.pk  # what is sent from its pages is never another one's
         return chosen
-    credential = _main_passwords().filter(mailbox__person=account).first()
+    credential = main_passwords().filter(mailbox__person=account).first()
     if credential is None or not may_open(credential, client_ip(request)):
         return None
     return credential.mailbox if request.session.get(OPENED_BY) == links.began_as(credential) else None
@@ -101,7 +78,7 @@ def reached_by(account: User, ip: str | None) -> list[Mailbox]:
     if account.is_staff:
         return []
     ties = dict(MailboxLink.objects.filter(account=account).values_list("mailbox", "began_as")[: links.MOST])
-    credentials = _main_passwords().filter(mailbox__in=ties).order_by("mailbox") if ties else ()
+    credentials = main_passwords().filter(mailbox__in=ties).order_by("mailbox") if ties else ()
     return [
         each.mailbox for each in credentials
         if ties[each.mailbox_id] == links.began_as(each) and may_open(each, ip)
@@ -114,20 +91,3 @@ def has_ties(account: User) -> Exists:
         account=account, mailbox__status__lt=Status.SUSPENDED, mailbox__credentials__kind=Credential.Kind.MAIN,
         mailbox__credentials__frozen_at=None,
     ))
-
-
-def _is_from(networks: Sequence[str], ip: str | None) -> bool:
-    if not networks:
-        return True
-    try:
-        address = ipaddress.ip_address(ip or "")
-    except ValueError:
-        return False
-    return any(address in ipaddress.ip_network(network, strict=False) for network in networks)
-
-
-def _main_passwords() -> "QuerySet[Credential]":
-    return Credential.objects.filter(kind=Credential.Kind.MAIN).select_related(
-        "mailbox__person", "mailbox__usage", "mailbox__address__domain", "mailbox__address__tenant__plan",
-        "mailbox__address__tenant__parent__parent",
-    )

@@ -19,6 +19,7 @@ from django.views.decorators.http import require_POST
 from panel.client_address import client_ip
 from panel.console import persons
 from panel.mailboxes import passwords
+from panel.mailboxes.main_passwords import credential_of, may_open
 from panel.mailboxes.models import Credential
 from panel.tenants import visits
 from panel.tenants.models import User
@@ -39,14 +40,14 @@ class ConsoleSignInForm(Guarded):
         More if it is both an account and a mailbox, or the mailbox's password was hashed elsewhere.
         """
         account = User.objects.filter(kind=User.Kind.PANEL, email=login.strip().lower()).first()
-        credential = persons.credential_of(login)
+        credential = credential_of(login)
         if credential is None:
             # An account's own hash is one of them.
             passwords.verify_none(password, but_one=account is not None)
         if account is not None and check_password(password, account.password) and account.is_active:
             self.user_cache = account
             return
-        if credential is not None and passwords.verify_main(password, credential.secret) and persons.may_open(
+        if credential is not None and passwords.verify_main(password, credential.secret) and may_open(
             credential, client_ip(self.request)
         ):
             self.user_cache, self.credential = credential.mailbox.person, credential

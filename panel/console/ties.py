@@ -21,6 +21,7 @@ from panel.console.access import account_page, mailbox_page
 from panel.console.frame import page
 from panel.console.places import AccountPlace, MailboxPlace
 from panel.mailboxes import links, passwords
+from panel.mailboxes.main_passwords import credential_of, may_open
 from panel.mailboxes.models import Credential, MailboxLink
 from panel.tenants.changes import ServiceError
 from panel.tenants.models import User
@@ -52,11 +53,11 @@ class MailboxForm(forms.Form):
         wait_s = lockout.wait_s(login, ip)
         if wait_s:
             raise ValidationError(locked_sentence(wait_s), code="locked")
-        credential = persons.credential_of(login)
+        credential = credential_of(login)
         if credential is None:
             passwords.verify_none(password)
         if credential is None or not (
-            passwords.verify_main(password, credential.secret) and persons.may_open(credential, ip)
+            passwords.verify_main(password, credential.secret) and may_open(credential, ip)
         ):
             lockout.wrong(login, ip, password)
             self.add_error("mailbox_password", WRONG)

@@ -105,6 +105,10 @@ class Mailbox(AtAddress):
     quota_bytes = models.PositiveBigIntegerField(gettext_lazy("storage"), null=True, blank=True)
     # Of letters to its person: a code of the settings' LANGUAGES. Empty: never chosen.
     language = models.CharField(max_length=10, blank=True, editable=False)
+    # Canonical: where the link goes by which its person chooses another main password. Empty: nowhere. What the
+    # person set, `recovery_is_own`, nobody else reads whole.
+    recovery = models.CharField(gettext_lazy("recovery address"), max_length=320, blank=True, editable=False)
+    recovery_is_own = models.BooleanField(default=False, editable=False)
     status = StatusField()
     status_reason = models.CharField(gettext_lazy("reason"), max_length=500, blank=True)
     grace_ends_at = models.DateTimeField(gettext_lazy("can be restored until"), null=True, blank=True, editable=False)

@@ -41,7 +41,7 @@ from panel.tenants.changes import (
     one_line,
     write,
 )
-from panel.tenants.models import Plan, Tenant, User
+from panel.tenants.models import PasswordReset, Plan, Tenant, User
 from panel.tenants.shown import size
 
 SCOPES = ("submission", "imap", "pop3", "sieve")
@@ -126,16 +126,17 @@ def _hold_quota(mailbox: Mailbox, quota_bytes: int | None) -> None:
 
 
 def set_password(
-    mailbox: Mailbox, password: str | HashedPassword, *, actor: User | None, ip: str | None = None
+    mailbox: Mailbox, password: str | HashedPassword, *, reason: str = "", actor: User | None, ip: str | None = None
 ) -> None:
-    """Give the mailbox another main password. A frozen one stays frozen."""
-    hashed = _hash_main(password, User(email=str(mailbox.address), name=mailbox.name))
+    """Give the mailbox another main password. A frozen one stays frozen; links that were sent to set one are void."""
+    hashed = hash_main(password, mailbox)
     with transaction.atomic():
         lock(mailbox)
         mains = Credential.objects.filter(mailbox=mailbox, kind=Credential.Kind.MAIN)
         if not mains.update(secret=hashed.stored, began_as=""):
             Credential.objects.create(mailbox=mailbox, kind=Credential.Kind.MAIN, secret=hashed.stored)
-        audit.record(actor, "mailbox.password_set", mailbox, tenant=mailbox.address.tenant, ip=ip)
+        PasswordReset.objects.filter(user=mailbox.person_id).update(token="")
+        audit.record(actor, "mailbox.password_set", mailbox, tenant=mailbox.address.tenant, reason=reason, ip=ip)
         changed(mailbox.address.domain.name)
 
 
@@ -349,6 +350,11 @@ def check_main_password(password: str, about: User) -> None:
     """Refuse what can't be a main password. Raises ServiceError."""
     _refuse_app_prefix(password)
     check_password_rules(password, about)
+
+
+def hash_main(password: str | HashedPassword, mailbox: Mailbox) -> HashedPassword:
+    """A new main password of the mailbox, checked and hashed: before a transaction opens. Raises ServiceError."""
+    return _hash_main(password, User(email=str(mailbox.address), name=mailbox.name))
 
 
 def _hash_main(password: str | HashedPassword, about: User) -> HashedPassword:

@@ -1,10 +1,12 @@
-"""A new password for who forgot it: a link by mail to the account's address, for one use within an hour.
+"""A new password for who forgot it: a link by mail, for one use within an hour.
 
-Who asks learns nothing of which accounts exist: the answer is the same, and so is the time it takes.
+An account's goes to the account's address, a mailbox's to its recovery address, if it has one.
+Who asks learns nothing of which accounts and mailboxes exist: the answer is the same, and so is the time it takes.
 Links begin with the address in the settings, never with the Host that a browser sent. The second
 factor, if there is one, is asked for at the sign-in as always. No link goes to an address in a
 domain that came here after the account was made: whoever makes mailboxes and aliases there would
-read it, and must not thereby enter the account (DESIGN §4).
+read it, and must not thereby enter the account (DESIGN §4). A mailbox that opens nothing now, being
+suspended, closed or its main password frozen, is sent no link either, and one that was sent opens nothing.
 """
 
 import hashlib
@@ -20,19 +22,24 @@ from django.db.models import Q, QuerySet
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from panel.domains.models import Proof
+from panel.mailboxes import services as mailboxes
 from panel.mailboxes.language import language_of
+from panel.mailboxes.main_passwords import credential_of, main_passwords, may_open
+from panel.mailboxes.models import Mailbox
 from panel.operations.services import is_hosted
 from panel.rules.lockout import network_of
 from panel.sending import letters
 from panel.sending.letters import Aside, Letter, Link, Purpose, Words
 from panel.tenants import audit
-from panel.tenants.changes import ServiceError, hash_password
+from panel.tenants.changes import ServiceError, hash_password, lock
 from panel.tenants.models import PasswordReset, User
 from panel.tenants.services import set_account_password
+from panel.tenants.sign_in import sessions
 
 LIFE = timedelta(hours=1)
 WINDOW = timedelta(hours=1)
-MOST_OF_ACCOUNT = 3  # letters to one address in an hour
+MOST_OF_ACCOUNT = 3  # letters for one account or mailbox in an hour
 MOST_OF_NETWORK = 20  # requests of one network
 MOST_ROWS = 10_000  # the oldest go first
 
@@ -46,7 +53,7 @@ class TooMany(ServiceError):
 
 
 def ask(email: str, *, ip: str | None, link: Callable[[str], str]) -> None:
-    """Send the link if there is such an account; `link` makes the path of a token. Raises TooMany."""
+    """Send the link if there is such an account or mailbox; `link` makes the path of a token. Raises TooMany."""
     email, now = email.strip().lower()[:320], timezone.now()
     network = network_of(ip or "")
     recent = PasswordReset.objects.filter(at__gt=now - WINDOW)
@@ -58,7 +65,10 @@ def ask(email: str, *, ip: str | None, link: Callable[[str], str]) -> None:
     row = PasswordReset(at=now, network=network, account=_digest(email))
     with transaction.atomic():
         account = User.objects.filter(kind=User.Kind.PANEL, email=email, is_active=True).first()
-        may = account is not None and recent.filter(account=row.account).count() < MOST_OF_ACCOUNT
+        mailbox = _recoverable(email, ip)
+        if mailbox:
+            row.account = _digest(str(mailbox))  # in whichever way it was written
+        may = recent.filter(account=row.account).count() < MOST_OF_ACCOUNT
         if account and may and is_hosted(email):
             audit.record(
                 account, "account.password_reset_refused", account, tenant=None, reason="its domain is hosted here",
@@ -72,9 +82,44 @@ def ask(email: str, *, ip: str | None, link: Callable[[str], str]) -> None:
             if sent:
                 row.user, row.token = account, _digest(token)
                 audit.record(account, "account.password_reset_asked", account, tenant=None, ip=ip)
+        # Locked: whoever changes the address or the password meanwhile finds the link, and makes it void.
+        if mailbox and may and not row.token and lock(mailbox).recovery == mailbox.recovery:
+            sent = letters.send(
+                mailbox.recovery, language_of(mailbox), partial(_letter_of_mailbox, mailbox, ip, link(token)),
+                purpose=Purpose.RESET, now=now, within=LIFE,
+            )
+            if sent:
+                row.user, row.token = mailbox.person, _digest(token)
+                audit.record(
+                    mailbox.person, "mailbox.password_reset_asked", mailbox, tenant=mailbox.address.tenant, ip=ip
+                )
         row.save(force_insert=True)
         over = Q(at__lt=now - max(WINDOW, LIFE)) | Q(pk__lte=row.pk - MOST_ROWS)
         PasswordReset.objects.filter(over).delete()
+
+
+def _recoverable(email: str, ip: str | None) -> Mailbox | None:
+    """The mailbox with this address, if a link to its recovery address would set its password now."""
+    credential = credential_of(email)
+    if credential is None or not credential.mailbox.recovery or not may_open(credential, ip):
+        return None
+    # In a domain that nobody has proved a mailbox may bear anybody's address.
+    return None if credential.mailbox.address.domain.proof == Proof.PENDING else credential.mailbox
+
+
+def _letter_of_mailbox(mailbox: Mailbox, ip: str | None, path: str) -> Letter:
+    name = letters.cleaned(mailbox, 320)
+    return Letter(_("Choose a new password for {mailbox}").format(mailbox=name), (
+        Words(_("Somebody asked for a new password for the mailbox {mailbox} on {hostname}.").format(
+            mailbox=name, hostname=letters.cleaned(settings.ENVIRONMENT.hostname)
+        )),
+        Words(_("You get this because the mailbox names yours as its recovery address.")),
+        Words(_("If that was you, open this within an hour and choose one:")),
+        Link(_("Choose a new password"), letters.url(path)),
+        Aside(_(
+            "If it wasn't you, nothing has changed and you need not do anything. It was asked for from {ip}."
+        ).format(ip=ip or _("an unknown address"))),
+    ))
 
 
 def _letter(account: User, ip: str | None, path: str) -> Letter:
@@ -91,23 +136,38 @@ def _letter(account: User, ip: str | None, path: str) -> Letter:
     ))
 
 
-def of(token: str) -> User | None:
-    """Whose password the token may set now."""
+def of(token: str, *, ip: str | None) -> User | Mailbox | None:
+    """Whose password the token may set now: a panel account, or a mailbox."""
     reset = _open(token).select_related("user").first()
-    return reset.user if reset else None
+    if reset is None or reset.user is None or reset.user.kind == User.Kind.PANEL:
+        return reset.user if reset else None
+    credential = main_passwords().filter(mailbox__person=reset.user).first()
+    return credential.mailbox if credential and may_open(credential, ip) else None
 
 
-def set_password(token: str, password: str, *, ip: str | None) -> User:
-    """Use the token up for a new password; the account's sessions end. Raises ServiceError."""
-    account = of(token)
-    if account is None:
-        raise ServiceError(_("This link was used already, or is older than an hour."))
-    hashed = hash_password(password, account)
+def set_password(token: str, password: str, *, ip: str | None) -> User | Mailbox:
+    """Use the token up for a new password; whose it is is signed out everywhere. Raises ServiceError."""
+    whose = of(token, ip=ip)
+    if whose is None:
+        raise _over()
+    hashed = hash_password(password, whose) if isinstance(whose, User) else mailboxes.hash_main(password, whose)
     with transaction.atomic():
+        if isinstance(whose, Mailbox):
+            lock(whose)  # before the link, as whoever sets its password otherwise
         if not _open(token).update(token=""):
-            raise ServiceError(_("This link was used already, or is older than an hour."))
-        set_account_password(account, hashed, actor=account, reason="by a link sent to its address", ip=ip)
-    return account
+            raise _over()
+        if isinstance(whose, User):
+            set_account_password(whose, hashed, actor=whose, reason="by a link sent to its address", ip=ip)
+        else:
+            mailboxes.set_password(
+                whose, hashed, reason="by a link sent to its recovery address", actor=whose.person, ip=ip
+            )
+            sessions.end_all(whose.person, reason="its password was changed", actor=whose.person, ip=ip)
+    return whose
+
+
+def _over() -> ServiceError:
+    return ServiceError(_("This link was used already, or is older than an hour."))
 
 
 def _open(token: str) -> QuerySet[PasswordReset]:

@@ -44,9 +44,14 @@ class Purpose(StrEnum):
     INVITATION = "invitation"
     WARNING = "warning"
     SIGN_IN = "sign-in"
+    RECOVERY = "recovery"  # an address became a mailbox's recovery address
+    RECOVERY_CHANGED = "recovery changed"  # apart, so that nobody's share is used up before what matters comes
 
 
-MOST_A_DAY = {Purpose.RESET: 20, Purpose.INVITATION: 5, Purpose.WARNING: 10, Purpose.SIGN_IN: 3}  # to one address
+MOST_A_DAY = {  # to one address
+    Purpose.RESET: 20, Purpose.INVITATION: 5, Purpose.WARNING: 10, Purpose.SIGN_IN: 3, Purpose.RECOVERY: 5,
+    Purpose.RECOVERY_CHANGED: 10,
+}
 
 
 # What a letter is made of

@@ -71,6 +71,27 @@ def is_above(subject: Any, account: User | None) -> bool:
     return own > height
 
 
+def refuse_factor_of_above(tenant: Tenant, actor: User | None) -> None:
+    """Raise ServiceError where somebody above `actor` asked a second factor of the tenant's members."""
+    if not is_bound(actor):
+        return
+    height, own = _factor_heights(tenant, actor)
+    if height <= own:
+        return
+    raise ServiceError((
+        _("Your provider asks for a second factor here: ask there.") if height == PROVIDERS
+        else _("Somebody above {tenant} asks for a second factor here: ask your provider.")
+    ).format(tenant=tenant))
+
+
+def is_factor_of_above(tenant: Tenant, account: User) -> bool:
+    """Whether somebody above the account asks a second factor of the tenant's members: two queries at most."""
+    if not tenant.second_factor_required:
+        return False
+    height, own = _factor_heights(tenant, account)
+    return own < height
+
+
 class Freezer(IntEnum):
     """Who froze a password, the highest last: nobody lower lets it go on."""
 
@@ -105,7 +126,22 @@ def _heights(subject: Any, account: User | None) -> tuple[int, int]:
     """
     model = subject._meta.model_name
     done, undone = ("closed", "restored") if subject.status == Status.CLOSED else ("suspended", "resumed")
-    entries = _since(subject, f"{model}.{done}", f"{model}.{undone}")
+    return _heights_in(_since(subject, f"{model}.{done}", f"{model}.{undone}"), subject, account)
+
+
+def _factor_heights(tenant: Tenant, account: User | None) -> tuple[int, int]:
+    """How high the highest stands who asked for it since it was last left to each, and how high the account does."""
+    entries = AuditEntry.objects.filter(
+        subject_type=tenant._meta.model_name, subject_id=tenant.pk, action__in=["tenant.created", "tenant.changed"]
+    )
+    last = entries.filter(after__second_factor_required=False).order_by("-pk").values("pk")[:1]
+    return _heights_in(
+        entries.filter(after__second_factor_required=True, pk__gt=Coalesce(Subquery(last), 0)), tenant, account
+    )
+
+
+def _heights_in(entries: "QuerySet[AuditEntry]", subject: Any, account: User | None) -> tuple[int, int]:
+    """How high the highest who wrote one of the entries stands above the subject, and how high the account does."""
     who = dict(entries.order_by().values_list("actor", "actor__provider_role").distinct())
     bound = {account.pk} if account is not None and is_bound(account) else set()
     is_providers = not who or any(pk is None or role for pk, role in who.items())

@@ -155,6 +155,7 @@ _KEPT: dict[str, Any] = {
     "end of the grace period": gettext_lazy("end of the grace period"), "imported": gettext_lazy("imported"),
     "notes changed": gettext_lazy("notes changed"),
     "by a link sent to its address": gettext_lazy("by a link sent to its address"),
+    "by a link sent to its recovery address": gettext_lazy("by a link sent to its recovery address"),
     "its domain is hosted here": gettext_lazy("its domain is hosted here"),
     "its password was changed": gettext_lazy("its password was changed"),
     "another proved that the domain is theirs": gettext_lazy("another proved that the domain is theirs"),

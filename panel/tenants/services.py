@@ -12,7 +12,7 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.utils.translation import gettext as _
 
-from panel.tenants import audit
+from panel.tenants import audit, decided
 from panel.tenants.changes import (
     KEEP,
     AlreadySo,
@@ -151,7 +151,8 @@ def change_tenant(
 ) -> Tenant:
     """Give the tenant another name, plan, parent or notes, or ask a second factor of its members.
 
-    What it has beyond a smaller plan it keeps. Whoever asks for second factors as a member has one.
+    What it has beyond a smaller plan it keeps. Whoever asks for second factors as a member has one, and what
+    somebody above asked for nobody lower leaves to each.
     """
     values: dict[str, Any] = {}
     if name is not KEEP:
@@ -167,6 +168,8 @@ def change_tenant(
     if second_factor_required is not KEEP:
         if second_factor_required and actor and not actor.has_provider_role and not _has_second_factor(actor):
             raise ServiceError(_("Set up your own second factor first, or you would lock yourself out."))
+        if not second_factor_required and lock(tenant).second_factor_required:
+            decided.refuse_factor_of_above(tenant, actor)
         values["second_factor_required"] = second_factor_required
     with taken_means(_("There is a tenant {name} already.").format(name=values.get("name")), "name"):
         before, after = write(tenant, **values)

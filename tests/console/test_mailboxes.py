@@ -7,6 +7,8 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
+from panel.console import app_passwords
+from panel.console import mailbox as mailbox_page
 from panel.domains.models import Domain
 from panel.mailboxes import passwords, services
 from panel.mailboxes.models import Address, Alias, Credential, Mailbox, MailboxUsage
@@ -274,6 +276,26 @@ def test_an_app_password_is_made_frozen_thawed_and_revoked(acme):
 
 
 @pytest.mark.once("postgresql")
+@pytest.mark.once("postgresql")
+def test_of_many_app_passwords_the_page_shows_the_newest_and_leads_to_all(acme, monkeypatch):
+    for module in (mailbox_page, app_passwords):
+        monkeypatch.setattr(module, "MOST_PASSWORDS", 3)
+    labels = [f"Program {number:02}" for number in range(7)]
+    for label in labels:
+        world.app_password(acme.ann, label)
+    page = acme.get(acme.of_ann())
+    assert re.findall(r'<th scope="row">(Program \d\d)', page) == labels[4:] and "Main password" in page
+    where, seen, before = acme.of_ann("app-passwords/"), [], {}
+    assert where in page
+    for _ in range(3):
+        listed = acme.get(where, **before)
+        seen += re.findall(r'<th scope="row">(Program \d\d)', listed)
+        before = {"before": m[1]} if (m := re.search(r'before=(\d+)" rel="next"', listed)) else {}
+    assert seen == labels[::-1] and not before and "Main password" not in listed
+    for odd in ("x", "-1", "9" * 30):
+        assert labels[6] in acme.get(where, before=odd)
+
+
 def test_suspend_resume_close_and_restore_with_the_reason_in_the_audit_log(acme):
     def status() -> Status:
         return Status(Mailbox.objects.get(pk=acme.ann.pk).status)

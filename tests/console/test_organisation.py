@@ -125,6 +125,35 @@ def test_an_owner_asks_a_second_factor_of_everybody_and_does_not_lock_oneself_ou
     assert client.get(home)["Location"].startswith("/sign-in/"), "the session that was opened with it is over too"
 
 
+@pytest.mark.parametrize("by", ["command line", "staff", "reseller", "at its making"])
+def test_what_the_provider_or_the_reseller_asks_no_owner_below_leaves_to_each(by):
+    above = world.tenant("Above")
+    acme = world.tenant("Acme", parent=above)
+    rita, ann = owner(above, "rita")[0], owner(acme, "ann")[0]
+    (theirs, _), (client, _) = in_with_factor(rita), in_with_factor(ann)
+    staff = operations.create_account(
+        email="staff@letters.test", password=world.PASSWORD, provider_role="operator", actor=None
+    )
+    if by == "at its making":
+        acme = tenants.create_tenant(name="New", parent=above, second_factor_required=True, actor=staff)
+        tenants.create_membership(user=ann, tenant=acme, role="owner", actor=None)
+    else:
+        who = {"command line": None, "staff": staff, "reseller": rita}[by]
+        tenants.change_tenant(acme, second_factor_required=True, actor=who)
+    settings = f"/t/{acme.pk}/settings/"
+    where = f"{settings}second-factor/"
+    assert where not in (page := client.get(settings).content.decode()) and "Somebody above" in page
+    assert client.get(where)["Location"] == settings
+    refused = client.post(where, {"required": "no"}).content.decode()
+    assert "asks for a second factor here" in refused and Tenant.objects.get(pk=acme.pk).second_factor_required
+    theirs.post(where, {"required": "no"})
+    assert Tenant.objects.get(pk=acme.pk).second_factor_required == (by != "reseller")
+    tenants.change_tenant(acme, second_factor_required=False, actor=staff)
+    client.post(where, {"required": "yes"})
+    client.post(where, {"required": "no"})
+    assert not Tenant.objects.get(pk=acme.pk).second_factor_required, "one's own is"
+
+
 def test_it_holds_for_members_of_a_tenant_above_where_that_one_or_this_one_asks(capsys):
     above = world.tenant("Above")
     acme = world.tenant("Acme", parent=above)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from panel.domains.models import Domain
 from panel.mailboxes.models import Address, Credential, LoginEvent, Mailbox
-from panel.operations import invitations, password_reset
+from panel.operations import invitations, password_reset, recovery
 from panel.operations.notices import domains, limits, sign_ins
 from panel.rules.limits import Window
 from panel.sending.letters import Letter
@@ -27,6 +27,9 @@ def composers(name: str) -> dict[str, Callable[[], Letter]]:
     sign_in = LoginEvent(at=AT, protocol="imap", credential=phone, credential_text=name)
     return {
         "reset": lambda: password_reset._letter(account, "192.0.2.1", "/admin/login/reset/x/"),
+        "reset of a mailbox": lambda: password_reset._letter_of_mailbox(mailbox, "192.0.2.1", "/admin/login/reset/x/"),
+        "recovery address": lambda: recovery._welcome(mailbox),
+        "recovery address changed": lambda: recovery._notice(mailbox, account, "192.0.2.1"),
         "invitation": lambda: invitations._letter(invitation, account, "/invitation/x/"),
         **{
             action: lambda compose=compose: compose(domain, entry)  # type: ignore[misc]
