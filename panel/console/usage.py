@@ -62,10 +62,10 @@ def usage(request: HttpRequest, place: TenantPlace) -> HttpResponse:
     held, storage = holdings(place.tenant)
     day = next((each for each in bars if each.kind is Kind.TENANT and each.window is Window.DAY), None)
     allowed = day.allowed if day else None
-    first = _first(bars, coming)
+    fullest = _fullest(bars, coming)
     return page(
         request, place, "console/usage.html", _("Usage and limits"), limits=[_limit(each, coming) for each in bars],
-        first=first, sentence=_sentence(day, coming, first), usage=found, most_counted=MOST_COUNTED,
+        first=_first(fullest), sentence=_sentence(day, coming, fullest), usage=found, most_counted=MOST_COUNTED,
         columns=_columns(found, allowed), top=_top(found, allowed), allowed=allowed,
         half=_top(found, allowed) // 2, marks=_marks(found),
         days=list(zip(found.days, found.tenant.by_day, strict=True)),
@@ -104,13 +104,17 @@ def _limit(bar: Bar, coming: dict[tuple[Kind, int], Forecast]) -> Limit:
     return Limit(bar, title, full_at, comes_from)
 
 
-def _first(bars: Sequence[Bar], coming: dict[tuple[Kind, int], Forecast]) -> str:
-    """What is full first, as a sentence; nothing when nothing will be."""
+def _fullest(bars: Sequence[Bar], coming: dict[tuple[Kind, int], Forecast]) -> tuple[int, Bar] | None:
+    """What is full first, and when; nothing when nothing will be."""
     full = [(one.full_at_s, each) for each in bars if each.window is Window.DAY and each.allowed
             and (one := coming.get((each.kind, each.subject_id))) and one.full_at_s is not None]
-    if not full:
+    return min(full, key=lambda each: each[0], default=None)
+
+
+def _first(fullest: tuple[int, Bar] | None) -> str:
+    if fullest is None:
         return ""
-    at_s, bar = min(full, key=lambda each: each[0])
+    at_s, bar = fullest
     if bar.used is not None and bar.used >= (bar.allowed or 0):
         return _("{name} has reached its limit.").format(name=bar.name)
     return _("{name} reaches its limit about {time}, if sending goes on as in the last hour.").format(
@@ -118,15 +122,17 @@ def _first(bars: Sequence[Bar], coming: dict[tuple[Kind, int], Forecast]) -> str
     )
 
 
-def _sentence(day: Bar | None, coming: dict[tuple[Kind, int], Forecast], first: str) -> str:
-    """The tenant as a whole, unless `first` tells of it."""
+def _sentence(
+    day: Bar | None, coming: dict[tuple[Kind, int], Forecast], fullest: tuple[int, Bar] | None
+) -> str:
+    """The tenant as a whole, unless it is what is full first: that is said already."""
     if day is None or day.allowed is None:
         return _("Nothing limits {name} as a whole.").format(name=day.name) if day else ""
     one = coming.get((day.kind, day.subject_id))
     if one is None:
         return _("Nothing was sent yet: {allowed} recipients fit into 24 hours.").format(allowed=f"{day.allowed:,}")
     if one.full_at_s is not None:
-        if first.startswith(f"{day.name} "):
+        if fullest and fullest[1] is day:
             return ""
         return _("{name} as a whole is full about {time}.").format(name=day.name, time=_clock(one.full_at_s))
     return _("{name} as a whole stays below its limit: about {most} of {allowed} at most in the next 24 hours.").format(

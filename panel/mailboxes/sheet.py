@@ -16,7 +16,7 @@ from django.utils.translation import ngettext
 
 from panel.mailboxes import foreign
 from panel.rules.addresses import Address, BadAddress, parse_address
-from panel.rules.cells import as_written
+from panel.rules.cells import as_written, harmless
 from panel.tenants.changes import ServiceError, one_line
 from panel.tenants.shown import read_size, size
 
@@ -247,6 +247,6 @@ def write(rows: Iterable[Mapping[str, str]], file: TextIO) -> int:
     writer.writeheader()
     count = 0
     for row in rows:
-        writer.writerow(row)
+        writer.writerow({column: harmless(cell) for column, cell in row.items()})
         count += 1
     return count

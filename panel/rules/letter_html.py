@@ -92,7 +92,7 @@ _LARGE = re.compile(r"\d{5}")
 _HOST = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*\.?|\[[0-9a-f:.]+\]")
 _DATA = re.compile(r"data:(image/(?:png|jpeg|gif|webp));base64,([A-Za-z0-9+/]++={0,2})")
 _TO = re.compile(r"(?:mailto|tel):[^\s\"'<>\\]{1,400}", re.IGNORECASE)
-_SHOWN_HOST = 45  # characters of a link's host; its end is what matters
+_SHOWN_HOST = 45  # characters of where a link leads
 
 
 class TooMuch(Exception):
@@ -222,7 +222,7 @@ class _Writer:
         found = _OPENING.match(markup, begin)
         if not found:
             self._text("<")
-            self.broken += markup[begin + 1 : begin + 2].isalpha()
+            self.broken += markup[begin + 1 : begin + 3].removeprefix("/")[:1].isalpha()
             if self.broken > MAX_BROKEN:
                 raise TooMuch
             return begin + 1
@@ -334,14 +334,15 @@ def looks_of(style: str) -> str:
 def _link(value: str) -> dict[str, str]:
     """What a link is written with; `data-to` is what is shown of where it leads."""
     value = re.sub(r"[\x00-\x1f\x7f]", "", value).strip()
-    if _TO.fullmatch(value):
-        shown = value.partition(":")[2].partition("?")[0]
-        return {"href": value, "data-to": shown[:_SHOWN_HOST], "title": value}
+    if _TO.fullmatch(value) and not mime.NOT_TEXT.search(value):
+        return {"href": value, "data-to": _end_of(value.partition(":")[2].partition("?")[0]), "title": value}
     address, host = _web_address(value)
-    if not address:
-        return {}
-    shown = host if len(host) <= _SHOWN_HOST else f"…{host[-_SHOWN_HOST:]}"
-    return {"href": address, "data-to": shown, "title": address[:500]}
+    return {"href": address, "data-to": _end_of(host), "title": address[:500]} if address else {}
+
+
+def _end_of(place: str) -> str:
+    """Of a host, and of an address, what matters where it is long."""
+    return place if len(place) <= _SHOWN_HOST else f"…{place[-_SHOWN_HOST:]}"
 
 
 def _web_address(value: str) -> tuple[str, str]:

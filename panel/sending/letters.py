@@ -35,6 +35,8 @@ from panel.tenants.changes import DECEIVING, alone
 
 KEPT = timedelta(days=31)  # of what was written to whom
 DAY = timedelta(days=1)
+# How one begins (RFC 2047 §2). CPython decodes it before it writes a header, and a line's end in it as one.
+ENCODED_WORD = "=?"
 
 
 class Purpose(StrEnum):
@@ -122,7 +124,7 @@ def _of_clean_lines(letter: Letter) -> Letter:
             blocks.append(Facts(tuple((cleaned(name), cleaned(value, 400)) for name, value in block.pairs)))
         else:
             blocks.append(replace(block, text=cleaned(block.text, 2000)))
-    return Letter(cleaned(letter.subject, 200), tuple(blocks))
+    return Letter(cleaned(letter.subject, 200).replace(ENCODED_WORD, "= ?"), tuple(blocks))
 
 
 def url(path: str) -> str:
@@ -165,7 +167,9 @@ def send(
     written["Date"] = format_datetime(now)
     written["Message-ID"] = identity
     written["From"] = HeaderAddress("Posthouse", addr_spec=sender)
-    written["To"] = HeaderAddress(username=address.local_part, domain=address.domain)
+    written["To"] = "undisclosed-recipients:;" if ENCODED_WORD in address.local_part else HeaderAddress(
+        username=address.local_part, domain=address.domain
+    )
     if reply_to := _reply_to():
         written["Reply-To"] = HeaderAddress(addr_spec=reply_to)
     written["Subject"] = letter.subject

@@ -41,9 +41,10 @@ def entry(
     row = subject if isinstance(subject, models.Model) else None
     with override("en"):  # whoever reads it may read another language
         kept, before, after = str(subject), _plain(before or {}), _plain(after or {})
+        actor_name = str(actor) if actor else by
     return AuditEntry(
         actor=actor,
-        actor_name=str(actor) if actor else by,
+        actor_name=actor_name,
         action=action,
         tenant=tenant,
         subject_type=row._meta.model_name or "" if row else "",

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 from django.test import Client
-from django.utils import timezone
+from django.utils import timezone, translation
 
 from panel.rules.limits import Kind, Rings
 from panel.sending.models import Counter
@@ -104,3 +104,13 @@ def test_the_home_shows_the_last_24_hours_with_a_label_and_a_table_and_nothing_w
     assert "style=" not in page
     Counter.objects.filter(kind=Kind.TENANT, subject=acme.pk).update(rings=b"?")
     assert '<rect class="bar' not in client.get(path).content.decode()
+
+
+@pytest.mark.once("postgresql")
+@pytest.mark.parametrize(("language", "whole"), [("en", "as a whole"), ("ja", "全体では")])
+def test_a_tenant_that_is_full_first_is_told_of_once(client, acme, language, whole):
+    world.limit(acme, day=100)
+    charge(Kind.TENANT, acme.pk, (90, 600))
+    with translation.override("en"):  # which the thread has again afterwards
+        page = client.get(f"/t/{acme.pk}/usage/", headers={"accept-language": language}).content.decode()
+    assert page.count("<strong>=Acme ") + page.count("<strong>直近") == 1 and whole not in page

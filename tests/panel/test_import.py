@@ -338,11 +338,12 @@ def test_what_is_exported_is_imported_as_the_same(file, tmp_path, tenant, domain
         f'm{number}@demo.test,,"{text}",{number + 1} GB,"Name, {number}"' for number, text in enumerate(HASHES)
     ]
     odd = [f'"""a@b, c""@demo.test",{PASSWORD},,,', f'"""d ""@demo.test",{PASSWORD},,,']
-    import_mailboxes(file(*lines, f"z@demo.test,{PASSWORD},,1025,", *odd), tenant, actor=None)
+    import_mailboxes(file(*lines, f"=z@demo.test,{PASSWORD},,1025,=1+1", *odd), tenant, actor=None)
     out = io.StringIO()
     call_command("mailbox", "export", "--tenant", "Demo", stdout=out)
     plain = list(csv.DictReader(io.StringIO(out.getvalue())))
     assert not any(row["hash"] or row["password"] for row in plain) and len(plain) == len(HASHES) + 3
+    assert ("'=z@demo.test", "'=1+1") in [(row["address"], row["name"]) for row in plain], "no formula for who opens it"
     path = tmp_path / "exported.csv"
     said = io.StringIO()
     call_command("mailbox", "export", "--tenant", "Demo", "--with-hashes", "--output", str(path), stdout=said)

@@ -103,6 +103,17 @@ def test_each_letter_is_one_whatever_is_in_a_name(language, monkeypatch):
     assert len({each.text for each in plain}) == len(plain) == len(composers("Acme"))
 
 
+@pytest.mark.once("postgresql")
+def test_an_encoded_word_in_a_name_or_an_address_begins_no_field():
+    word = "=?utf-8?q?=0D=0ABcc=3A_thief=40evil.test=0D=0A=0D=0A?="
+    send(name=word)
+    send(f"{word}@elsewhere.test")
+    for letter, to in zip(posted(), (ANN, "undisclosed-recipients:;"), strict=True):
+        assert "Bcc" not in letter.message and str(letter.message["To"]) == to
+        assert b"\r\nBcc" not in letter.raw and not letter.message.defects
+    assert posted()[0].subject.startswith("About = ?utf-8?q?=0D=0ABcc=3A_thief")
+
+
 def test_an_address_outside_ascii_is_written_to_as_such():
     send("アン@xn--elsewhere-test.test")
     (letter,) = posted()

@@ -3,11 +3,13 @@
 from datetime import timedelta
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
 from panel.operations import services as operations
-from panel.operations.notices import Notices
+from panel.operations.notices import Notices, sign_ins
 from panel.sending import letters
 from panel.sending.models import Message
 from panel.tenants import audit
@@ -72,6 +74,18 @@ def test_what_became_of_a_domain_is_told_once_to_those_who_can_mend_it(acme, act
     assert letter.path() == reverse("console:domain", args=[acme.pk, domain.pk])
     if action == "domain.records_changed":
         assert "    MX: right, now missing\n" in letter.text
+
+
+@pytest.mark.once("postgresql")
+def test_what_became_of_a_domain_alias_is_told_as_of_a_domain(acme):
+    alias = world.domain_alias("acme.example.test", acme.domains.get())
+    for action in ("proved", "proof_missing", "lapsed", "proof_found"):
+        audit.record(None, f"domainalias.{action}", alias, tenant=acme)
+    assert [subject for to, subject in told() if to.startswith("owner")] == [
+        "acme.example.test is proved to be yours", "Sending from acme.example.test will stop",
+        "Sending from acme.example.test has stopped", "acme.example.test is all right again",
+    ]
+    assert posted()[-1].path() == reverse("console:domain-names", args=[acme.pk, alias.domain_id])
 
 
 def test_a_domain_is_told_of_to_nobody_who_did_it_or_can_do_nothing(acme):
@@ -180,6 +194,23 @@ def test_a_mailboxs_sign_in_from_a_new_network_is_told_to_its_person(acme):
     assert told(notices) == told() == [], "the same network"
 
 
+def test_nobodys_many_sign_ins_keep_anothers_from_being_told(acme, monkeypatch):
+    monkeypatch.setattr(sign_ins, "MOST", 2)
+    ann, bob = world.mailbox("ann@acme.test"), world.mailbox("bob@acme.test")
+    owner, admin = (User.objects.get(email=f"{name}@elsewhere.test") for name in ("owner", "admin"))
+    notices = Notices()
+    for who in (ann, bob):
+        world.login_event(who, ip="192.0.2.1")
+    signed_in(admin, "192.0.2.1")
+    assert told(notices) == []
+    for _ in range(5):
+        world.login_event(ann, ip="192.0.2.1")
+        signed_in(owner, "192.0.2.1")
+    world.login_event(bob, ip="198.51.100.1")
+    signed_in(admin, "198.51.100.1")
+    assert {to for to, _subject in told(notices)} == {"bob@acme.test", "admin@elsewhere.test"}
+
+
 @pytest.mark.once("postgresql")
 def test_a_clients_known_network_costs_no_query_of_its_own(acme, django_assert_max_num_queries):
     box = world.mailbox("ann@acme.test")
@@ -190,3 +221,18 @@ def test_a_clients_known_network_costs_no_query_of_its_own(acme, django_assert_m
         world.login_event(box, ip="192.0.2.1")
     with django_assert_max_num_queries(8):
         assert notices.tell(timezone.now()).letters == []
+
+
+@pytest.mark.once("sqlite")
+def test_a_look_reads_what_was_recorded_meanwhile_by_its_time_alone(acme):
+    """Of what stands in the audit log without an actor, and of logins, there are millions."""
+    if connection.vendor == "postgresql":
+        return  # it chooses by figures that it keeps
+    with CaptureQueriesContext(connection) as asked:
+        Notices().tell(timezone.now())
+    plans = []
+    for each in [each["sql"] for each in asked if '"at" >' in each["sql"]]:
+        with connection.cursor() as cursor:
+            cursor.execute(f"EXPLAIN QUERY PLAN {each}")
+            plans.append([str(step[-1]) for step in cursor.fetchall()])
+    assert len(plans) == 3 and all(len(plan) == 1 and plan[0].endswith("(at>?)") for plan in plans), plans

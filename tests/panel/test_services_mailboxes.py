@@ -3,13 +3,14 @@
 from datetime import timedelta
 
 import pytest
-from django.utils import timezone
+from django.utils import timezone, translation
 
 from panel.domains import services as domains
 from panel.mailboxes import passwords, services
 from panel.mailboxes.models import Address, Alias, Credential, Mailbox
 from panel.operations import services as operations
 from panel.rules.status import Status
+from panel.tenants import audit
 from panel.tenants import services as tenants
 from panel.tenants.changes import ServiceError, Taken, hash_password
 from panel.tenants.models import AuditEntry, DirectoryChange, User
@@ -347,3 +348,14 @@ def test_closed_mailbox_gets_no_app_password(mailbox, domain):
     assert mailbox.status == Status.CLOSED
     with pytest.raises(ServiceError, match="is closed"):
         services.create_credential(mailbox, actor=None)
+
+
+@pytest.mark.once("sqlite")
+@pytest.mark.django_db
+def test_who_did_it_is_kept_in_one_language_whoever_reads_it():
+    world.domain("demo.test", world.tenant("Demo"))
+    box = world.mailbox("ann@demo.test")
+    User.objects.filter(pk=box.person_id).update(name="")
+    with translation.override("ja"):
+        entry = audit.record(User.objects.get(pk=box.person_id), "mailbox.changed", box, tenant=box.tenant)
+    assert entry.actor_name == f"person {box.person_id}"

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from panel.domains.models import Domain
+from panel.domains.models import Domain, DomainAlias
 from panel.mailboxes.models import Address, Credential, LoginEvent, Mailbox
 from panel.operations import invitations, password_reset, recovery
 from panel.operations.notices import domains, limits, sign_ins
@@ -17,6 +17,7 @@ AT = datetime(2026, 11, 30, 2, 30, tzinfo=UTC)
 def composers(name: str) -> dict[str, Callable[[], Letter]]:
     """By what each is called here."""
     tenant, domain = Tenant(pk=1, name=name), Domain(pk=1, name=name, tenant_id=1)
+    named = {"domain": domain, "domainalias": DomainAlias(pk=1, name=name, domain=domain)}
     account = User(pk=1, email=name)
     mailbox = Mailbox(pk=1, address=Address(local_part=name, domain=domain))
     entry = AuditEntry(at=AT, before={"mx": "same", "spf": "nothing", name: name}, after={
@@ -32,7 +33,7 @@ def composers(name: str) -> dict[str, Callable[[], Letter]]:
         "recovery address changed": lambda: recovery._notice(mailbox, account, "192.0.2.1"),
         "invitation": lambda: invitations._letter(invitation, account, "/invitation/x/"),
         **{
-            action: lambda compose=compose: compose(domain, entry)  # type: ignore[misc]
+            action: lambda compose=compose, action=action: compose(named[action.partition(".")[0]], entry)  # type: ignore[misc]
             for action, compose in domains._COMPOSED.items()
         },
         "mailbox limit": lambda: limits._letter(limits.Reached("mailbox", 1, Window.HOUR, 200, 200), mailbox),

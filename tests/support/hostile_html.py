@@ -77,7 +77,7 @@ _N = 100_000
 # What takes a parser minutes or all its memory.
 GIANTS = (
     "<div>" * _N, "<b>" * _N, "<table>" * _N, "<p>" * _N, "<table><tr><td>" * _N, "<" * _N, "</div>" * _N,
-    "<a ='" * _N, "<!--" * _N, "<a href=" * _N, "&amp;" * _N, "\u00a0" * _N, "<svg>" * _N,
+    "<a ='" * _N, "</a =" * _N, "<!--" * _N, "<a href=" * _N, "&amp;" * _N, "\u00a0" * _N, "<svg>" * _N,
     "<script>" + "</script" * _N, "<b><p>" * _N,
     "<p>" + "".join(f"<font color=#{number:06}>" for number in range(9000)) + "</p>" + "<p>x" * 9000, "x" * 2_000_000,
     "<br " + "a=b " * _N + ">", f"<p style='{'color:red;' * _N}'>", "<td colspan=1000 rowspan=65534>" * 9000,

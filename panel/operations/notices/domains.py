@@ -1,14 +1,19 @@
-"""What became of a domain while nobody looked: its proof, its sending, its records; to its owners and admins."""
+"""What became of a domain, or of a name that stands for it, while nobody looked: to its owners and admins.
 
-from collections.abc import Callable
+Its proof, its sending, its records.
+"""
+
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
+from django.db.models.lookups import IsNull
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from panel.domains.models import Domain
+from panel.database.indexed import Unindexed
+from panel.domains.models import Domain, DomainAlias
 from panel.mailboxes.language import language_of
 from panel.operations.notices.readers import OWNERS_AND_ADMINS, readers
 from panel.rules.domain_life import GRACE
@@ -22,6 +27,8 @@ from panel.tenants.models import AuditEntry
 MOST = 200  # changes in one look
 WITHIN = timedelta(days=2)
 
+Name = Domain | DomainAlias
+
 _VERDICTS: dict[str, Any] = {
     Verdict.SAME: gettext_lazy("right"), Verdict.DIFFERENT: gettext_lazy("different"),
     Verdict.NOTHING: gettext_lazy("missing"), Verdict.CONFLICTS: gettext_lazy("conflicting"),
@@ -30,33 +37,55 @@ _VERDICTS: dict[str, Any] = {
 
 def tell(since: datetime, now: datetime) -> list[Message]:
     """The letters about what the audit log says since then."""
-    entries = AuditEntry.objects.filter(at__gt=since, action__in=_COMPOSED, actor=None, tenant__isnull=False)
-    found = list(entries.order_by("pk")[:MOST])
-    named = Domain.objects.filter(pk__in=[each.subject_id for each in found], status=Status.ACTIVE)
-    rows = {each.pk: each for each in named.select_related("tenant__parent__parent")}
+    # By their time: those without an actor are many where much is done by the command line.
+    entries = AuditEntry.objects.filter(
+        IsNull(Unindexed("actor"), True), at__gt=since, action__in=_COMPOSED, tenant__isnull=False
+    )
+    found = list(entries.order_by("at")[:MOST])
+    rows = _rows(found)
     sent = []
     for entry in found:
-        domain = rows.get(entry.subject_id or 0)
-        if domain is None or domain.tenant is None or domain.tenant_id != entry.tenant_id:
+        named = rows.get((entry.subject_type, entry.subject_id or 0))
+        tenant = _domain_of(named).tenant if named else None
+        if named is None or tenant is None or tenant.pk != entry.tenant_id:
             continue  # gone or handed over meanwhile, or its people were told otherwise
-        for person in readers(domain.tenant, OWNERS_AND_ADMINS):
+        for person in readers(tenant, OWNERS_AND_ADMINS):
             letter = letters.send(
-                str(person.email), language_of(person), partial(_COMPOSED[entry.action], domain, entry),
-                purpose=Purpose.WARNING, about=f"domain {domain.pk} {entry.pk}", once_within=letters.KEPT, now=now,
-                within=WITHIN,
+                str(person.email), language_of(person), partial(_COMPOSED[entry.action], named, entry),
+                purpose=Purpose.WARNING, about=f"{entry.subject_type} {named.pk} {entry.pk}",
+                once_within=letters.KEPT, now=now, within=WITHIN,
             )
             if letter:
                 sent.append(letter)
     return sent
 
 
-def page(domain: Domain) -> str:
+def _rows(entries: Sequence[AuditEntry]) -> dict[tuple[str, int], Name]:
+    """What the entries are about, by their subjects, of domains that nobody stopped: two queries."""
+    about: dict[str, list[int]] = {"domain": [], "domainalias": []}
+    for each in entries:
+        about[each.subject_type].append(each.subject_id or 0)
+    domains = Domain.objects.filter(pk__in=about["domain"], status=Status.ACTIVE)
+    aliases = DomainAlias.objects.filter(pk__in=about["domainalias"], domain__status=Status.ACTIVE)
+    return {
+        **{("domain", each.pk): each for each in domains.select_related("tenant__parent__parent")},
+        **{("domainalias", each.pk): each for each in aliases.select_related("domain__tenant__parent__parent")},
+    }
+
+
+def _domain_of(named: Name) -> Domain:
+    return named.domain if isinstance(named, DomainAlias) else named
+
+
+def page(named: Name) -> str:
     """Of the console; in words, for the mailserver doesn't load the panel's addresses."""
-    return letters.url(f"/t/{domain.tenant_id}/domains/{domain.pk}/")
+    domain = _domain_of(named)
+    names = "names/" if isinstance(named, DomainAlias) else ""
+    return letters.url(f"/t/{domain.tenant_id}/domains/{domain.pk}/{names}")
 
 
-def _missing(domain: Domain, entry: AuditEntry) -> Letter:
-    name = letters.cleaned(domain, 253)
+def _missing(domain: Name, entry: AuditEntry) -> Letter:
+    name = letters.cleaned(domain.name, 253)
     return Letter(_("Sending from {domain} will stop").format(domain=name), (
         Words(_(
             "Neither the record that proves {domain} to be yours nor an MX record to this server is in its DNS any "
@@ -71,8 +100,8 @@ def _missing(domain: Domain, entry: AuditEntry) -> Letter:
     ))
 
 
-def _lapsed(domain: Domain, entry: AuditEntry) -> Letter:
-    name = letters.cleaned(domain, 253)
+def _lapsed(domain: Name, entry: AuditEntry) -> Letter:
+    name = letters.cleaned(domain.name, 253)
     return Letter(_("Sending from {domain} has stopped").format(domain=name), (
         Words(_(
             "For seven days neither the record that proves {domain} to be yours nor an MX record to this server was in "
@@ -83,24 +112,24 @@ def _lapsed(domain: Domain, entry: AuditEntry) -> Letter:
     ))
 
 
-def _back(domain: Domain, entry: AuditEntry) -> Letter:
-    name = letters.cleaned(domain, 253)
+def _back(domain: Name, entry: AuditEntry) -> Letter:
+    name = letters.cleaned(domain.name, 253)
     return Letter(_("{domain} is all right again").format(domain=name), (
         Words(_("What was missing in the DNS of {domain} is there. Sending doesn't stop.").format(domain=name)),
         Link(_("See the records"), page(domain)),
     ))
 
 
-def _proved(domain: Domain, entry: AuditEntry) -> Letter:
-    name = letters.cleaned(domain, 253)
+def _proved(domain: Name, entry: AuditEntry) -> Letter:
+    name = letters.cleaned(domain.name, 253)
     return Letter(_("{domain} is proved to be yours").format(domain=name), (
         Words(_("We found the record that proves it. Your mailboxes can send from {domain} now.").format(domain=name)),
         Link(_("See the records"), page(domain)),
     ))
 
 
-def _records(domain: Domain, entry: AuditEntry) -> Letter:
-    name = letters.cleaned(domain, 253)
+def _records(domain: Name, entry: AuditEntry) -> Letter:
+    name = letters.cleaned(domain.name, 253)
     facts = tuple(
         (str(key).partition("-")[0].upper()[:20], _("{before}, now {after}").format(
             before=_VERDICTS.get(str(entry.before.get(key)), "?"), after=_VERDICTS.get(str(verdict), "?")
@@ -117,7 +146,9 @@ def _records(domain: Domain, entry: AuditEntry) -> Letter:
     ))
 
 
-_COMPOSED: dict[str, Callable[[Domain, AuditEntry], Letter]] = {
+_COMPOSED: dict[str, Callable[[Name, AuditEntry], Letter]] = {
     "domain.proof_missing": _missing, "domain.lapsed": _lapsed, "domain.proof_found": _back,
     "domain.proved": _proved, "domain.records_changed": _records,
+    "domainalias.proof_missing": _missing, "domainalias.lapsed": _lapsed, "domainalias.proof_found": _back,
+    "domainalias.proved": _proved,
 }

@@ -8,11 +8,15 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from functools import partial
+from itertools import islice
 from typing import Any
 
+from django.db.models import CharField
+from django.db.models.lookups import Exact
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from panel.database.indexed import Unindexed
 from panel.mailboxes.language import language_of
 from panel.mailboxes.models import LoginEvent, Mailbox
 from panel.rules.lockout import network_of
@@ -24,7 +28,8 @@ from panel.sending.models import Message
 from panel.tenants.models import AuditEntry, User
 from panel.tenants.sign_in.lockout import SIGNED_IN
 
-MOST = 1000  # sign-ins of accounts, and of mailboxes, in one look
+MOST_READ = 20_000  # sign-ins of accounts, and of mailboxes, in one look
+MOST = 1000  # of the mailboxes' that aren't known here, in one look; the next sees the others
 MOST_KNOWN = 100_000  # mailboxes' networks that aren't asked for again
 WITHIN = timedelta(hours=12)
 
@@ -46,14 +51,15 @@ class Known:
         return [*_to_accounts(since, now), *self._to_mailboxes(since, now)]
 
     def _to_mailboxes(self, since: datetime, now: datetime) -> Iterable[Message]:
-        rows = LoginEvent.objects.filter(
-            at__gt=since, outcome=LoginEvent.Outcome.OK, mailbox__isnull=False, ip__isnull=False
-        ).order_by("pk")
-        new: dict[tuple[int, str], LoginEvent] = {}
-        for event in rows.select_related("mailbox__address__domain", "credential")[:MOST]:
-            key = event.mailbox_id or 0, network_of(event.ip or "")
-            if key[1] and key not in self._known and event.mailbox is not None:
-                new.setdefault(key, event)
+        seen = LoginEvent.objects.filter(
+            # By their time: of those that came in there are three months.
+            Exact(Unindexed("outcome", output_field=CharField()), LoginEvent.Outcome.OK.value), at__gt=since,
+            mailbox__isnull=False, ip__isnull=False,
+        )
+        each = _first_of_each(seen.order_by("at").values_list("mailbox", "ip", "pk"))
+        first = dict(islice(((key, pk) for key, pk in each.items() if key not in self._known), MOST))
+        rows = LoginEvent.objects.select_related("mailbox__address__domain", "credential").in_bulk(first.values())
+        new = {key: rows[pk] for key, pk in first.items() if pk in rows and rows[pk].mailbox is not None}
         if not new:
             return
         earlier: dict[int, set[str]] = {}
@@ -73,12 +79,21 @@ class Known:
             self._known.popitem(last=False)
 
 
+def _first_of_each(rows: Any) -> dict[tuple[int, str], int]:
+    """The first sign-in of each from each network; `rows` are of whom, from where, and which, in their order."""
+    first: dict[tuple[int, str], int] = {}
+    for whom, ip, pk in rows[:MOST_READ]:
+        if network := network_of(ip):
+            first.setdefault((whom, network), pk)
+    return first
+
+
 def _to_accounts(since: datetime, now: datetime) -> Iterable[Message]:
     of_accounts = AuditEntry.objects.filter(subject_type=User._meta.model_name, action=SIGNED_IN)
-    new: dict[tuple[int, str], AuditEntry] = {}
-    for entry in of_accounts.filter(at__gt=since, ip__isnull=False).order_by("pk")[:MOST]:
-        if network := network_of(entry.ip or ""):
-            new.setdefault((entry.subject_id or 0, network), entry)
+    seen = AuditEntry.objects.filter(action=SIGNED_IN, at__gt=since, ip__isnull=False, subject_id__isnull=False)
+    first = _first_of_each(seen.order_by("at").values_list("subject_id", "ip", "pk"))
+    rows = AuditEntry.objects.in_bulk(first.values())
+    new = {key: rows[pk] for key, pk in first.items() if pk in rows}
     if not new:
         return
     accounts = User.objects.in_bulk({account for account, _network in new})

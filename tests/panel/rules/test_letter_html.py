@@ -89,6 +89,12 @@ def test_a_giant_is_shown_as_text_or_bounded():
         assert len(page) < 5 * letter_html.MAX_HTML, giant[:20]
 
 
+@pytest.mark.parametrize("tag", ["<a =", "</a =", "<a b", "</a b"])
+def test_many_tags_without_an_end_are_not_looked_through_each_to_the_end(tag):
+    with pytest.raises(letter_html.TooMuch):
+        shown(tag * (letter_html.MAX_BROKEN + 1))
+
+
 def test_what_it_says_and_how_it_looks_stays():
     page = shown(
         "<html><head><title>no</title><style>p{color:red}</style></head><body bgcolor=#fff>"
@@ -116,6 +122,7 @@ def test_what_it_says_and_how_it_looks_stays():
     ("https:evil.test", None), ("https:///evil.test", None), ("//evil.test", None), ("https://%65vil.test/", None),
     ("https://[::1", None), ("/me/", None), ("https://evil.test:99999/", None),
     ("https://ev\u3002il.test", "ev.il.test"),
+    ("mailto:" + "ann@bank.test." * 5 + "@evil.test", "@evil.test"), ("mailto:ann@\u202etset.knab", None),
 ])
 def test_a_link_shows_the_host_that_a_browser_goes_to(address, to):
     page = shown(f'<a href="{address}">bank.test</a>')
