@@ -34,16 +34,10 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """An entry, as a list of changes shows it."""
+class Told:
+    """An entry, with who did it and why in the reader's language."""
 
     entry: AuditEntry
-    words: str  # "suspended", "limit set"
-    differences: Sequence[Difference]
-
-    @property
-    def when(self) -> str:
-        return moment(self.entry.at)
 
     @property
     def who(self) -> str:
@@ -52,6 +46,18 @@ class Change:
     @property
     def reason(self) -> str:
         return kept_words(self.entry.reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Change(Told):
+    """As a list of changes shows it."""
+
+    words: str  # "suspended", "limit set"
+    differences: Sequence[Difference]
+
+    @property
+    def when(self) -> str:
+        return moment(self.entry.at)
 
 
 def entries_of(subject: models.Model, reader: User) -> QuerySet[AuditEntry]:
@@ -116,24 +122,15 @@ def _allowed(value: Any) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
-    """An entry as the history shows it: every field with its whole value."""
+class Written(Told):
+    """As the history shows it: every field with its whole value."""
 
-    entry: AuditEntry
     before: Sequence[tuple[str, str]]
     after: Sequence[tuple[str, str]]
 
     @property
     def words(self) -> str:
         return action_words(self.entry.action)
-
-    @property
-    def who(self) -> str:
-        return kept_words(self.entry.actor_name)
-
-    @property
-    def reason(self) -> str:
-        return kept_words(self.entry.reason)
 
 
 def written(entry: AuditEntry) -> Written:
