@@ -4,6 +4,8 @@ An admin names admins and viewers; owners are named and removed by owners. Wheth
 an account already is not told: inviting it reads the same in both cases.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from django import forms
@@ -98,32 +100,33 @@ def add(request: HttpRequest, place: TenantPlace) -> HttpResponse:
 @tenant_page(role=Role.ADMIN, change=Role.ADMIN)
 def invite_again(request: HttpRequest, place: TenantPlace, invitation: int) -> HttpResponse:
     """Send the letter again, with a new link."""
-    found: Invitation = place.find(_invited(), pk=invitation)
-    if request.method == "POST":
-        try:
-            invitations.send_again(found, among=_within(place), link=invitation_link, actor=place.account, ip=place.ip)
-        except ServiceError as error:
-            messages.warning(request, str(error))
-        else:
-            messages.success(request, _(
-                "{email} is sent a new link, valid for seven days from now; the one before opens nothing any more."
-            ).format(email=found.email))
-    return _back(place)
+    return _act_on(
+        request, place, invitation, partial(invitations.send_again, link=invitation_link),
+        _("{email} is sent a new link, valid for seven days from now; the one before opens nothing any more."),
+    )
 
 
 @tenant_page(role=Role.ADMIN, change=Role.ADMIN)
 def withdraw(request: HttpRequest, place: TenantPlace, invitation: int) -> HttpResponse:
     """Take an invitation back."""
+    return _act_on(
+        request, place, invitation, invitations.withdraw,
+        _("The invitation of {email} is withdrawn; its link opens nothing any more."),
+    )
+
+
+def _act_on(
+    request: HttpRequest, place: TenantPlace, invitation: int, act: Callable[..., None], said: str
+) -> HttpResponse:
+    """Do it to an invitation of this tenant; `said` of its {email} tells that it was done."""
     found: Invitation = place.find(_invited(), pk=invitation)
     if request.method == "POST":
         try:
-            invitations.withdraw(found, among=_within(place), actor=place.account, ip=place.ip)
+            act(found, among=_within(place), actor=place.account, ip=place.ip)
         except ServiceError as error:
             messages.warning(request, str(error))
         else:
-            messages.success(request, _(
-                "The invitation of {email} is withdrawn; its link opens nothing any more."
-            ).format(email=found.email))
+            messages.success(request, said.format(email=found.email))
     return _back(place)
 
 
