@@ -1,4 +1,4 @@
-"""A reseller's customers: the list, adding one, and stopping one.
+"""A reseller's customers: the list, adding one, its name and plan, and stopping one.
 
 Going into a customer's console takes nothing here: a member of the reseller has its role there as well.
 """
@@ -27,13 +27,14 @@ from panel.console.places import Role, TenantPlace
 from panel.database.indexed import begins_folded
 from panel.mailboxes.models import Mailbox
 from panel.operations import services
-from panel.operations.customers import create_customer, customers_of, plans_for
+from panel.operations.customers import change_customer, create_customer, customers_of, plans_between, plans_for
 from panel.operations.holdings import holdings, with_counts
 from panel.rules.status import Status
 from panel.sending.used import Bar, day_of, with_day
 from panel.tenants.changes import AlreadySo, ServiceError
 from panel.tenants.decided import is_held
 from panel.tenants.models import Plan, Tenant
+from panel.tenants.shown import size
 from panel.tenants.standing import Standing, standing, status_words, with_parents
 
 PAGE = 50
@@ -52,13 +53,25 @@ class Line:
     day: Bar
 
 
+class PlanField(forms.ModelChoiceField):
+    """The plans with what decides between them."""
+
+    def label_from_instance(self, plan: Plan) -> str:
+        numbers = [(_("Domains"), plan.domains), (_("Mailboxes"), plan.mailboxes)]
+        told = " · ".join([
+            *(f"{word} {_('unlimited') if most is None else format(most, ',')}" for word, most in numbers),
+            f"{_('Storage')} {size(plan.storage_bytes) or _('unlimited')}",
+        ])
+        return f"{plan} ({told})"
+
+
 class AddForm(forms.Form):
     """A customer: what it is called, what it may have, and who runs it."""
 
     name = forms.CharField(
         label=gettext_lazy("Name of the organisation"), max_length=100, widget=forms.TextInput({"autocomplete": "off"})
     )
-    plan = forms.ModelChoiceField(label=gettext_lazy("Plan"), queryset=Plan.objects.none(), empty_label=None)
+    plan = PlanField(label=gettext_lazy("Plan"), queryset=Plan.objects.none(), empty_label=None)
     owner = forms.EmailField(
         label=gettext_lazy("Email address of its first owner"), max_length=254,
         help_text=gettext_lazy("A letter with a link goes there, which is valid for seven days."),
@@ -71,6 +84,28 @@ class AddForm(forms.Form):
         self.fields["plan"].queryset = plans  # type: ignore[attr-defined] # it is a ModelChoiceField
         if not plans.exists():
             self.fields["plan"].help_text = _("There is no plan that you may give: ask your provider for one.")
+
+
+class ChangeForm(forms.Form):
+    """What it is called, and what it may have; `shown` is the plan that it had when the form was."""
+
+    name = forms.CharField(
+        label=gettext_lazy("Name of the organisation"), max_length=100, widget=forms.TextInput({"autocomplete": "off"})
+    )
+    plan = PlanField(
+        label=gettext_lazy("Plan"), queryset=Plan.objects.none(), empty_label=None,
+        help_text=gettext_lazy("What it has beyond a smaller plan it keeps; it can only not add more."),
+    )
+    shown = forms.IntegerField(widget=forms.HiddenInput)
+
+    def __init__(self, place: TenantPlace, found: Tenant, *args: Any, **kwargs: Any) -> None:
+        plan = found.plan
+        super().__init__(*args, initial={"name": found.name, "plan": plan, "shown": plan.pk}, **kwargs)
+        field, plans = self.fields["plan"], plans_between(place.tenant, found)
+        if not plans.filter(pk=plan.pk).exists():
+            plans, field.disabled = Plan.objects.filter(pk=plan.pk), True
+            field.help_text = _("Your provider gave it this plan: ask there for another one.")
+        field.queryset = plans  # type: ignore[attr-defined] # it is a ModelChoiceField
 
 
 class SuspendForm(forms.Form):
@@ -154,9 +189,29 @@ def customer(request: HttpRequest, place: TenantPlace, customer: int) -> HttpRes
     return page(
         request, place, "console/customer.html", str(found), crumbs=_crumbs(place), found=found, holds=holds,
         word=holds.word.capitalize(), holdings=[*numbers, storage], day=day_of(found), held=held and place.may_change,
-        may_suspend=place.may_change and not held and not is_closed and found.status != Status.SUSPENDED,
+        may_edit=owner and not is_closed, may_suspend=place.may_change and not held and not is_closed and found.status != Status.SUSPENDED,
         may_resume=place.may_change and not held and is_stopped,
         may_close=owner and not is_closed, may_restore=owner and is_closed,
+    )
+
+
+@tenant_page(role=Role.OWNER, change=Role.OWNER)
+def change(request: HttpRequest, place: TenantPlace, customer: int) -> HttpResponse:
+    """Give it another name, or another of the plans that may be given."""
+    found = _find(place, customer)
+    name, its_page = str(found), reverse("console:customer", args=[place.tenant.pk, customer])
+    form = ChangeForm(place, found, request.POST if request.method == "POST" else None)
+    if request.method == "POST" and form.is_valid():
+        try:
+            change_customer(place.tenant, found, **form.cleaned_data, actor=place.account, ip=place.ip)
+        except ServiceError as error:
+            form.add_error(error.field if error.field in form.fields else None, str(error))
+        else:
+            messages.success(request, _("{tenant} is changed.").format(tenant=found))
+            return HttpResponseRedirect(its_page)
+    return page(
+        request, place, "console/member.html", _("Name and plan"), crumbs=[*_crumbs(place), (name, its_page)],
+        form=form, button=_("Save"), back=its_page,
     )
 
 

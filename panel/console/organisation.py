@@ -1,6 +1,6 @@
 """A tenant's settings: what it is, who must have a second factor, and closing it, with an undo for a while.
 
-Its name is the provider's to change: names are unique among all that belong to nobody else, so that a refused one
+Its name is for whoever stands above it to change: names are unique among all that belong to nobody else, so that a refused one
 would tell a tenant of another.
 """
 

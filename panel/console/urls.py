@@ -93,6 +93,7 @@ OF_A_TENANT = [
     path("customers/", customers.customers, name="customers"),
     path("customers/add/", customers.add, name="add-customer"),
     path("customers/<int:customer>/", customers.customer, name="customer"),
+    path("customers/<int:customer>/change/", customers.change, name="change-customer"),
     path("customers/<int:customer>/suspend/", customers.suspend, name="suspend-customer"),
     path("customers/<int:customer>/resume/", customers.resume, name="resume-customer"),
     path("customers/<int:customer>/close/", customers.close, name="close-customer"),

@@ -178,6 +178,7 @@ EXPECTED: dict[str, OfATenant | OfAPerson | OfAnAccount | OfAVisit | OfAnybody] 
     "customers": OfATenant(),
     "add-customer": OfATenant(role="owner", change="owner"),
     "customer": OfATenant(),
+    "change-customer": OfATenant(role="owner", change="owner"),
     "suspend-customer": OfATenant(role="admin", change="admin"),
     "resume-customer": OfATenant(role="admin", change="admin", post=AWAY),
     "close-customer": OfATenant(role="owner", change="owner", post=AWAY),

@@ -6,7 +6,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from panel.operations import services as operations
-from panel.operations.customers import create_customer
+from panel.operations.customers import change_customer, create_customer
 from panel.tenants import services as tenants
 from panel.tenants.changes import ServiceError
 from panel.tenants.models import AuditEntry, Invitation, Membership, Plan, Tenant, User
@@ -124,6 +124,48 @@ def test_a_customer_is_stopped_and_let_go_on_by_its_reseller_alone(north, small)
         assert "suspended by your provider" in reseller.post(f"{url}{act}/", {"reason": "x"}).content.decode(), act
     page = reseller.get(url).content.decode()
     assert "ask your provider" in page and f"{url}resume/" not in page and f"{url}close/" not in page
+
+
+def test_its_reseller_gives_it_another_name_and_another_of_the_plans_that_it_may_give(north, small):
+    acme = Tenant.objects.create(name="Acme", parent=north, plan=small)
+    south = world.tenant("South")
+    medium, large = [
+        tenants.create_plan(name=name, for_customers=True, **{**SMALL, "mailboxes": most}, actor=None)
+        for name, most in (("Medium", 20), ("Large", 101))
+    ]
+    client, url = browser(north), f"/t/{north.pk}/customers/{acme.pk}/"
+    assert f"{url}change/" in client.get(url).content.decode()
+    shown = client.get(f"{url}change/")
+    assert [str(each) for each in shown.context["form"].fields["plan"].queryset] == ["Medium", "Small"]
+    assert "Small (Domains 1 · Mailboxes 10 · Storage unlimited)" in shown.content.decode()
+
+    def post(name, plan, was=small):
+        return client.post(f"{url}change/", {"name": name, "plan": plan.pk, "shown": was.pk})
+
+    def stored():
+        acme.refresh_from_db()
+        return acme.name, acme.plan
+
+    assert post("Acme", large).context["form"].errors["plan"], "above its own plan"
+    world.tenant("Two", parent=north)
+    refused = post("Two", medium)
+    assert "There is a tenant Two already" in refused.content.decode() and stored() == ("Acme", small), "all or nothing"
+    assert post("South", medium)["Location"] == url and stored() == ("South", medium), "a stranger's name tells nothing"
+    entry = AuditEntry.objects.filter(tenant=acme).latest("pk")
+    assert (entry.action, str(entry.actor), entry.after["name"]) == ("tenant.changed", "ann@letters.test", "South")
+    # By a page from before that: what it didn't choose stays, and what it chose is asked again.
+    assert post("Acme", small).status_code == 302 and stored() == ("Acme", medium)
+    again = tenants.create_plan(name="Other", for_customers=True, **SMALL, actor=None)
+    assert "in the meantime" in post("Acme", again).content.decode() and stored() == ("Acme", medium)
+    # A plan that only the provider gives it alone takes away; the name is still the reseller's to change.
+    tenants.change_tenant(acme, plan=large, actor=None)
+    assert "Your provider gave it this plan" in client.get(f"{url}change/").content.decode()
+    assert post("Acme & Co", medium, was=large).status_code == 302 and stored() == ("Acme & Co", large)
+    with pytest.raises(ServiceError, match="plans that are offered"):
+        change_customer(north, acme, name="X", plan=medium, shown=large.pk, actor=User.objects.get(email="ann@letters.test"))
+    operations.suspend(acme, reason="abuse", actor=None)
+    assert "suspended by your provider" in post("X", large, was=large).content.decode()
+    assert client.post(f"/t/{north.pk}/customers/{south.pk}/change/", {"name": "X"}).status_code == 404
 
 
 def test_the_list_is_of_the_own_customers_and_theirs_searched_and_paged(north):
