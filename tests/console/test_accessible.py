@@ -75,6 +75,8 @@ def test_the_keyboard_reaches_everything_and_is_led_where_it_matters(viewer):
         }""")
         assert seen[:2] == ["solid", True], seen
     page.keyboard.press("/")
+    assert not focused(".find input"), "a key alone would do something under speech input"
+    page.keyboard.press("Control+k")
     assert focused(".find input")
     # A menu: opened and closed by its button's keys, and back on it.
     button = "button[popovertarget=account]"

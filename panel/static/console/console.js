@@ -32,9 +32,9 @@
     if (now !== before) said.textContent = before = now;
   });
 
-  // "/" goes to the search box.
+  // Ctrl+K, on a Mac Command+K, goes to the search box: a key alone would fire under speech input.
   document.addEventListener("keydown", (event) => {
-    if (event.key !== "/" || event.ctrlKey || event.altKey || event.metaKey || event.target.closest("input, textarea, select")) return;
+    if (event.key.toLowerCase() !== "k" || event.ctrlKey === event.metaKey || event.altKey || event.shiftKey) return;
     const box = document.querySelector(".find input");
     if (box) { event.preventDefault(); box.focus(); }
   });
