@@ -98,9 +98,9 @@ class ChangeForm(forms.Form):
     )
     shown = forms.IntegerField(widget=forms.HiddenInput)
 
-    def __init__(self, place: TenantPlace, found: Tenant, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, place: TenantPlace, found: Tenant, data: Any = None) -> None:
         plan = found.plan
-        super().__init__(*args, initial={"name": found.name, "plan": plan, "shown": plan.pk}, **kwargs)
+        super().__init__(data, initial={"name": found.name, "plan": plan, "shown": plan.pk})
         field, plans = self.fields["plan"], plans_between(place.tenant, found)
         if not plans.filter(pk=plan.pk).exists():
             plans, field.disabled = Plan.objects.filter(pk=plan.pk), True
@@ -189,7 +189,8 @@ def customer(request: HttpRequest, place: TenantPlace, customer: int) -> HttpRes
     return page(
         request, place, "console/customer.html", str(found), crumbs=_crumbs(place), found=found, holds=holds,
         word=holds.word.capitalize(), holdings=[*numbers, storage], day=day_of(found), held=held and place.may_change,
-        may_edit=owner and not is_closed, may_suspend=place.may_change and not held and not is_closed and found.status != Status.SUSPENDED,
+        may_edit=owner and not is_closed,
+        may_suspend=place.may_change and not held and not is_closed and found.status != Status.SUSPENDED,
         may_resume=place.may_change and not held and is_stopped,
         may_close=owner and not is_closed, may_restore=owner and is_closed,
     )

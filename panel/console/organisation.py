@@ -1,7 +1,7 @@
 """A tenant's settings: what it is, who must have a second factor, and closing it, with an undo for a while.
 
-Its name is for whoever stands above it to change: names are unique among all that belong to nobody else, so that a refused one
-would tell a tenant of another.
+Its name is for whoever stands above it to change: names are unique among all that belong to the same one or to
+nobody, so that a refused one would tell a tenant of another.
 """
 
 from datetime import timedelta

@@ -6,7 +6,7 @@ from django.utils.translation import gettext as _
 
 from panel.operations.invitations import LinkTo, invite
 from panel.tenants import decided
-from panel.tenants.changes import Gone, ServiceError, alone, count_against_plan, lock
+from panel.tenants.changes import KEEP, Gone, ServiceError, alone, count_against_plan, lock
 from panel.tenants.models import Membership, Plan, Tenant, User
 from panel.tenants.services import PLAN_NUMBERS, TREE, change_tenant, create_tenant
 
@@ -68,11 +68,11 @@ def change_customer(
         if not customers_of(above).filter(pk=stored.pk).exists():
             raise Gone(_("{name} is no longer here.").format(name=customer))
         decided.refuse_held(stored, actor)
-        values = {}
+        chosen = KEEP
         if plan.pk != shown:
             if stored.plan_id != shown:
                 raise ServiceError(_("It was given another plan in the meantime: choose again."), "plan")
             if not plans_between(above, stored).filter(pk=plan.pk).exists():
                 raise ServiceError(_("Choose one of the plans that are offered."), "plan")
-            values["plan"] = plan
-        return change_tenant(customer, name=name, **values, actor=actor, ip=ip)
+            chosen = plan
+        return change_tenant(customer, name=name, plan=chosen, actor=actor, ip=ip)

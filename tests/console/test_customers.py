@@ -162,7 +162,9 @@ def test_its_reseller_gives_it_another_name_and_another_of_the_plans_that_it_may
     assert "Your provider gave it this plan" in client.get(f"{url}change/").content.decode()
     assert post("Acme & Co", medium, was=large).status_code == 302 and stored() == ("Acme & Co", large)
     with pytest.raises(ServiceError, match="plans that are offered"):
-        change_customer(north, acme, name="X", plan=medium, shown=large.pk, actor=User.objects.get(email="ann@letters.test"))
+        change_customer(
+            north, acme, name="X", plan=medium, shown=large.pk, actor=User.objects.get(email="ann@letters.test")
+        )
     operations.suspend(acme, reason="abuse", actor=None)
     assert "suspended by your provider" in post("X", large, was=large).content.decode()
     assert client.post(f"/t/{north.pk}/customers/{south.pk}/change/", {"name": "X"}).status_code == 404
