@@ -34,7 +34,7 @@ OF_A_TENANT: Sequence[tuple[str, Any, str]] = (
     ("usage", _("Usage and limits"), "chart-bar"),
 )
 OF_AN_ORGANISATION: Sequence[tuple[str, Any, str]] = (
-    ("customers", _("Customers"), "selector"),
+    ("customers", _("Customers"), "building"),
     ("people", _("People"), "users"),
     ("audit", _("Audit log"), "history"),
     ("settings", _("Settings"), "settings"),

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from django import forms
+from django.conf import settings
 from django.contrib import messages
 from django.db import transaction
 from django.db.models import Count, OuterRef, Subquery
@@ -280,11 +282,14 @@ def shut(request: HttpRequest, place: TenantPlace, mailbox: int) -> HttpResponse
             mailbox=found, day=f"{found.grace_ends_at:%Y-%m-%d}"
         )
 
+    ends = timezone.now() + timedelta(days=settings.ENVIRONMENT.grace_days)
     return confirm(
         request, place, found, None, act,
         title=_("Close {mailbox}?").format(mailbox=found), button=pgettext("to end", "Close"), harmful=True,
-        sentence=_("Nobody signs in or sends with it, and mail for it is refused. Its mail is kept for a while, and "
-                   "you can restore it; then the mail is removed for good and the address is free again."),
+        sentence=_(
+            "Nobody signs in or sends with it, and mail for it is refused. Its mail is kept, and you can restore it "
+            "until {day}; then the mail is removed for good and the address is free again."
+        ).format(day=f"{ends:%Y-%m-%d}"),
     )
 
 

@@ -63,7 +63,7 @@ def search(request: HttpRequest, place: TenantPlace) -> HttpResponse:
         return HttpResponseRedirect(log[0].url)
     return page(
         request, place, "console/search.html", _("Find “{text}”").format(text=searched.shown), groups=groups,
-        searched=searched.shown, log=log,
+        searched=searched.shown, log=log, looked_for=searched.text,
     )
 
 

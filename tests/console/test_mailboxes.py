@@ -309,7 +309,10 @@ def test_suspend_resume_close_and_restore_with_the_reason_in_the_audit_log(acme)
     assert (entry.reason, entry.actor) == ("left the company", acme.admin)
     assert "is active again" in acme.post(acme.of_ann("resume/")) and status() is Status.ACTIVE
     assert "not suspended" in acme.post(acme.of_ann("resume/"))
+    asked = acme.get(acme.of_ann("close/"))
     page = acme.post(acme.of_ann("close/"))
+    acme.ann.refresh_from_db()
+    assert f"restore it until {acme.ann.grace_ends_at:%Y-%m-%d};" in asked, "what is asked says until when"
     assert status() is Status.CLOSED and "can be restored" in page and "/restore/" in page and "/password/" not in page
     assert "is back as it was" in acme.post(acme.of_ann("restore/")) and status() is Status.ACTIVE
     acme.theirs.refresh_from_db()

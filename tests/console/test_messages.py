@@ -270,6 +270,7 @@ def test_the_box_goes_straight_to_what_is_named_and_knows_nothing_of_others(acme
     world.mailbox("ann@beta.test")
     found = text(client, f"{path}?q=ann")
     assert "ann@acme.test" in found and "beta" not in found
+    assert 'name="q" value="ann"' in client.get(path, {"q": "ann"}).content.decode(), "what was typed stays"
     for other in ("beta.test", "203.0.113.9"):
         location = client.get(path, {"q": other}).headers["Location"]
         assert location.startswith(f"/t/{acme.pk}/messages/?q=")
