@@ -137,6 +137,7 @@ def test_its_reseller_gives_it_another_name_and_another_of_the_plans_that_it_may
     assert f"{url}change/" in client.get(url).content.decode()
     shown = client.get(f"{url}change/")
     assert [str(each) for each in shown.context["form"].fields["plan"].queryset] == ["Medium", "Small"]
+    assert f'name="shown" value="{small.pk}"' in shown.content.decode()
     assert "Small (Domains 1 · Mailboxes 10 · Storage unlimited)" in shown.content.decode()
 
     def post(name, plan, was=small):
