@@ -136,6 +136,13 @@ def test_an_owner_adds_and_stops_and_the_person_does_the_rest(page, posthouse):
     send(page, name="acme.example")
     assert "acme.example" in page.inner_text("h1")
     picture(page, "console-domain")
+    # As over plain http, where a page gets no clipboard.
+    page.evaluate("delete Navigator.prototype.clipboard")
+    page.evaluate("addEventListener('copy', () => { window.copied = getSelection().toString() })")
+    button = page.locator("main [data-copy]").first
+    button.click()
+    page.wait_for_function("wanted => window.copied === wanted", arg=button.get_attribute("data-copy"))
+    page.wait_for_function("document.getElementById('said').textContent")
     follow(page, ".side >> text=Mailboxes")
     picture(page, "console-mailboxes")
     follow(page, MAIN)

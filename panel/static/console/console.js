@@ -2,11 +2,36 @@
 (() => {
   const said = document.getElementById("said");
 
+  // Over plain http there is no navigator.clipboard: the old way, from a field beside the button (outside an
+  // open dialog nothing can be selected). Where that fails too, the text shown is selected, for Ctrl+C.
+  const copySelected = (button) => {
+    const field = document.createElement("textarea");
+    field.value = button.dataset.copy;
+    field.readOnly = true;
+    field.style.position = "fixed";
+    field.style.opacity = "0";
+    button.after(field);
+    field.select();
+    const copied = document.execCommand("copy");
+    field.remove();
+    button.focus();
+    const shown = button.parentElement.querySelector("code");
+    if (!copied && shown) getSelection().selectAllChildren(shown);
+    return copied;
+  };
+  const copy = async (button) => {
+    try {
+      await navigator.clipboard.writeText(button.dataset.copy);
+      return true;
+    } catch {
+      return copySelected(button);
+    }
+  };
+
   // Copy: <button class="copy" data-copy="text">
   document.addEventListener("click", async (event) => {
     const button = event.target.closest("[data-copy]");
-    if (!button) return;
-    await navigator.clipboard.writeText(button.dataset.copy);
+    if (!button || !await copy(button)) return;
     button.classList.add("done");
     said.textContent = button.dataset.done || "Copied";
     setTimeout(() => { button.classList.remove("done"); said.textContent = ""; }, 1500);
