@@ -11,7 +11,7 @@ from typing import Any
 from django import forms
 from django.conf import settings
 from django.contrib import messages
-from django.db.models import F, Q, Sum
+from django.db.models import OuterRef, Q, Subquery, Sum
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
@@ -37,7 +37,7 @@ from panel.tenants.models import Plan, Tenant
 from panel.tenants.shown import size
 from panel.tenants.standing import Standing, standing, status_words, with_parents
 
-PAGE = 50
+PAGE = 25  # as the provider's lists have: a row takes some 0.8 ms to draw
 MOST_SEARCHED = 100
 
 
@@ -322,15 +322,18 @@ def _find(place: TenantPlace, customer: int) -> Any:
 
 
 def _counted(rows: Any) -> Any:
-    return with_day(with_counts(rows)).select_related("plan", "parent__parent__parent")
+    """With what the list tells of each, for the rows that are shown alone.
+
+    What is stored is summed up customer by customer: of all that are shown at once PostgreSQL reads what every
+    mailbox of the installation holds (38 ms of 100,000 mailboxes).
+    """
+    boxes = Mailbox.objects.filter(tenant=OuterRef("pk")).order_by().values("tenant")
+    stored = Subquery(boxes.annotate(stored=Sum("usage__used_bytes")).values("stored"))
+    return with_day(with_counts(rows)).annotate(stored=stored).select_related("plan", "parent__parent__parent")
 
 
 def _lines(found: Sequence[Any]) -> list[Line]:
-    """One query, however many they are."""
-    of_tenant = F("address__tenant")
-    boxes = Mailbox.objects.filter(address__tenant__in=[each.pk for each in found]).order_by()
-    stored = dict(boxes.values_list(of_tenant).annotate(Sum("usage__used_bytes"))) if found else {}
-    return [Line(each, *_state(each), stored.get(each.pk) or 0, day_of(each)) for each in found]
+    return [Line(each, *_state(each), each.stored or 0, day_of(each)) for each in found]
 
 
 def _state(tenant: Tenant) -> tuple[str, str, str]:

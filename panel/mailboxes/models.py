@@ -244,6 +244,9 @@ class Credential(models.Model):
         ]
         indexes = [
             models.Index(Folded("label"), name="credential_label"),
+            # The provider's list in these orders: without, it sorts all of them (26 to 36 ms of 120,000).
+            models.Index(fields=["label", "-id"], name="credential_by_label"),
+            models.Index(fields=["last_used_at", "-id"], name="credential_by_use"),
             models.Index(fields=["mailbox"], condition=Q(kind="app"), name="credential_app_of"),
             models.Index(
                 fields=["frozen_at"], condition=Q(frozen_at__isnull=False), name="credential_frozen"

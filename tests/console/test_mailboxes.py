@@ -77,21 +77,21 @@ def faults(page: str) -> str:
 def test_the_list_has_the_tenants_own_also_in_shared_domains_searched_filtered_and_paged(acme):
     world.mailbox("sue@isp.test", acme.tenant, name="Sue Miller")
     world.mailbox("tom@isp.test", acme.other)
-    for number in range(55):
+    for number in range(30):
         world.mailbox(f"m{number:02}@acme.test", quota_bytes=1000)
     full = Mailbox.objects.get(address__local_part="m07")
     MailboxUsage.objects.create(mailbox=full, used_bytes=900, messages=3, known_at=timezone.now())
     operations.suspend(full, reason="left the company", actor=acme.admin)
     page = acme.get("mailboxes/")
-    assert "57 mailboxes" in page and "1 is nearly full" in page and "1 is suspended" in page
-    assert "ann@acme.test" in page and "m48@" in page and "m49@" not in page
+    assert "32 mailboxes" in page and "1 is nearly full" in page and "1 is suspended" in page
+    assert "ann@acme.test" in page and "m23@" in page and "m24@" not in page
     assert "left the company" in page and "beta.test" not in page and "tom@" not in page
-    second = acme.get("mailboxes/", after="m48@acme.test")
-    assert "m49@" in second and "sue@isp.test" in second and "m48@" not in second and 'rel="next"' not in second
+    second = acme.get("mailboxes/", after="m23@acme.test")
+    assert "m24@" in second and "sue@isp.test" in second and "m23@" not in second and 'rel="next"' not in second
     for query, found in (
         ({"q": "m0"}, 10), ({"q": "sue mil"}, 1), ({"q": "bob"}, 0), ({"q": "@isp.test"}, 1), ({"q": "m07@acme"}, 1),
         ({"q": "%"}, 0), ({"q": "<b>x"}, 0), ({"state": "suspended"}, 1), ({"state": "full"}, 1),
-        ({"domain": "isp.test"}, 1), ({"domain": "beta.test"}, 0), ({"after": "\x00'@acme.test"}, 50),
+        ({"domain": "isp.test"}, 1), ({"domain": "beta.test"}, 0), ({"after": "\x00'@acme.test"}, 25),
         ({"domain": "beta.test\x00"}, 0),
         ({"state": "nonsense", "domain": "isp.test"}, 1),
     ):
