@@ -69,8 +69,7 @@ def coming(domain: Domain, shown: Shown, told: Told, *, is_held: bool) -> Next |
     """The banner over a domain's records; none where everything is right. `is_held`: by somebody above its people."""
     if domain.status == Status.CLOSED:
         return Next("warn", _("Nobody logs in or sends, and mail for it is refused."), " ".join(filter(None, (
-            _("Everything is kept until {day}; then it is removed for good.").format(day=day(domain.grace_ends_at))
-            if domain.grace_ends_at else "",
+            _kept_until(domain),
             _("It was closed from above: ask your provider.") if is_held else "",
         ))))
     if domain.status != Status.ACTIVE:
@@ -138,6 +137,14 @@ def _because(reason: str) -> str:
     return _("Reason: {reason}").format(reason=reason if reason.endswith((".", "!", "?")) else f"{reason}.") if (
         reason
     ) else ""
+
+
+def _kept_until(domain: Domain) -> str:
+    if domain.grace_ends_at is None:
+        return ""
+    if domain.grace_ends_at <= timezone.now():
+        return " ".join(filter(None, (_because(domain.status_reason), _("It is being removed."))))
+    return _("Everything is kept until {day}; then it is removed for good.").format(day=day(domain.grace_ends_at))
 
 
 def _until(domain: Domain) -> str:

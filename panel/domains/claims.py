@@ -6,6 +6,7 @@ domain is never taken from anybody here.
 
 from django.conf import settings
 from django.db import transaction
+from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from panel.domains import lookup
@@ -13,6 +14,7 @@ from panel.domains.checks import token
 from panel.domains.models import Domain, DomainAlias, Proof
 from panel.domains.services import BY_RECORD, canonical_name, create_domain, create_domain_alias
 from panel.rules.records import Record, proof_record
+from panel.rules.status import Status
 from panel.tenants import audit
 from panel.tenants.changes import ServiceError, Taken, alone, changed, delete, lock
 from panel.tenants.models import Tenant, User
@@ -35,9 +37,10 @@ class NeedsProof(Taken):
 def claim_domain(*, name: str, tenant: Tenant, actor: User | None, ip: str | None = None) -> Domain:
     """A new domain of a tenant: pending, or proved at once where a pending claim of others is in its way.
 
-    Theirs is removed then. Raises NeedsProof while the record isn't there, in the same words whether
-    those others proved it or not; Taken where it is and they did; ServiceError. Asks the DNS, so
-    never inside a transaction.
+    Theirs is removed then; one that has mailboxes or aliases by the next minutes' removals, and ServiceError
+    says so. Raises NeedsProof while the record isn't there, in the same words whether those others
+    proved it or not; Taken where it is and they did; ServiceError. Asks the DNS, so never inside a
+    transaction.
     """
     name = canonical_name(name)
     _refuse_own(name, tenant)
@@ -47,8 +50,9 @@ def claim_domain(*, name: str, tenant: Tenant, actor: User | None, ip: str | Non
         pass
     _look_for_proof(name, tenant)
     with transaction.atomic():
-        _give_up_pending(name)
-        return create_domain(name=name, tenant=tenant, verified=True, proved_by=BY_RECORD, actor=actor, ip=ip)
+        if _give_up_pending(name):
+            return create_domain(name=name, tenant=tenant, verified=True, proved_by=BY_RECORD, actor=actor, ip=ip)
+    raise _still_leaving(name)
 
 
 def claim_domain_alias(*, name: str, domain: Domain, actor: User | None, ip: str | None = None) -> DomainAlias:
@@ -68,10 +72,11 @@ def claim_domain_alias(*, name: str, domain: Domain, actor: User | None, ip: str
     _look_for_proof(name, domain.tenant)
     with transaction.atomic():
         _refuse_full(domain)
-        _give_up_pending(name)
-        return create_domain_alias(
-            name=name, domain=domain, verified=True, proved_by=BY_RECORD, actor=actor, ip=ip
-        )
+        if _give_up_pending(name):
+            return create_domain_alias(
+                name=name, domain=domain, verified=True, proved_by=BY_RECORD, actor=actor, ip=ip
+            )
+    raise _still_leaving(name)
 
 
 def _refuse_own(name: str, tenant: Tenant) -> None:
@@ -103,18 +108,29 @@ def _look_for_proof(name: str, tenant: Tenant) -> None:
         raise NeedsProof(record, name)
 
 
-def _give_up_pending(name: str) -> None:
-    """Remove the claims to a name that nobody proved. Raises ServiceError for one that holds addresses."""
+def _still_leaving(name: str) -> ServiceError:
+    return ServiceError(_(
+        "{name} is yours by its TXT record. What somebody else had begun under this name is being removed: add it "
+        "again in three minutes."
+    ).format(name=name), "name")
+
+
+def _give_up_pending(name: str) -> bool:
+    """Remove the claims to a name that nobody proved; whether it is free now.
+
+    One that holds addresses is closed with a grace period that is over: mail that its people put into
+    their mailboxes lies in files, which the removals that end every grace period know how to remove.
+    """
+    is_free = True
     alone("domain names")  # before any row, as a look that proves one: else each waits for the other
     for domain in Domain.objects.filter(name=name, proof=Proof.PENDING):
         stored = lock(domain, to_delete=True)
         if stored.proof != Proof.PENDING:
             continue
         if stored.addresses.exists():
-            raise ServiceError(_(
-                "{name} is yours by its TXT record, but somebody has made addresses in it: ask the provider to hand it "
-                "over."
-            ).format(name=name), "name")
+            _close_for_good(stored)
+            is_free = False
+            continue
         names = list(stored.aliases.values_list("name", flat=True))
         audit.record(
             None, "domain.deleted", stored, tenant=stored.tenant, before={"proof": stored.proof, "aliases": names},
@@ -130,3 +146,17 @@ def _give_up_pending(name: str) -> None:
         )
         delete(alias, _("{name} is still in use.").format(name=alias))
         changed(name, alias.domain.name)
+    return is_free
+
+
+def _close_for_good(domain: Domain) -> None:
+    now = timezone.now()
+    if domain.status == Status.CLOSED and domain.grace_ends_at and domain.grace_ends_at <= now:
+        return  # by this claim, a moment ago
+    before = {"status": Status(domain.status).name, "status_reason": domain.status_reason}
+    Domain.objects.filter(pk=domain.pk).update(status=Status.CLOSED, status_reason=OTHERS_CLAIM, grace_ends_at=now)
+    audit.record(
+        None, "domain.closed", domain, tenant=domain.tenant, before=before, after={"status": Status.CLOSED.name},
+        reason=OTHERS_CLAIM, by="DNS check",
+    )
+    changed(domain.name, *domain.aliases.values_list("name", flat=True))
