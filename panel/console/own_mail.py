@@ -133,11 +133,14 @@ def _framed(request: HttpRequest, place: MailboxPlace, letter: str, pictures: st
     formatted = _formatted(message, mime.read(message), with_remote=pictures == REMOTE)
     if formatted is None:
         raise Http404
-    return _in_frame(request, formatted.markup, pictures)
+    return _in_frame(request, formatted.markup, pictures, styles=formatted.styles)
 
 
-def _in_frame(request: HttpRequest, markup: str, pictures: str, *, is_busy: bool = False) -> HttpResponse:
-    answer = render(request, "console/me_letter_frame.html", {"markup": markup, "is_busy": is_busy})
+def _in_frame(
+    request: HttpRequest, markup: str, pictures: str, *, styles: str = "", is_busy: bool = False
+) -> HttpResponse:
+    given = {"markup": markup, "styles": styles, "is_busy": is_busy}
+    answer = render(request, "console/me_letter_frame.html", given)
     answer.headers["Content-Security-Policy"] = FRAMED.format(pictures=pictures)
     answer.headers["X-Frame-Options"] = "SAMEORIGIN"
     answer.headers["X-Content-Type-Options"] = "nosniff"

@@ -19,6 +19,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.once("postgresql")]
 LETTER = (
     f"From: Bob <bob@elsewhere.test>\r\nTo: ann@acme.test\r\nReply-To: x@evil.test\r\nSubject: {HOSTILE}\r\n"
     "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: text/html\r\n\r\n"
+    "<style>p{color:#123;position:fixed}</style>"
     "<p>Pay <a href='https://evil.test/'>here</a><script>alert(1)</script><img src='https://evil.test/x.png'>"
     "&lt;img src=x onerror=alert(2)&gt;</p>\r\n--b\r\nContent-Type: text/html\r\nContent-Transfer-Encoding: base64\r\n"
     'Content-Disposition: attachment; filename="e\r\n\tvil\u202e.html"\r\n\r\n'
@@ -90,6 +91,7 @@ def test_html_stands_in_a_frame_under_its_own_policy_and_pictures_are_loaded_whe
     for path, pictures in ((f"{at}formatted/", "data:"), (f"{at}formatted/pictures/", "data: https:")):
         answer = client.get(path)
         framed = answer.content.decode()
+        assert "<style>\np{color:#123}\n</style>" in framed
         assert "<script" not in framed and 'href="https://evil.test/" data-to="evil.test"' in framed
         assert ('<img src="https://evil.test/x.png">' in framed) is (pictures != "data:")
         policy = dict(each.strip().partition(" ")[::2] for each in answer["Content-Security-Policy"].split(";"))
