@@ -1,4 +1,4 @@
-"""The switch of languages: for this browser, and for the letters to whoever is signed in."""
+"""The switch of languages: for this browser, and for whoever is signed in: letters, and the next browser."""
 
 from django.conf import settings
 from django.http import HttpRequest

@@ -7,7 +7,6 @@ stands above it. Attachments are only ever downloaded.
 """
 
 import re
-import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial, wraps
@@ -23,6 +22,7 @@ from django.utils.translation import gettext as _
 from panel.console.access import mailbox_page
 from panel.console.frame import page
 from panel.console.places import MailboxPlace
+from panel.console.turns import Turns
 from panel.database import ids
 from panel.mailboxes import inbox
 from panel.mailboxes.inbox import Kept, Unreadable
@@ -31,7 +31,8 @@ from panel.rules import headers, letter_html, mime
 from panel.sending.models import Message, Recipient
 
 LISTED = 50
-AT_ONCE = 2  # messages that a process reads: the largest takes some 100 MB
+AT_ONCE = 2  # messages that a process reads, of different persons: the largest takes some 100 MB
+WAITING = 1  # requests for more of them; with the others fewer than a process has threads (deploy/start.py)
 TURN_S = 10
 _DELIVERED_AS = re.compile(r"\d+\.R([0-9A-Z]{13})\.")
 # The frame of a message. Links open beside the console, and there without the frame's bonds.
@@ -43,7 +44,7 @@ BROUGHT, REMOTE = "data:", "data: https:"
 # Of what is downloaded nothing is to be opened here, whatever the browser makes of it.
 NOTHING = "default-src 'none'; sandbox; frame-ancestors 'none'"
 
-_turns = threading.BoundedSemaphore(AT_ONCE)
+_turns = Turns(AT_ONCE, WAITING)
 
 
 @mailbox_page()
@@ -72,19 +73,17 @@ def _busy_in_frame(request: HttpRequest, _place: MailboxPlace) -> HttpResponse:
 def _a_few_at_once(
     view: Callable[..., HttpResponse], busy: Callable[[HttpRequest, MailboxPlace], HttpResponse] = _busy
 ) -> Callable[..., HttpResponse]:
-    """A page that holds a whole message in memory, some copies of it over: so many of them wait for their turn."""
+    """A page that holds a whole message in memory, some copies of it over: it waits for its person's turn."""
 
     @wraps(view)
     def waiting(request: HttpRequest, place: MailboxPlace, **named: Any) -> HttpResponse:
-        if not _turns.acquire(timeout=TURN_S):
-            answer = busy(request, place)
-            answer.status_code = 503
-            answer.headers["Retry-After"] = str(TURN_S)
-            return answer
-        try:
-            return view(request, place, **named)
-        finally:
-            _turns.release()
+        with _turns.turn(place.mailbox.pk, TURN_S) as has_turn:
+            if has_turn:
+                return view(request, place, **named)
+        answer = busy(request, place)
+        answer.status_code = 503
+        answer.headers["Retry-After"] = str(TURN_S)
+        return answer
 
     return waiting
 
@@ -133,11 +132,14 @@ def _framed(request: HttpRequest, place: MailboxPlace, letter: str, pictures: st
     formatted = _formatted(message, mime.read(message), with_remote=pictures == REMOTE)
     if formatted is None:
         raise Http404
-    return _in_frame(request, formatted.markup, pictures)
+    return _in_frame(request, formatted.markup, pictures, styles=formatted.styles)
 
 
-def _in_frame(request: HttpRequest, markup: str, pictures: str, *, is_busy: bool = False) -> HttpResponse:
-    answer = render(request, "console/me_letter_frame.html", {"markup": markup, "is_busy": is_busy})
+def _in_frame(
+    request: HttpRequest, markup: str, pictures: str, *, styles: str = "", is_busy: bool = False
+) -> HttpResponse:
+    given = {"markup": markup, "styles": styles, "is_busy": is_busy}
+    answer = render(request, "console/me_letter_frame.html", given)
     answer.headers["Content-Security-Policy"] = FRAMED.format(pictures=pictures)
     answer.headers["X-Frame-Options"] = "SAMEORIGIN"
     answer.headers["X-Content-Type-Options"] = "nosniff"

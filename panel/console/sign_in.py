@@ -25,6 +25,7 @@ from panel.tenants import visits
 from panel.tenants.models import User
 from panel.tenants.sign_in import lockout, passkeys, sessions, views
 from panel.tenants.sign_in.forms import Guarded, PasskeyForm
+from panel.tenants.sign_in.language import in_language
 
 BACKEND = "django.contrib.auth.backends.ModelBackend"
 
@@ -75,7 +76,7 @@ class ConsoleSignIn(views.SignIn):
         form = PasskeyForm(request, None, request.POST)
         if form.is_valid() and form.opened and form.account:
             views.complete(request, form.account, verified=True, passkey=form.opened.passkey)
-            return HttpResponseRedirect(self.get_success_url())
+            return in_language(HttpResponseRedirect(self.get_success_url()), form.account.language)
         told = self.get_context_data(form=ConsoleSignInForm(request), passkey_fault=form.fault())
         return views.locked(self.render_to_response(told), form.wait_s)
 
@@ -83,7 +84,7 @@ class ConsoleSignIn(views.SignIn):
         if form.credential is None:
             return super().form_valid(form)
         _complete(self.request, form.credential)
-        return HttpResponseRedirect(self.get_success_url())
+        return in_language(HttpResponseRedirect(self.get_success_url()), form.credential.mailbox.language)
 
 
 class ConsoleSignInCode(views.SignInCode):

@@ -1,4 +1,4 @@
-"""The language of letters to somebody: a panel account, or the person of a mailbox.
+"""The language of letters to somebody, and of what they see once they sign in: an account, or a mailbox's person.
 
 It is chosen with the console's switch. A matter of taste, like light and dark: no entry of the audit log.
 """

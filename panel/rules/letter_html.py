@@ -1,9 +1,10 @@
 """A message's HTML, made so that it can be shown: what it says and how it looks, nothing that it does.
 
 Two passes. Ours reads the tags and writes them anew: balanced, only so deep, with those attributes alone
-whose values are known to be harmless, links that show where they lead, pictures that came along. It also
-keeps nh3's parser from what takes it minutes (100,000 open tags) or memory (formatting that each paragraph
-repeats). Then nh3 (ammonia) reads that as a browser does and has the last word: nothing is changed behind it.
+whose values are known to be harmless, links that show where they lead, pictures that came along; style
+sheets by the same measure (letter_styles). It also keeps nh3's parser from what takes it minutes (100,000 open
+tags) or memory (formatting that each paragraph repeats). Then nh3 (ammonia) reads
+that as a browser does and has the last word: nothing is changed behind it.
 
 What it doesn't decide: the page's policy, under which nothing is run or loaded even if both were wrong.
 """
@@ -19,6 +20,8 @@ from urllib.parse import unquote, urlsplit
 import nh3
 
 from panel.rules import mime
+from panel.rules.letter_looks import LOOKS, looks_of
+from panel.rules.letter_styles import Sheets
 from panel.rules.mime import Letter, Part
 
 MAX_HTML = 1024 * 1024  # characters, of all parts
@@ -29,7 +32,7 @@ MAX_OPEN = 200  # tags in one another
 MAX_FORMATTING = 20  # of them such as <b>, which a parser opens again in each paragraph
 MAX_BROKEN = 20  # tags without an end: each is looked for in all that follows
 MAX_ATTRIBUTES = 40  # of a tag that are looked at
-MAX_STYLE = 2000  # characters of a style attribute
+MAX_INTERNATIONAL = 200  # links to hosts in other letters, each of which takes a third of a millisecond to encode
 
 PICTURES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 _FORMATTING = frozenset((
@@ -72,23 +75,11 @@ _VALUES: Mapping[str, re.Pattern[str]] = {
     "bgcolor": _COLOUR, "color": _COLOUR, "face": re.compile(r"[\w ,-]{1,100}"), "size": re.compile(r"[+-]?\d"),
     "width": _LENGTH, "height": _LENGTH, "border": _LENGTH, "cellpadding": _LENGTH, "cellspacing": _LENGTH,
     "colspan": _SPAN, "rowspan": _SPAN, "span": _SPAN, "start": re.compile(r"\d{1,4}"), "alt": _ANYTHING,
+    # By which its style sheets name it.
+    "class": re.compile(r"[\w -]{1,300}", re.ASCII), "id": re.compile(r"[\w-]{1,100}", re.ASCII),
 }
 
-_SIDES = ("", "-top", "-right", "-bottom", "-left")
-_LOOKS = frozenset((
-    "background-color", "color", "font", "font-family", "font-size", "font-style", "font-variant", "font-weight",
-    "letter-spacing", "line-height", "text-align", "text-decoration", "text-transform", "vertical-align",
-    "white-space", "word-break", "word-wrap", "overflow-wrap", "width", "max-width", "min-width", "height",
-    "list-style-type", "border-collapse", "border-spacing", "border-radius", "display", "float", "clear", "direction",
-    *(f"{name}{side}" for name in ("margin", "padding", "border") for side in _SIDES),
-    *(f"border{side}-{what}" for side in _SIDES for what in ("color", "style", "width")),
-))
-# No function but a colour's, so no url(); no comment, no escape, nothing below zero.
-_LOOK = re.compile(
-    r"(?:(?:rgb|hsl)a?\([0-9 ,.%/]{1,40}\)|!(?= ?important)|[\w #%.,+]|(?<=[a-z])-(?=[a-z])){1,200}",
-    re.ASCII | re.IGNORECASE,
-)
-_LARGE = re.compile(r"\d{5}")
+_INTERNATIONAL = re.compile(r"[^/\\]*+[/\\]{2}[\x00-.0-\[\]-\x7f]*+[^\x00-\x7f]")
 _HOST = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*\.?|\[[0-9a-f:.]+\]")
 _DATA = re.compile(r"data:(image/(?:png|jpeg|gif|webp));base64,([A-Za-z0-9+/]++={0,2})")
 _TO = re.compile(r"(?:mailto|tel):[^\s\"'<>\\]{1,400}", re.IGNORECASE)
@@ -101,10 +92,14 @@ class TooMuch(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Formatted:
-    """HTML to stand in a body. `has_remote`: it names pictures elsewhere, whether they are in it or left out."""
+    """HTML to stand in a body. `has_remote`: it names pictures elsewhere, whether they are in it or left out.
+
+    `styles`: CSS to stand in a style element.
+    """
 
     markup: str
     has_remote: bool
+    styles: str = ""
 
 
 def is_offered(letter: Letter) -> bool:
@@ -133,7 +128,7 @@ def formatted(message: bytes, letter: Letter, *, with_remote: bool) -> Formatted
             raise TooMuch
         is_html = part.type == "text/html"
         said.append(sanitised(writer.write(given) if is_html else writer.write_plain(given)))
-    return Formatted("<hr>".join(said), writer.has_remote)
+    return Formatted("<hr>".join(said), writer.has_remote, writer.sheets.text)
 
 
 def sanitised(markup: str) -> str:
@@ -180,7 +175,8 @@ class _Writer:
     def __init__(self, picture: Callable[[str], str], with_remote: bool) -> None:
         self.picture, self.with_remote = picture, with_remote
         self.has_remote = False
-        self.tags = self.broken = self.escaped = 0
+        self.sheets = Sheets(self._source)
+        self.tags = self.broken = self.escaped = self.international = 0
 
     def write(self, markup: str) -> str:
         """Raises TooMuch."""
@@ -230,8 +226,12 @@ class _Writer:
         if found[1]:
             self._end(name)
         elif name in _UNSEEN:
-            at = mime.end_of(markup, name, at)
-            return len(markup) if at < 0 else at
+            end = mime.end_of(markup, name, at)
+            if name == "style":
+                self.sheets.add(markup[at : markup.rfind("<", at, end) if end >= 0 else len(markup)])
+            return len(markup) if end < 0 else end
+        elif name == "body":
+            self._begin("div", found[3])  # its colours; the frame has a body of its own
         elif name in _TAGS:
             self._begin(name, found[3])
         return at
@@ -286,8 +286,10 @@ class _Writer:
         """Those that may stay. Empty for a link that leads nowhere and a picture with nothing to show."""
         kept: dict[str, str] = {}
         for key, value in islice(_pairs(given), MAX_ATTRIBUTES):
-            if key == "style":
-                looks = looks_of(value)
+            if key in ("href", "src") and _INTERNATIONAL.match(value):
+                self._count_international()
+            if key == "style" or (tag == "div" and key == "bgcolor"):
+                looks = looks_of(value if key == "style" else f"background-color:{value}")
                 if looks:
                     kept.setdefault("style", looks)
             elif tag == "a" and key == "href":
@@ -300,6 +302,11 @@ class _Writer:
                 kept.setdefault(key, value)
         needed = {"a": ("href",), "img": ("src", "alt")}.get(tag)
         return kept if needed is None or any(kept.get(each) for each in needed) else {}
+
+    def _count_international(self) -> None:
+        self.international += 1
+        if self.international > MAX_INTERNATIONAL:
+            raise TooMuch
 
     def _source(self, value: str) -> str:
         value = value.strip()
@@ -316,19 +323,6 @@ def _pairs(given: str) -> Iterator[tuple[str, str]]:
     for found in _ATTRIBUTE.finditer(given):
         value = next((each for each in found.groups()[1:] if each is not None), "")
         yield found[1].lower(), mime.characters(value)
-
-
-def looks_of(style: str) -> str:
-    """Of a style attribute the declarations that only change how the text itself looks."""
-    kept: list[str] = []
-    for declaration in style[:MAX_STYLE].split(";"):
-        name, colon, value = declaration.partition(":")
-        name, value = name.strip().lower(), re.sub(r"[\s\"']+", " ", value).strip()
-        if name == "background":
-            name = "background-color"  # nothing but a colour passes
-        if colon and name in _LOOKS and _LOOK.fullmatch(value) and not _LARGE.search(value):
-            kept.append(f"{name}:{value}")
-    return ";".join(kept)
 
 
 def _link(value: str) -> dict[str, str]:
@@ -353,6 +347,8 @@ def _web_address(value: str) -> tuple[str, str]:
     try:
         read = urlsplit(value)
         host, port = read.hostname or "", read.port
+        if len(host) > 253:
+            return "", ""
         if not host.isascii():
             host = host.encode("idna").decode()  # letters that look like others show as what they are
     except (ValueError, UnicodeError):
@@ -381,5 +377,5 @@ _CLEANER = nh3.Cleaner(
     },
     attribute_filter=_kept, strip_comments=True, link_rel="noopener noreferrer nofollow",
     set_tag_attribute_values={"a": {"target": "_blank"}}, url_schemes={"http", "https", "mailto", "tel", "data"},
-    url_relative="deny", filter_style_properties=set(_LOOKS),
+    url_relative="deny", filter_style_properties=set(LOOKS),
 )

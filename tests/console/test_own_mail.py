@@ -2,6 +2,7 @@
 
 import base64
 import os
+import threading
 from dataclasses import replace
 
 import pytest
@@ -9,16 +10,19 @@ from django.test import Client
 
 from panel.console import own_mail
 from panel.console.own_mail import NOTHING
+from panel.console.turns import Turns
 from panel.mailboxes import inbox
 from panel.mailboxes.models import MailboxUsage
 from tests.console.test_own_mailbox import HOSTILE, browser, text
 from tests.support import queue, world
+from tests.support.installation import until
 
 pytestmark = [pytest.mark.django_db, pytest.mark.once("postgresql")]
 
 LETTER = (
     f"From: Bob <bob@elsewhere.test>\r\nTo: ann@acme.test\r\nReply-To: x@evil.test\r\nSubject: {HOSTILE}\r\n"
     "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: text/html\r\n\r\n"
+    "<style>p{color:#123;position:fixed}</style>"
     "<p>Pay <a href='https://evil.test/'>here</a><script>alert(1)</script><img src='https://evil.test/x.png'>"
     "&lt;img src=x onerror=alert(2)&gt;</p>\r\n--b\r\nContent-Type: text/html\r\nContent-Transfer-Encoding: base64\r\n"
     'Content-Disposition: attachment; filename="e\r\n\tvil\u202e.html"\r\n\r\n'
@@ -90,6 +94,7 @@ def test_html_stands_in_a_frame_under_its_own_policy_and_pictures_are_loaded_whe
     for path, pictures in ((f"{at}formatted/", "data:"), (f"{at}formatted/pictures/", "data: https:")):
         answer = client.get(path)
         framed = answer.content.decode()
+        assert "<style>\np{color:#123}\n</style>" in framed
         assert "<script" not in framed and 'href="https://evil.test/" data-to="evil.test"' in framed
         assert ('<img src="https://evil.test/x.png">' in framed) is (pictures != "data:")
         policy = dict(each.strip().partition(" ")[::2] for each in answer["Content-Security-Policy"].split(";"))
@@ -144,22 +149,42 @@ def queue_text(recipient) -> str:
     return ids.to_text(recipient.pk)
 
 
-def test_only_a_few_messages_are_held_in_memory_at_once(client, ann, tmp_path, monkeypatch):
+def test_only_a_few_messages_are_held_in_memory_at_once_and_one_of_each_person(client, ann, tmp_path, monkeypatch):
     keep(tmp_path, ann, "1790000001.M1.mail")
     monkeypatch.setattr(own_mail, "TURN_S", 0.01)
-    for _ in range(own_mail.AT_ONCE):
-        assert own_mail._turns.acquire(timeout=5)
-    try:
+    turns = own_mail._turns
+    with turns.turn(-1, 5), turns.turn(-2, 5):
         for where in ("", "1/", "formatted/"):
             busy = client.get(f"/me/mail/1790000001.M1.mail/{where}")
             assert busy.status_code == 503 and "in a few seconds" in busy.content.decode() and busy["Retry-After"]
             assert busy["X-Frame-Options"] == ("SAMEORIGIN" if "formatted" in where else "DENY")
-    finally:
-        for _ in range(own_mail.AT_ONCE):
-            own_mail._turns.release()
+    with turns.turn(ann.pk, 5):
+        text(client, "/me/mail/1790000001.M1.mail/", 503)
+        text(client, "/me/mail/")
+        with turns.turn(-1, 0) as of_another:
+            assert of_another
     for _ in range(own_mail.AT_ONCE + 1):
         text(client, "/me/mail/1790000001.M1.mail/")
         text(client, "/me/mail/1790000009.M1.mail/", 404)
+
+
+def test_whoever_waits_gets_the_turn_and_no_more_wait_than_may():
+    turns = Turns(2, 1)
+    got = []
+
+    def wait(person):
+        with turns.turn(person, 30) as has_turn:
+            got.append((person, has_turn))
+
+    with turns.turn(1, 0), turns.turn(2, 0):
+        waiting = threading.Thread(target=wait, args=(1,))
+        waiting.start()
+        until(lambda: turns._waits[1], what="it to wait")
+        for person in (1, 3):  # one more of the same, one more of all
+            wait(person)
+        assert got == [(1, False), (3, False)]
+    waiting.join(30)
+    assert got[2:] == [(1, True)] and not turns._waits.total() and not turns._working
 
 
 def test_neither_anothers_mail_nor_a_link_to_elsewhere_is_read(client, ann, tmp_path):

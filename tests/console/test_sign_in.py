@@ -4,6 +4,7 @@ import bcrypt
 import pytest
 from django.test import Client
 from django.utils import timezone
+from django.utils.translation import override
 
 from panel.mailboxes import foreign, passwords
 from panel.mailboxes.models import Credential, LoginEvent
@@ -85,6 +86,22 @@ def test_a_person_comes_in_with_the_mailboxs_main_password(mailbox):
     assert (event.mailbox_id, event.outcome, event.protocol, event.ip) == (mailbox.pk, "ok", "panel", "192.0.2.10")
     assert PanelSession.objects.get().user == mailbox.person
     assert client.get("/admin/").status_code == 302, "no person enters the admin"
+
+
+@override("en")  # the last request's language stays that of the thread
+def test_who_signs_in_elsewhere_sees_the_language_that_was_chosen_once(ann, mailbox, tenant):
+    for login, password, home in ((ANN, PASSWORD, f"/t/{tenant.pk}/"), (SHOP, world.PASSWORD, "/me/")):
+        first = Client()
+        assert "django_language" not in sign_in(login, password, first).cookies, "the browser's, until one is chosen"
+        assert b'<html lang="en"' in first.get(home).content
+        first.post("/language/", {"language": "ja"})
+        elsewhere = Client(headers={"accept-language": "en"})
+        cookie = sign_in(login, password, elsewhere).cookies["django_language"]
+        assert (cookie.value, cookie["samesite"], bool(cookie["httponly"])) == ("ja", "Lax", True)
+        assert b'<html lang="ja"' in elsewhere.get(home).content
+        elsewhere.post("/language/", {"language": "en"})
+        japanese = Client(headers={"accept-language": "ja"})
+        assert sign_in(login, password, japanese).cookies["django_language"].value == "en"
 
 
 def test_an_imported_password_opens_the_page_as_it_opens_the_mailbox(mailbox):

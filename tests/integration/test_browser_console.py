@@ -68,7 +68,10 @@ def send(page: Page, **fields: str) -> None:
 def hostile_letter() -> bytes:
     """All of it in one message, with a picture that came along, one elsewhere, and a link."""
     markup = (
-        '<p>Our spring sale</p><img src="cid:logo" alt="logo" width="40">'
+        "<style>@import 'https://evil.test/i'; .sale { color: #008000; position: fixed; content: url(//evil.test/c) }"
+        ".behind { background: #fff url(https://pictures.test/behind.png) } a[href]::after { content: 'x' !important }"
+        "@font-face { font-family: F; src: url(https://evil.test/f) }</style>"
+        '<p class="sale behind">Our spring sale</p><img src="cid:logo" alt="logo" width="40">'
         '<img src="https://pictures.test/a.png" alt="sale"><img src="http://pictures.test/b.png"><p><a href="https://bank.test@shop.test/sale">bank.test</a></p>'
         + "".join(f"<div><table><tr><td>{each}</td></tr></table></div>" for each in SPECIMENS)
     )
@@ -100,14 +103,20 @@ def reads_a_hostile_letter(page: Page) -> None:
     frame.locator("text=Our spring sale").wait_for()
     assert frame.locator("img[alt=logo]").evaluate("picture => picture.naturalWidth") == 1
     assert frame.locator("img[alt=sale]").get_attribute("src") is None
+    of_the_sheet = frame.locator("p.sale").evaluate(
+        "p => [getComputedStyle(p).color, getComputedStyle(p).position, getComputedStyle(p).backgroundImage]"
+    )
+    assert of_the_sheet == ["rgb(0, 128, 0)", "static", "none"]
+    mark = frame.locator("a[data-to='shop.test']").evaluate("a => getComputedStyle(a, '::after').content")
+    assert "shop.test" in mark
     at = page.url
     picture(page, "console-me-letter")
     follow(page, "main .banner .btn")
     frame.locator("img[alt=sale]").wait_for()
-    until(lambda: asked, what="the picture")
+    until(lambda: len(asked) > 1, what="the pictures")
     page.wait_for_load_state("networkidle")
     by_the_corpus = {each for each in asked if each.startswith("https://evil.test/q")}  # its one picture by https
-    assert set(asked) == {"https://pictures.test/a.png"} | by_the_corpus
+    assert set(asked) == {"https://pictures.test/a.png", "https://pictures.test/behind.png"} | by_the_corpus
     with page.expect_popup() as opened:
         frame.locator("a[data-to='shop.test']").click()
     opened.value.wait_for_selector("text=ran")

