@@ -1,5 +1,6 @@
 """The letters that warn people of what was recorded (panel/operations/notices), written every minute."""
 
+from collections.abc import Callable
 from datetime import datetime
 
 from mailserver import log
@@ -13,10 +14,10 @@ class Notices:
     def __init__(self) -> None:
         self._notices = notices.Notices()
 
-    def tell(self, now: datetime) -> bool:
-        """Queue the letters that are due; whether there were any. Raises SpoolUnavailable."""
+    def tell(self, now: datetime, is_leaving: Callable[[], bool]) -> bool:
+        """Queue the letters that are due, until `is_leaving`; whether there were any. Raises SpoolUnavailable."""
         with sql.usable_connection():
-            told = self._notices.tell(now)
+            told = self._notices.tell(now, is_leaving)
         for message in told.letters:
             log.accepted(message.pk, direction="internal", recipients=1, subject=message.subject)
         for what, because in told.failed:

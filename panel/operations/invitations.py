@@ -37,6 +37,7 @@ from panel.tenants.standing import with_parents
 LIFE = timedelta(days=7)
 MOST_PENDING = 100  # of a tenant
 MOST_A_DAY = 50  # letters of a tenant
+MOST_TO_ONE = 5  # of these to one address: what all tenants send there is bounded besides (sending/letters.py)
 
 LinkTo = Callable[[str], str]  # from a token to the path that opens it
 
@@ -147,7 +148,7 @@ def _write(invitation: Invitation, inviter: User, path: str) -> None:
     account = User.objects.filter(kind=User.Kind.PANEL, email=invitation.email).first()
     if letters.count(about, now - letters.DAY) >= MOST_A_DAY or not letters.send(
         invitation.email, language_of(account), partial(_letter, invitation, inviter, path),
-        purpose=Purpose.INVITATION, about=about, now=now, within=LIFE,
+        purpose=Purpose.INVITATION, about=about, most_about=MOST_TO_ONE, now=now, within=LIFE,
     ):
         raise ServiceError(_("No more invitations go out today, to this address or from here. Try again tomorrow."))
 

@@ -44,6 +44,7 @@ class Purpose(StrEnum):
 
     RESET = "reset"
     INVITATION = "invitation"
+    DOMAIN = "domain"  # what became of one's domains, of which one may have many
     WARNING = "warning"
     SIGN_IN = "sign-in"
     RECOVERY = "recovery"  # an address became a mailbox's recovery address
@@ -51,8 +52,8 @@ class Purpose(StrEnum):
 
 
 MOST_A_DAY = {  # to one address
-    Purpose.RESET: 20, Purpose.INVITATION: 5, Purpose.WARNING: 10, Purpose.SIGN_IN: 3, Purpose.RECOVERY: 5,
-    Purpose.RECOVERY_CHANGED: 10,
+    Purpose.RESET: 20, Purpose.INVITATION: 20, Purpose.DOMAIN: 100, Purpose.WARNING: 10, Purpose.SIGN_IN: 3,
+    Purpose.RECOVERY: 5, Purpose.RECOVERY_CHANGED: 10,
 }
 
 
@@ -93,6 +94,7 @@ class Aside:
 
 
 Block = Words | Facts | Link | Aside
+Due = Callable[[], Message | None]  # `send` with all that it is given
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,17 +140,19 @@ def url(path: str) -> str:
 @transaction.atomic
 def send(
     to: str, language: str, compose: Callable[[], Letter], *, purpose: Purpose, now: datetime, within: timedelta,
-    about: str = "", once_within: timedelta | None = None,
+    about: str = "", once_within: timedelta | None = None, most_about: int | None = None,
 ) -> Message | None:
     """Queue a letter to one address, to be tried for so long; `compose` is called in that language.
 
-    None, and nothing is written, when the address had its share of this purpose today, or was told
-    `about` this less than `once_within` ago. Raises BadAddress.
+    None, and nothing is written, when the address had its share of this purpose today, or `most_about` letters
+    `about` this, or was told `about` this less than `once_within` ago. Raises BadAddress.
     """
     address = parse_address(to).canonical
     alone("letters")  # two that look at once would both find nothing
     sent = LetterSent.objects.filter(to=_digest(str(address)), purpose=purpose)
     if sent.filter(at__gt=now - DAY).count() >= MOST_A_DAY[purpose]:
+        return None
+    if most_about and sent.filter(about=about, at__gt=now - DAY).count() >= most_about:
         return None
     if once_within and sent.filter(about=about, at__gt=now - once_within).exists():
         return None

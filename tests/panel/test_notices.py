@@ -8,7 +8,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from panel.operations import services as operations
-from panel.operations.notices import Notices, sign_ins
+from panel.operations.notices import Notices, domains, sign_ins
 from panel.sending import letters
 from panel.sending.models import Message
 from panel.tenants import audit
@@ -102,9 +102,21 @@ def test_a_domain_is_told_of_to_nobody_who_did_it_or_can_do_nothing(acme):
 
 
 def test_nobody_gets_more_than_so_many_warnings_in_a_day(acme):
-    for _ in range(letters.MOST_A_DAY[letters.Purpose.WARNING] + 5):
+    most = letters.MOST_A_DAY[letters.Purpose.DOMAIN]
+    for _ in range(most + 5):
         happened(acme.domains.get(), "domain.lapsed")
-    assert len(told()) == 2 * letters.MOST_A_DAY[letters.Purpose.WARNING]
+    assert len(told()) == 2 * most
+
+
+def test_one_letter_that_fails_keeps_no_other_back_and_a_stop_leaves_the_rest_to_the_next_start(acme, monkeypatch):
+    for action in ("domain.proof_missing", "domain.lapsed"):
+        happened(acme.domains.get(), action)
+    monkeypatch.setitem(domains._COMPOSED, "domain.proof_missing", lambda domain, entry: 1 / 0)
+    notices = Notices()
+    assert notices.tell(timezone.now(), lambda: True).letters == []
+    found = notices.tell(timezone.now() + timedelta(hours=20))
+    assert [each.subject for each in found.letters] == ["Sending from acme.test has stopped"] * 2
+    assert [(what, because[:17]) for what, because in found.failed] == [("domains", "ZeroDivisionError")] * 2
 
 
 # Limits

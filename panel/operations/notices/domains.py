@@ -3,7 +3,7 @@
 Its proof, its sending, its records.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -20,11 +20,10 @@ from panel.rules.domain_life import GRACE
 from panel.rules.status import Status
 from panel.rules.verdicts import Verdict
 from panel.sending import letters
-from panel.sending.letters import Aside, Facts, Letter, Link, Purpose, Words
-from panel.sending.models import Message
+from panel.sending.letters import Aside, Due, Facts, Letter, Link, Purpose, Words
 from panel.tenants.models import AuditEntry
 
-MOST = 200  # changes in one look
+MOST = 5000  # changes in one look
 WITHIN = timedelta(days=2)
 
 Name = Domain | DomainAlias
@@ -35,7 +34,7 @@ _VERDICTS: dict[str, Any] = {
 }
 
 
-def tell(since: datetime, now: datetime) -> list[Message]:
+def due(since: datetime, now: datetime) -> Iterator[Due]:
     """The letters about what the audit log says since then."""
     # By their time: those without an actor are many where much is done by the command line.
     entries = AuditEntry.objects.filter(
@@ -43,21 +42,17 @@ def tell(since: datetime, now: datetime) -> list[Message]:
     )
     found = list(entries.order_by("at")[:MOST])
     rows = _rows(found)
-    sent = []
     for entry in found:
         named = rows.get((entry.subject_type, entry.subject_id or 0))
         tenant = _domain_of(named).tenant if named else None
         if named is None or tenant is None or tenant.pk != entry.tenant_id:
             continue  # gone or handed over meanwhile, or its people were told otherwise
         for person in readers(tenant, OWNERS_AND_ADMINS):
-            letter = letters.send(
-                str(person.email), language_of(person), partial(_COMPOSED[entry.action], named, entry),
-                purpose=Purpose.WARNING, about=f"{entry.subject_type} {named.pk} {entry.pk}",
+            yield partial(
+                letters.send, str(person.email), language_of(person), partial(_COMPOSED[entry.action], named, entry),
+                purpose=Purpose.DOMAIN, about=f"{entry.subject_type} {named.pk} {entry.pk}",
                 once_within=letters.KEPT, now=now, within=WITHIN,
             )
-            if letter:
-                sent.append(letter)
-    return sent
 
 
 def _rows(entries: Sequence[AuditEntry]) -> dict[tuple[str, int], Name]:

@@ -20,13 +20,13 @@ from panel.operations.notices.readers import OWNERS, readers
 from panel.rules.limits import Window
 from panel.rules.status import Status
 from panel.sending import letters
-from panel.sending.letters import Aside, Facts, Letter, Link, Purpose, Words
+from panel.sending.letters import Aside, Due, Facts, Letter, Link, Purpose, Words
 from panel.sending.models import Message, Recipient
 from panel.sending.used import window_words
 from panel.tenants.models import Tenant
 
 MOST_READ = 20_000  # messages in one look, the newest
-MOST_TOLD = 200  # limits
+MOST_TOLD = 5000  # limits
 NEAR = 0.5  # of a limit: below that no message of this size is looked at closer
 WITHIN = timedelta(hours=12)
 _LENGTH = {Window.HOUR: timedelta(hours=1), Window.DAY: timedelta(days=1)}
@@ -47,7 +47,7 @@ class Reached:
         return f"limit {self.kind} {self.subject} {self.window.value}"
 
 
-def tell(since: datetime, now: datetime) -> list[Message]:
+def due(since: datetime, now: datetime) -> Iterator[Due]:
     """The letters about limits that were reached since then."""
     reached = list(_reached(since))[:MOST_TOLD]
     boxes = Mailbox.objects.filter(
@@ -58,19 +58,15 @@ def tell(since: datetime, now: datetime) -> list[Message]:
         "mailbox": {each.pk: each for each in boxes},
         "tenant": {each.pk: each for each in tenants.select_related("parent__parent")},
     }
-    sent = []
     for each in reached:
         subject = of_kind[each.kind].get(each.subject)
         if subject is None:
             continue  # gone, or not active
         for person in [subject] if isinstance(subject, Mailbox) else readers(subject, OWNERS):
-            letter = letters.send(
-                str(person), language_of(person), partial(_letter, each, subject), purpose=Purpose.WARNING,
-                about=each.about, once_within=_LENGTH[each.window], now=now, within=WITHIN,
+            yield partial(
+                letters.send, str(person), language_of(person), partial(_letter, each, subject),
+                purpose=Purpose.WARNING, about=each.about, once_within=_LENGTH[each.window], now=now, within=WITHIN,
             )
-            if letter:
-                sent.append(letter)
-    return sent
 
 
 def _reached(since: datetime) -> Iterator[Reached]:

@@ -5,7 +5,7 @@ address or an IPv6 /64 (rules/lockout). The first of all is nothing new, and no 
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import islice
@@ -23,8 +23,7 @@ from panel.rules.lockout import network_of
 from panel.rules.sign_in import PROTOCOL
 from panel.rules.status import Status
 from panel.sending import letters
-from panel.sending.letters import Facts, Letter, Link, Purpose, Words
-from panel.sending.models import Message
+from panel.sending.letters import Due, Facts, Letter, Link, Purpose, Words
 from panel.tenants.models import AuditEntry, User
 from panel.tenants.sign_in.lockout import SIGNED_IN
 
@@ -46,11 +45,12 @@ class Known:
     def __init__(self) -> None:
         self._known: OrderedDict[tuple[int, str], None] = OrderedDict()
 
-    def tell(self, since: datetime, now: datetime) -> list[Message]:
+    def due(self, since: datetime, now: datetime) -> Iterator[Due]:
         """The letters about sign-ins since then."""
-        return [*_to_accounts(since, now), *self._to_mailboxes(since, now)]
+        yield from _to_accounts(since, now)
+        yield from self._to_mailboxes(since, now)
 
-    def _to_mailboxes(self, since: datetime, now: datetime) -> Iterable[Message]:
+    def _to_mailboxes(self, since: datetime, now: datetime) -> Iterator[Due]:
         seen = LoginEvent.objects.filter(
             # By their time: of those that came in there are three months.
             Exact(Unindexed("outcome", output_field=CharField()), LoginEvent.Outcome.OK.value), at__gt=since,
@@ -72,7 +72,7 @@ class Known:
         for key, event in new.items():
             known, mailbox = earlier.setdefault(key[0], set()), event.mailbox
             if known and key[1] not in known and mailbox is not None and mailbox.status == Status.ACTIVE:
-                yield from _write(mailbox, str(mailbox), key[1], event, "/me/sign-ins/", now)
+                yield _write(mailbox, str(mailbox), key[1], event, "/me/sign-ins/", now)
             known.add(key[1])
             self._known[key] = None
         while len(self._known) > MOST_KNOWN:
@@ -88,7 +88,7 @@ def _first_of_each(rows: Any) -> dict[tuple[int, str], int]:
     return first
 
 
-def _to_accounts(since: datetime, now: datetime) -> Iterable[Message]:
+def _to_accounts(since: datetime, now: datetime) -> Iterator[Due]:
     of_accounts = AuditEntry.objects.filter(subject_type=User._meta.model_name, action=SIGNED_IN)
     seen = AuditEntry.objects.filter(action=SIGNED_IN, at__gt=since, ip__isnull=False, subject_id__isnull=False)
     first = _first_of_each(seen.order_by("at").values_list("subject_id", "ip", "pk"))
@@ -105,19 +105,17 @@ def _to_accounts(since: datetime, now: datetime) -> Iterable[Message]:
         known, account = earlier.setdefault(pk, set()), accounts.get(pk)
         if known and network not in known and account is not None and account.is_active and account.email:
             path = "/admin/account/" if account.is_staff else "/account/"
-            yield from _write(account, str(account.email), network, entry, path, now)
+            yield _write(account, str(account.email), network, entry, path, now)
         known.add(network)
 
 
 def _write(
     whom: User | Mailbox, to: str, network: str, event: AuditEntry | LoginEvent, path: str, now: datetime
-) -> Iterable[Message]:
-    letter = letters.send(
-        to, language_of(whom), partial(_letter, to, network, event, path), purpose=Purpose.SIGN_IN,
+) -> Due:
+    return partial(
+        letters.send, to, language_of(whom), partial(_letter, to, network, event, path), purpose=Purpose.SIGN_IN,
         about=f"from {network}", once_within=letters.KEPT, now=now, within=WITHIN,
     )
-    if letter:
-        yield letter
 
 
 def _letter(to: str, network: str, event: AuditEntry | LoginEvent, path: str) -> Letter:
