@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from panel.rules import addresses
+from panel.rules import addresses, charsets
 from panel.rules.addresses import Address, BadAddress
 
 MAX_BLOCK = 1024 * 1024  # bytes
@@ -39,14 +39,6 @@ _ADDRESS_AHEAD = re.compile(rf'(?:{_ATOMS.pattern}|{_QUOTED.pattern})@')
 
 _ENCODED_WORD = re.compile(r"=\?([A-Za-z0-9_.:-]{1,40})(?:\*[A-Za-z0-9-]{0,40})?\?([bBqQ])\?([!->@-~]*+)\?=")
 _BETWEEN_WORDS = re.compile(r"(\?=)[ \t]+(?==\?)")
-# Named one by one: Python's look-up keeps every name that it is asked for, and some codecs are slow.
-CHARSETS = frozenset((
-    "utf-8", "utf8", "us-ascii", "ascii", "koi8-r", "koi8-u", "tis-620", "cp874", "macintosh",
-    "gb2312", "gbk", "gb18030", "big5", "big5-hkscs",
-    "iso-2022-jp", "iso-2022-kr", "shift_jis", "euc-jp", "euc-kr", "ks_c_5601-1987",
-    *(f"iso-8859-{part}" for part in range(1, 17) if part != 12),
-    *(f"{name}{page}" for name in ("windows-", "cp") for page in range(1250, 1259)),
-))
 # What would let a value for display break out of its line or turn its direction.
 NOT_FOR_DISPLAY = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]"
@@ -350,7 +342,7 @@ def decode_words(text: str) -> str:
 
 def _decode_word(word: re.Match[str]) -> str:
     charset, encoding, payload = word[1].lower(), word[2].lower(), word[3].encode("ascii")
-    if charset not in CHARSETS:
+    if not charsets.is_known(charset):
         return word[0]
     try:
         if encoding == "b":
@@ -358,7 +350,7 @@ def _decode_word(word: re.Match[str]) -> str:
             octets = binascii.a2b_base64(payload + b"=" * (-len(payload) % 4))
         else:
             octets = binascii.a2b_qp(payload, header=True)
-        return octets.decode(charset, "replace")
+        return charsets.decode(octets, charset)
     except (ValueError, LookupError):
         return word[0]
 

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import unquote_to_bytes
 
-from panel.rules import headers
+from panel.rules import charsets, headers
 from panel.rules.addresses import Address
-from panel.rules.headers import CHARSETS, NOT_FOR_DISPLAY, BadHeader, Field
+from panel.rules.headers import NOT_FOR_DISPLAY, BadHeader, Field
 
 MAX_DEPTH = 8  # multiparts in one another
 MAX_PARTS = 100
@@ -211,8 +211,7 @@ def shown(message: bytes, letter: Letter) -> tuple[str, bool]:
 
 def decode(message: bytes, part: Part, most: int) -> str:
     """The characters of the part's first `most` encoded bytes; a charset that isn't mail's is taken for UTF-8."""
-    charset = part.charset if part.charset in CHARSETS else "utf-8"
-    return content(message, part, most).decode(charset, "replace").replace("\r\n", "\n")
+    return charsets.decode(content(message, part, most), part.charset).replace("\r\n", "\n")
 
 
 def _text(message: bytes, part: Part, most: int) -> tuple[str, bool]:
@@ -362,7 +361,7 @@ def _parameters(value: str) -> dict[str, str]:
             if is_encoded and place == 0 and given.count("'") >= 2:
                 charset, _language, given = given.split("'", 2)
             octets += unquote_to_bytes(given) if is_encoded else given.encode("latin-1", "replace")
-        plain[name] = octets.decode(charset.lower() if charset.lower() in CHARSETS else "utf-8", "replace")
+        plain[name] = charsets.decode(octets, charset)
     return plain
 
 

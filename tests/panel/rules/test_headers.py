@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from panel.rules import headers
 from panel.rules.addresses import Address
 from panel.rules.headers import BadHeader, Field, authors, first, header_end, legible, mailboxes, split, unfold
 
@@ -296,11 +295,6 @@ def test_field_is_shown_decoded_clean_and_clamped(value, shown):
 
 def test_field_that_is_missing_is_shown_as_nothing():
     assert first([], b"Subject") == ""
-
-
-def test_every_named_charset_is_known():
-    for charset in headers.CHARSETS:
-        "".encode(charset)
 
 
 WORD = st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1, max_size=8)
