@@ -172,6 +172,9 @@ if ENVIRONMENT.https_proxy:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
     SESSION_COOKIE_SECURE = True
     CSRF_COOKIE_SECURE = LANGUAGE_COOKIE_SECURE = True
+    # Of this host alone (RFC 6265bis §4.1.3.2): another site below the same domain can't put one in a cookie's place.
+    SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = "__Host-sessionid", "__Host-csrftoken"
+    LANGUAGE_COOKIE_NAME = "__Host-django_language"
     SECURE_HSTS_SECONDS = 31536000
     SECURE_SSL_REDIRECT = True
 

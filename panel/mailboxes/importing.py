@@ -19,7 +19,7 @@ from django.utils.translation import gettext as _
 
 from panel.domains.models import Domain, DomainAlias
 from panel.mailboxes import passwords, sheet
-from panel.mailboxes.models import BY_ADDRESS, Address, Credential, Mailbox
+from panel.mailboxes.models import BY_ADDRESS, MOST_QUOTA_BYTES, Address, Credential, Mailbox
 from panel.mailboxes.services import OF_THE_PROVIDER, check_main_password, hold_storage
 from panel.mailboxes.sheet import Errors, Row
 from panel.rules.addresses import Address as Parsed
@@ -28,6 +28,7 @@ from panel.tenants import audit
 from panel.tenants.changes import ServiceError, changed, count_against_plan, lock
 from panel.tenants.decided import is_bound
 from panel.tenants.models import AuditEntry, Plan, Tenant, User
+from panel.tenants.shown import size
 
 BATCH = 1000  # rows a statement; Django makes it smaller where the database takes less
 CHUNK = 500  # addresses a question
@@ -82,6 +83,10 @@ def import_rows(
     # What is in others' domains isn't looked at: nobody learns there whether an address exists.
     known = [row for row in rows if row.address.domain in domains]
     _check_addresses(known, errors, actor)
+    for row in rows:
+        # A row that says none has what whoever asked gave for all.
+        if row.quota_bytes is not None and row.quota_bytes > MOST_QUOTA_BYTES:
+            errors.add(row.line, _("the quota {quota!r} is larger than any disk.").format(quota=size(row.quota_bytes)))
     _check_passwords(rows, errors, tell)
     errors.raise_if_any()
     names = tuple(sorted(domains))

@@ -93,6 +93,11 @@ def new_opaque_id() -> str:
     return secrets.token_hex(10)
 
 
+# Half a million of them summed up still fit into a number of the database's: on SQLite a sum that doesn't fit is an
+# error, and one mailbox would take the pages of its tenant, its reseller and the provider with it.
+MOST_QUOTA_BYTES = 2**44
+
+
 class Mailbox(AtAddress):
     """A place where mail is kept, for one person."""
 

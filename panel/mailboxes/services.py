@@ -18,7 +18,7 @@ from django.utils.translation import gettext as _
 
 from panel.domains.models import Domain, DomainAlias
 from panel.mailboxes import loops, passwords
-from panel.mailboxes.models import Address, Alias, AliasTarget, Credential, Mailbox
+from panel.mailboxes.models import MOST_QUOTA_BYTES, Address, Alias, AliasTarget, Credential, Mailbox
 from panel.rules import addresses
 from panel.rules.addresses import BadAddress
 from panel.rules.status import Status
@@ -47,7 +47,6 @@ from panel.tenants.shown import size
 SCOPES = ("submission", "imap", "pop3", "sieve")
 MOST_TARGETS = 100  # below what the directory follows for one recipient (200)
 MOST_NETWORKS = 50
-MOST_QUOTA_BYTES = 2**63 - 1
 # In a shared domain. RFC 2142's that mail or certificates are entrusted to, and those that a certificate authority
 # takes for the domain's owner (CA/Browser Forum, Baseline Requirements §3.2.2.4.4).
 OF_THE_PROVIDER = frozenset({
@@ -75,7 +74,7 @@ def create_mailbox(
     """
     parsed = _parse(address, "address")
     name = one_line(name, "name", most=100)
-    number(quota_bytes, "quota_bytes", most=MOST_QUOTA_BYTES)
+    _quota(quota_bytes)
     hashed = _hash_main(password, User(email=str(parsed), name=name))
     with transaction.atomic():
         taken = _take_address(parsed, tenant, "mailboxes", actor)
@@ -107,7 +106,7 @@ def change_mailbox(
     if name is not KEEP:
         values["name"] = one_line(name, "name", most=100)
     if quota_bytes is not KEEP:
-        values["quota_bytes"] = number(quota_bytes, "quota_bytes", most=MOST_QUOTA_BYTES)
+        values["quota_bytes"] = _quota(quota_bytes)
         _hold_quota(mailbox, quota_bytes)
     before, after = write(mailbox, **values)
     if after:
@@ -115,6 +114,14 @@ def change_mailbox(
         audit.record(actor, "mailbox.changed", mailbox, tenant=tenant, before=before, after=after, ip=ip)
         changed(mailbox.address.domain.name)
     return mailbox
+
+
+def _quota(quota_bytes: int | None) -> int | None:
+    if quota_bytes is not None and quota_bytes > MOST_QUOTA_BYTES:
+        raise ServiceError(
+            _("A mailbox has {most} of storage at most.").format(most=size(MOST_QUOTA_BYTES)), "quota_bytes"
+        )
+    return number(quota_bytes, "quota_bytes", most=MOST_QUOTA_BYTES)
 
 
 def _hold_quota(mailbox: Mailbox, quota_bytes: int | None) -> None:

@@ -15,6 +15,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from panel.mailboxes import foreign
+from panel.mailboxes.models import MOST_QUOTA_BYTES
 from panel.rules.addresses import Address, BadAddress, parse_address
 from panel.rules.cells import as_written, harmless
 from panel.tenants.changes import ServiceError, one_line
@@ -27,7 +28,6 @@ MOST_BYTES = 32 * 1024 * 1024
 MOST_LINE_BYTES = 8192
 MOST_ROW_LINES = 20  # that one row may take: a quote that is never closed ends there
 MOST_ERRORS = 50  # told
-MOST_QUOTA_BYTES = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)

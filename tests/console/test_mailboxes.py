@@ -185,6 +185,13 @@ def test_in_a_shared_domain_of_the_plan_only_free_addresses_are_taken_that_speak
 
 @pytest.mark.once("postgresql")
 def test_the_plans_numbers_hold(acme):
+    # More than any disk holds: sums of it would be no number of the database's, on nobody's page.
+    for huge in (str(2**44 + 1), str(2**63 - 1), "9999999 TB"):
+        page = acme.post("mailboxes/add/", address="b", way="made", quota_bytes=huge)
+        assert "16 TB of storage at most" in faults(page)
+        assert "16 TB of storage at most" in faults(acme.post(acme.of_ann("change/"), quota_bytes=huge))
+        page = acme.post("mailboxes/add/many/", text="address\nb@acme.test\n", quota_bytes=huge, sure="1")
+        assert "larger than any disk" in page
     acme.plan(mailboxes=2, aliases=1, credentials=1, storage_bytes=3 * 1024**3)
     Mailbox.objects.filter(pk=acme.ann.pk).update(quota_bytes=1024**3)
     assert "give the mailbox a quota" in faults(acme.post("mailboxes/add/", address="b", way="made"))

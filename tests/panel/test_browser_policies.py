@@ -1,10 +1,12 @@
 """What every kind of answer tells the browser, behind an HTTPS proxy: pages, files, errors, what mail clients ask."""
 
+import runpy
 from dataclasses import replace
 
 import pytest
 from django.test import Client
 
+import panel.settings
 from panel.console.middleware import ADMIN, STRICT, UNUSED
 from panel.operations.services import create_account
 from tests.support import world
@@ -27,12 +29,13 @@ YEAR = "max-age=31536000"
 
 
 @pytest.fixture
-def browser(settings) -> Client:
+def browser(settings, monkeypatch) -> Client:
     """Behind a proxy that speaks HTTPS, with the settings that follow from that."""
+    monkeypatch.setenv("POSTHOUSE_HTTPS_PROXY", "yes")
+    for name, value in runpy.run_path(panel.settings.__file__).items():
+        if name.startswith(("SECURE_", "SESSION_", "CSRF_", "LANGUAGE_COOKIE_")):
+            setattr(settings, name, value)
     settings.ENVIRONMENT = replace(settings.ENVIRONMENT, https_proxy=True)
-    settings.SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
-    settings.SESSION_COOKIE_SECURE = settings.CSRF_COOKIE_SECURE = settings.LANGUAGE_COOKIE_SECURE = True
-    settings.SECURE_HSTS_SECONDS, settings.SECURE_SSL_REDIRECT = 31536000, True
     return Client(headers={"host": OURS, "x-forwarded-proto": "https"}, raise_request_exception=False)
 
 
@@ -64,12 +67,14 @@ def test_each_kind_of_answer_has_every_policy(browser, settings, monkeypatch):
     assert browser.get("/sign-in/", headers={"x-forwarded-proto": "http"}).headers["Location"].startswith("https://")
 
 
-def test_each_cookie_is_for_https_alone_and_the_sessions_is_for_no_script(browser):
+def test_each_cookie_is_for_https_and_this_host_alone_and_the_sessions_is_for_no_script(browser):
+    """Named so that no other site below the same domain can put one in its place (RFC 6265bis §4.1.3.2)."""
     create_account(email="ann@letters.test", password=PASSWORD, actor=None)
     browser.get("/sign-in/")
     browser.post("/sign-in/", {"username": "ann@letters.test", "password": PASSWORD})
     browser.post("/language/", {"language": "ja"})
-    assert {"sessionid", "csrftoken", "django_language"} <= set(browser.cookies)
+    assert {"__Host-sessionid", "__Host-csrftoken", "__Host-django_language"} <= set(browser.cookies)
     for name, cookie in browser.cookies.items():
         assert cookie["secure"] and cookie["samesite"] == "Lax", name
-        assert cookie["httponly"] or name == "csrftoken", name
+        assert cookie["httponly"] or name == "__Host-csrftoken", name
+        assert name.startswith("__Host-") and cookie["path"] == "/" and not cookie["domain"], name
