@@ -158,9 +158,13 @@ def _needs(place: TenantPlace, domains: Sequence[OfDomain]) -> Iterator[Need]:
     tenant = place.tenant
     for each in with_parents(tenant):
         if each.status != Status.ACTIVE:
-            yield Need("bad", _("{name} is {word}.").format(name=tenant, word=status_words(each.status)), (
-                _reason(each.status_reason) if each == tenant and each.status_reason else _("Ask your provider.")
-            ))
+            # What an owner closed an owner opens again: in the settings.
+            url = address("settings", tenant=tenant.pk) if (
+                each == tenant and each.status == Status.CLOSED and place.is_owner
+            ) else ""
+            reason = _reason(each.status_reason) if each == tenant else ""
+            yield Need("bad", _("{name} is {word}.").format(name=tenant, word=status_words(each.status)),
+                       reason or ("" if url else _("Ask your provider.")), url)
             break
     for of in [of for of in domains if _is_troubled(of)][:NAMED]:
         yield _of_domain(of, address("domain", tenant=tenant.pk, domain=of.domain.pk))

@@ -127,10 +127,7 @@ def close(request: HttpRequest, place: TenantPlace) -> HttpResponse:
         except ServiceError as error:
             form.add_error("reason" if error.field == "reason" else None, str(error))
         else:
-            messages.warning(request, _("{tenant} is closed. An owner can undo it here until {time}.").format(
-                tenant=tenant, time=utc(tenant.grace_ends_at) if tenant.grace_ends_at else ""
-            ))
-            return _back(place)
+            return _back(place)  # which says until when it can be undone
     ends = timezone.now() + timedelta(days=django_settings.ENVIRONMENT.grace_days)
     return page(
         request, place, "console/confirm.html", _("Close {tenant}?").format(tenant=tenant),

@@ -650,7 +650,7 @@ class LoginEventAdmin(ScopedAdmin):
 
 
 def by_what(event: LoginEvent) -> str:
-    """IMAP, app password "phone"."""
+    """IMAP, app password “phone”."""
     protocol = str(PROTOCOLS.get(event.protocol, event.protocol))
     if not event.credential_text:
         return protocol

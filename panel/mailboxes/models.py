@@ -269,7 +269,7 @@ class Credential(models.Model):
     def words(self) -> str:
         """The same in the reader's language; what is kept for later is in English."""
         if self.kind == self.Kind.APP:
-            return _('app password "{label}"').format(label=self.label or self.pk)
+            return _("app password “{label}”").format(label=self.label or self.pk)
         return _("main password")
 
 

@@ -12,9 +12,9 @@ _KEPT = re.compile(r'(?P<login>.*, )?(?:app password "(?P<label>[^"]*)"?|(?P<mai
 
 
 def credential_words(kept: str) -> str:
-    """Such as 'ann@acme.example, app password "phone"'; what isn't understood stays as it is."""
+    """As ann@acme.example, app password “phone”; what isn't understood stays as it is."""
     found = _KEPT.fullmatch(kept)
     if found is None:
         return kept
-    name = _("main password") if found["main"] else _('app password "{label}"').format(label=found["label"])
+    name = _("main password") if found["main"] else _("app password “{label}”").format(label=found["label"])
     return f"{found['login'] or ''}{name}"

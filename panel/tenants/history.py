@@ -100,11 +100,18 @@ def _differences(entry: AuditEntry) -> Iterator[Difference]:
         if _is_nothing(before) and _is_nothing(after):
             continue
         words = _size if field.endswith("_bytes") else _allowed if entry.subject_type == "plan" else _short
-        name = field_words(field)
+        name = _name(entry, field)
         if field in entry.after:
             yield Difference(name, words(before) if field in entry.before else "", words(after))
         else:
             yield Difference(name, words(before))
+
+
+def _name(entry: AuditEntry, field: str) -> str:
+    """What the field is called; a limit's is its window."""
+    if entry.action in ("limit.set", "limit.inherited") and field in _WINDOWS:
+        return str(_WINDOWS[field])
+    return field_words(field)
 
 
 def _is_nothing(value: Any) -> bool:
@@ -135,7 +142,7 @@ class Written(Told):
 
 def written(entry: AuditEntry) -> Written:
     return Written(entry, *(
-        tuple((field_words(field), _whole(entry, field, value)) for field, value in values.items())
+        tuple((_name(entry, field), _whole(entry, field, value)) for field, value in values.items())
         for values in (entry.before, entry.after)
     ))
 
@@ -172,12 +179,16 @@ def kept_words(text: str) -> str:
     return str(_KEPT.get(text, text))
 
 
+_WINDOWS: dict[str, Any] = {
+    "hour": gettext_lazy("recipients in 1 hour"), "day": gettext_lazy("recipients in 24 hours"),
+}
+
 # What values are called that the audit log keeps by their names.
 _VALUES: dict[str, Any] = {
     "ACTIVE": gettext_lazy("active"), "NO_SENDING": gettext_lazy("no sending"),
     "SUSPENDED": gettext_lazy("suspended"), "CLOSED": gettext_lazy("closed"),
     "pending": gettext_lazy("pending"), "proved": gettext_lazy("proved"), "lapsed": gettext_lazy("lapsed"),
-    "unlimited": gettext_lazy("unlimited"), "inherit": gettext_lazy("inherit"),
+    "unlimited": gettext_lazy("unlimited"), "inherit": gettext_lazy("none of its own"),
     "opportunistic": gettext_lazy("when offered"), "required": gettext_lazy("required, certificate checked"),
     "left": gettext_lazy("left"), "signed out": gettext_lazy("signed out"),
     "looked into another tenant": gettext_lazy("looked into another tenant"),

@@ -31,12 +31,15 @@ def status(tenant: Tenant) -> int:
 
 def test_an_owner_closes_by_name_and_undoes_it_while_it_is_kept():
     acme = world.tenant("Acme")
+    world.domain("acme.test", acme)
+    world.mailbox("ann@acme.test")
     _, client = owner(acme, "ann")
     path = f"/t/{acme.pk}/settings/"
     wrong = client.post(f"{path}close/", {"name": "Acne", "reason": "moved"}).content.decode()
     assert "This is not its name" in wrong and 'value="moved"' in wrong and status(acme) == Status.ACTIVE
     client.post(f"{path}close/", {"name": "Acme"})
     assert status(acme) == Status.CLOSED
+    assert f'btn-primary end" href="{path}"' in client.get(f"/t/{acme.pk}/").content.decode()
     page = client.get(path).content.decode()
     assert "Acme is closed." in page and "Undo the closing" in page and "Close…" not in page
     client.post(f"{path}undo-closing/")

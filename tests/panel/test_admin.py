@@ -284,7 +284,7 @@ def test_list_of_logins_is_narrowed_by_what_an_operator_looks_for(owner):
     assert shown("since=24&protocol=imap") == {"203.0.113.3"}
     assert shown(f"mailbox__id__exact={shop.pk}") == {"203.0.113.1", "203.0.113.2"}
     page = owner.get(listed).content.decode()
-    assert "IMAP, app password &quot;phone&quot;" in page and "1,204" in page and "2 days ago" in page
+    assert "IMAP, app password “phone”" in page and "1,204" in page and "2 days ago" in page
 
 
 def test_page_of_a_login_leads_to_its_mailbox_while_there_is_one(owner):

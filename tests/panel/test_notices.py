@@ -199,7 +199,7 @@ def test_a_mailboxs_sign_in_from_a_new_network_is_told_to_its_person(acme):
     assert told(notices) == [("ann@acme.test", "ann@acme.test: a sign-in from a new network")]
     letter = posted()[-1]
     assert letter.path() == reverse("console:me-sign-ins")
-    assert '    Password: app password "Phone"\n' in letter.text and "    Network: 2001:db8::/64\n" in letter.text
+    assert '    Password: app password “Phone”\n' in letter.text and "    Network: 2001:db8::/64\n" in letter.text
     assert "    Program: a mail program, reading\n" in letter.text
     world.login_event(box, ip="2001:db8::4")
     assert told(notices) == told() == [], "the same network"

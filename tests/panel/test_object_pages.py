@@ -86,8 +86,8 @@ def test_latest_changes_stand_on_the_page_with_who_what_and_why(client, owner, a
 def test_a_limit_is_told_of_on_its_own_page_and_on_that_of_what_it_limits(client, owner, acme):
     box = world.mailbox("ann@acme.test")
     limit = set_limit(box, window="hour", recipients=7, actor=owner)
-    assert "limit set hour: inherit → 7" in text_of(client, box)
-    assert "limit set hour: inherit → 7" in text_of(client, limit)
+    assert "limit set recipients in 1 hour: none of its own → 7" in text_of(client, box)
+    assert "limit set recipients in 1 hour: none of its own → 7" in text_of(client, limit)
 
 
 def test_a_number_of_a_plan_that_is_taken_away_reads_as_unlimited(client, acme):
@@ -381,8 +381,8 @@ def test_shared_domain_has_no_limit_and_says_whose_addresses_it_holds(client, ac
 def test_passwords_page_shows_its_limits_and_those_above_it(client, owner, acme):
     credential, _ = world.app_password(world.mailbox("ann@acme.test"), last_used_at=timezone.now())
     said = text_of(client, credential)
-    assert 'App password "web shop" works Works. Of ann@acme.test · used just now' in said
-    assert 'The app password "web shop" has no limit of its own.' in said
+    assert 'App password “web shop” works Works. Of ann@acme.test · used just now' in said
+    assert 'The app password “web shop” has no limit of its own.' in said
     assert "ann@acme.test, 1 hour 0 of 200" in said
     set_limit(credential, window="hour", recipients=200, actor=owner)
     charge(Kind.CREDENTIAL, credential.pk, (10, 190))

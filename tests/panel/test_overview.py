@@ -152,7 +152,7 @@ def test_domains_that_are_not_proved_are_told_by_name_but_not_all(panel, tenant,
 def test_a_password_frozen_lately_is_told_with_its_reason(panel, mailbox):
     world.app_password(mailbox, frozen_at=timezone.now(), frozen_reason="sent spam")
     world.app_password(mailbox, "old", frozen_at=timezone.now() - timedelta(days=20))
-    assert told(panel) == {"shop@demo.test": 'had its app password &quot;web shop&quot; frozen just now: sent spam'}
+    assert told(panel) == {"shop@demo.test": 'had its app password “web shop” frozen just now: sent spam'}
 
 
 def test_a_lockout_is_told_once_an_account(panel, mailbox):

@@ -301,7 +301,7 @@ def test_message_s_page_says_where_it_is_what_is_next_and_why_it_was_let_through
     assert "Invoice 4711 Delivered to 2 of 3" in said
     assert "Next: bob@slow.test is tried again in 4 min (try 3)." in said
     assert (
-        "From shop@demo.test by shop@demo.test , app password &quot;web shop&quot; from 203.0.113.9 over TLS 1.3 ,"
+        "From shop@demo.test by shop@demo.test , app password “web shop” from 203.0.113.9 over TLS 1.3 ,"
         in said.replace("&#x27;", "'")
     )
     assert said.index("bob@slow.test waiting") < said.index("billing@demo.test delivered"), "what waits stands first"

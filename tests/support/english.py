@@ -23,7 +23,7 @@ WORD = re.compile(r"[A-Za-z]{2,}")
 # What is no sentence: queue ids, an action of the tests, what is typed to search, and addresses, domains and names
 # with dots and underscores.
 TOKEN = re.compile(
-    r"\b[0-9A-HJKMNP-TV-Z]{13}\b|tenant seen|held、delivered、bounced、given-up|「mailbox created」"
+    r"\b[0-9A-HJKMNP-TV-Z]{13}\b|tenant seen|held、delivered、bounced、given-up"
     r"|\S*[@._/=\\<>{}]\S+|\S+[@_/=\\<>{}]\S*"
 )
 # Columns of text whose values are a program's.
