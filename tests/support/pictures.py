@@ -41,12 +41,13 @@ def _run(asked: argparse.Namespace, data: Path) -> int:
     _begin(data)
     from tests.support import ordinary_day, shown
     from tests.support.console import House
+    from tests.support.rare_pages import rare_pages
 
     house = House()
     ordinary_day.furnish(house, data)
     pages = {
         language: [
-            each for each in (*shown.console_pages(house, language), *shown.admin_pages(house, language))
+            each for some in (shown.console_pages, rare_pages, shown.admin_pages) for each in some(house, language)
             if each.name.startswith(tuple(asked.only))
         ]
         for language in asked.languages

@@ -102,11 +102,14 @@ def _answered(
         if answer.status_code != 200 and name not in ("not-found", "forbidden"):
             return
         mark = f"{'&' if '?' in path else '?'}shown={name}" if posted else ""
-        yield Shown(name, path + mark, answer.content, answer["Content-Security-Policy"], _template(answer))
+        yield kept(name, path + mark, answer)
 
 
-def _template(answer: Any) -> str:
-    return str(answer.templates[0].name) if answer.templates else ""
+def kept(name: str, address: str, answer: Any) -> Shown:
+    """A page that the tests' client was answered with, whatever its status is."""
+    assert answer["Content-Type"].startswith("text/html"), name
+    template = str(answer.templates[0].name) if getattr(answer, "templates", None) else ""
+    return Shown(name, address, answer.content, answer.get("Content-Security-Policy", STRICT), template)
 
 
 class Viewer:
@@ -131,8 +134,13 @@ class Viewer:
     def show(self, shown: Shown, *, size: tuple[int, int] = WIDE, dark: bool = False) -> None:
         self.page.set_viewport_size({"width": size[0], "height": size[1]})
         self.page.emulate_media(color_scheme="dark" if dark else "light", reduced_motion="reduce")
-        if shown == self._shown:
-            return
+        if shown != self._shown:
+            self._go(shown)
+        if shown.policy != STRICT:
+            # Unfold asks what the system has only while a page is loaded.
+            self.page.evaluate("dark => document.documentElement.classList.toggle('dark', dark)", dark)
+
+    def _go(self, shown: Shown) -> None:
         if self._shown is None or shown.policy != self._shown.policy or shown.policy != STRICT:
             self.page.goto(ORIGIN + shown.address)
         else:
