@@ -105,6 +105,12 @@ def test_no_template_holds_what_the_policy_forbids():
     assert not wrong
 
 
+def test_every_table_is_named():
+    tables = [(each.name, tag) for each in TEMPLATES for tag in re.findall(r"<table[^>]*>", each.read_text())]
+    assert len(tables) > 15
+    assert not [each for each in tables if not re.search(r"\saria-label(ledby)?=", each[1])]
+
+
 def test_every_drawing_that_is_named_is_there():
     drawn = set(re.findall(r'<symbol id="([^"]+)"', (FOLDER / "icons.svg").read_text()))
     named = {
