@@ -41,12 +41,13 @@ def _run(asked: argparse.Namespace, data: Path) -> int:
     _begin(data)
     from tests.support import ordinary_day, shown
     from tests.support.console import House
+    from tests.support.rare_pages import rare_pages
 
     house = House()
     ordinary_day.furnish(house, data)
     pages = {
         language: [
-            each for each in (*shown.console_pages(house, language), *shown.admin_pages(house, language))
+            each for some in (shown.console_pages, rare_pages, shown.admin_pages) for each in some(house, language)
             if each.name.startswith(tuple(asked.only))
         ]
         for language in asked.languages
@@ -58,11 +59,12 @@ def _run(asked: argparse.Namespace, data: Path) -> int:
                 for size in (shown.WIDE, shown.NARROW):
                     for dark in (False, True):
                         viewer.show(each, size=size, dark=dark)
-                        viewer.page.wait_for_timeout(DRAWN_MS)
+                        if not dark:
+                            viewer.page.wait_for_timeout(DRAWN_MS)
                         name = picture(each.name, language, size[0], dark)
                         viewer.page.screenshot(path=asked.folder / name, full_page=True)
                         if asked.axe:
-                            wrong += _tell(viewer, name.removesuffix(".png"))
+                            wrong += _tell(viewer, name.removesuffix(".png"), colours=dark)
     index = _index([each.name for each in next(iter(pages.values()))], asked.languages)
     (asked.folder / "index.html").write_text(index, encoding="utf-8")
     print(f"{sum(map(len, pages.values()))} pages in {asked.folder}" + (f", {wrong} faults" if asked.axe else ""))
@@ -94,9 +96,9 @@ def picture(name: str, language: str, width: int, dark: bool) -> str:
     return f"{name}-{language}-{width}-{'dark' if dark else 'light'}.png"
 
 
-def _tell(viewer: "Viewer", where: str) -> int:
-    """Print what is wrong with the page as it stands; how much it is."""
-    found = viewer.faults()
+def _tell(viewer: "Viewer", where: str, *, colours: bool) -> int:
+    """Print what is wrong with the page as it stands, or with its colours alone; how much it is."""
+    found = viewer.faults(colours=colours)
     for each in found:
         print(f"{where}: {each}")
     return len(found)

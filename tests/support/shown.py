@@ -39,7 +39,8 @@ UNFOLDS = {
     "link-in-text-block": ("class=\"text-primary-600 dark:text-primary-500\"",),
 }
 SENT = {"csrfmiddlewaretoken": "x"}  # a form in which nothing was filled
-RULES = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice")
+RULES = {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
+OF_COLOURS = {"type": "rule", "values": ["color-contrast", "link-in-text-block"]}
 
 
 @dataclass(frozen=True)
@@ -101,11 +102,14 @@ def _answered(
         if answer.status_code != 200 and name not in ("not-found", "forbidden"):
             return
         mark = f"{'&' if '?' in path else '?'}shown={name}" if posted else ""
-        yield Shown(name, path + mark, answer.content, answer["Content-Security-Policy"], _template(answer))
+        yield kept(name, path + mark, answer)
 
 
-def _template(answer: Any) -> str:
-    return str(answer.templates[0].name) if answer.templates else ""
+def kept(name: str, address: str, answer: Any) -> Shown:
+    """A page that the tests' client was answered with, whatever its status is."""
+    assert answer["Content-Type"].startswith("text/html"), name
+    template = str(answer.templates[0].name) if getattr(answer, "templates", None) else ""
+    return Shown(name, address, answer.content, answer.get("Content-Security-Policy", STRICT), template)
 
 
 class Viewer:
@@ -130,8 +134,13 @@ class Viewer:
     def show(self, shown: Shown, *, size: tuple[int, int] = WIDE, dark: bool = False) -> None:
         self.page.set_viewport_size({"width": size[0], "height": size[1]})
         self.page.emulate_media(color_scheme="dark" if dark else "light", reduced_motion="reduce")
-        if shown == self._shown:
-            return
+        if shown != self._shown:
+            self._go(shown)
+        if shown.policy != STRICT:
+            # Unfold asks what the system has only while a page is loaded.
+            self.page.evaluate("dark => document.documentElement.classList.toggle('dark', dark)", dark)
+
+    def _go(self, shown: Shown) -> None:
         if self._shown is None or shown.policy != self._shown.policy or shown.policy != STRICT:
             self.page.goto(ORIGIN + shown.address)
         else:
@@ -139,14 +148,17 @@ class Viewer:
             self.page.evaluate(IN_PLACE, shown.body.decode())
         self._shown = shown
 
-    def faults(self) -> list[str]:
-        """What is wrong with the page as it stands: what axe finds, its width, an error of the browser's."""
+    def faults(self, *, colours: bool = False) -> list[str]:
+        """What is wrong with the page as it stands: what axe finds, its width, an error of the browser's.
+
+        `colours`: of axe's rules those that another theme may break, where the others have been asked.
+        """
         # Evaluated from outside, so under the page's own policy.
         if not self.page.evaluate("'axe' in window"):
             self.page.evaluate(AXE)
         found: dict[str, Any] = self.page.evaluate(
-            "rules => axe.run({runOnly: {type: 'tag', values: rules}, resultTypes: ['violations'], preload: false})",
-            list(RULES),
+            "rules => axe.run({runOnly: rules, resultTypes: ['violations'], preload: false})",
+            OF_COLOURS if colours else RULES,
         )
         faults = [
             f"{rule['id']}: {node['html'][:200]} ({' '.join(node['failureSummary'].split())})"
