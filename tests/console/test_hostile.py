@@ -27,9 +27,10 @@ from tests.support.standing import undone
 pytestmark = [pytest.mark.django_db, pytest.mark.once("postgresql")]  # the stricter about texts
 
 HTML = "</textarea><script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{ 7*7 }}{0.__class__} %s"
-# As bytes: half a surrogate pair can't be written otherwise. None of them is a number, a day or a row.
-TEXTS = (HTML.encode(), b"a\x00\xed\xa0\x80\xff", b"9223372036854775808", "\u0663\u0662".encode())
-CHOSEN = (b"9" * 40, b"-1\x00" + "\u0663".encode())
+# In one field at a time, so that it comes as far as it can. None of them is a day, or a row.
+TEXTS, CHOSEN = (HTML, "9223372036854775808", "\u0663\u0662"), ("9" * 40,)
+# What no text is, in all fields at once. As bytes: half a surrogate pair can't be written otherwise.
+NO_TEXT = b"-1\x00\xed\xa0\x80\xff"
 NOT_TYPED = ("hidden", "select", "radio", "checkbox", "submit", "button", "file")
 # What somebody is asked for, where the page doesn't say it already.
 FILLED = {
@@ -172,11 +173,11 @@ def test_no_form_fails_at_a_hostile_value_or_takes_a_field_that_it_does_not_show
             if post(role, where, data).status_code == 302:
                 taken.add(name)
             assert beta(house) == before, name
+        with undone():
+            post(role, where, dict.fromkeys(data, NO_TEXT))
         for each, kind in form.kinds.items():
-            if each == "csrfmiddlewaretoken":
-                continue
-            for value in CHOSEN[: 1 + (kind in ("hidden", "select"))] if kind in NOT_TYPED else TEXTS:
+            for value in () if each == "csrfmiddlewaretoken" else CHOSEN if kind in NOT_TYPED else TEXTS:
                 asked += 1
                 with undone():
                     post(role, where, {**data, each: value})
-    assert asked > 250 and len(taken) > 45, "the forms aren't found, or not filled so that they are taken"
+    assert asked > 200 and len(taken) > 45, "the forms aren't found, or not filled so that they are taken"
