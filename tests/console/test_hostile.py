@@ -38,13 +38,14 @@ FILLED = {
     "email": "new@elsewhere.test", "owner": "new@elsewhere.test", "reason": "because", "password": world.PASSWORD,
     "new": "another horse battery", "again": "another horse battery", "text": "address,name\nnew@acme.test,New\n",
     "mailbox_password": world.PASSWORD, "account_password": world.PASSWORD, "username": "new@elsewhere.test",
-    "code": "123456", "way": "typed", "act": "join", "sure": "1",
+    "code": "123456", "way": "typed", "act": "join",
 }
 # As one address asks for them.
 ALSO = {
     "close-tenant": {"name": "Acme"}, "add-customer": {"name": "New"}, "mailbox-change": {"name": "Ann"},
     "account-add-mailbox": {"address": "ann@acme.test"}, "me-add-account": {"email": "reseller@elsewhere.test"},
     "change-customer": {"name": "New"}, "add-mailbox": {"name": "New"},
+    "add-mailboxes": {"sure": "1"},
 }
 
 
