@@ -5,11 +5,12 @@ stands on many. `python -m tests.support.pictures --axe` looks at all of them in
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from django.conf import settings
 
-from tests.support import ordinary_day, shown
+from tests.support import hostile_day, ordinary_day, shown
 from tests.support.console import House
 from tests.support.shown import Viewer
 from tests.support.standing import undone
@@ -18,6 +19,18 @@ pytestmark = [pytest.mark.django_db, pytest.mark.browser, pytest.mark.once("sqli
 
 # Forms that are refused are all made alike: by fields in a row, with groups of choices, with a closed section.
 REFUSED = ("sign-in-refused", "add-mailbox-refused", "suspend-mailbox-refused", "add-app-password-refused")
+# What only a text that broke out would make: no page of ours has it.
+BROKEN_OUT = """() => [...document.querySelectorAll(
+    '[onerror], [onload], [onfocus], [style], [src="x"], style, base, object, embed, body script:not([src])'
+)].map(each => each.outerHTML.slice(0, 200))"""
+UNSEEN = set("\x00\x1b\x9b\u202e\u2066\u2028")
+# The provider's, what no page tells, and what is too short for its mark: whoever shows one takes it out of here.
+NOT_SHOWN = {
+    "Attempt.outcome", "BulkAct.actor_name", "BulkAct.reason", "BulkAct.which", "DirectoryChange.domain",
+    "LoginEvent.login", "Message.body", "Message.client_name", "Message.envid", "Message.ret", "Node.version",
+    "OutboundRoute.host", "Recipient.lease_by", "Recipient.next_hop", "Recipient.notify", "Recipient.orcpt",
+    "Recipient.resolved", "Tenant.notes", "VacationAnswer.sender",
+}
 # 320 pixels: a phone, or a window of 1280 at 400 %.
 SMALLEST = (320, 640)
 
@@ -38,8 +51,17 @@ def pages(house: House) -> list[shown.Shown]:
 
 
 @pytest.fixture(scope="module")
-def viewer(pages: list[shown.Shown]) -> Iterator[Viewer]:
-    with shown.viewer(pages) as opened:
+def hostile(house: House, pages: list[shown.Shown]) -> list[shown.Shown]:
+    """The same pages, with the texts of those who write what they shouldn't."""
+    with undone():
+        hostile_day.furnish(house, settings.ENVIRONMENT.data)
+        found = list(shown.console_pages(house, "en", only={each.name for each in pages}))
+    return [replace(each, address=f"{each.address}?hostile") for each in found]
+
+
+@pytest.fixture(scope="module")
+def viewer(pages: list[shown.Shown], hostile: list[shown.Shown]) -> Iterator[Viewer]:
+    with shown.viewer([*pages, *hostile]) as opened:
         yield opened
 
 
@@ -54,6 +76,26 @@ def test_axe_finds_nothing_and_nothing_is_wider_than_the_page(viewer, pages):
         if found := found + viewer.faults():
             faults[page.name] = found
     assert not faults
+
+
+def test_what_others_write_breaks_out_of_no_page(viewer, hostile):
+    """Nothing runs, nothing stands beside what we wrote, no word pushes the page aside; and each text is looked at."""
+    faults = {}
+    for page in hostile:
+        viewer.show(page, size=SMALLEST)
+        found = viewer.page.evaluate(BROKEN_OUT) + viewer.sideways() + viewer.errors
+        viewer.errors.clear()
+        if UNSEEN & set(page.body.decode()):
+            found.append("a character that turns the text's direction, or steers a terminal")
+        if found:
+            faults[page.name] = found
+    assert not faults
+    written = "".join(page.body.decode() for page in hostile).replace("<wbr>", "").lower()
+    unseen = {
+        f"{model.__name__}.{each.name}" for model, each in hostile_day.columns()
+        if hostile_day.mark(model, each.name).lower() not in written
+    }
+    assert unseen == NOT_SHOWN
 
 
 def test_the_keyboard_reaches_everything_and_is_led_where_it_matters(viewer):

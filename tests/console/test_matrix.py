@@ -16,6 +16,7 @@ from django.utils.translation import override
 
 from panel.console.access import Declared
 from panel.console.middleware import STRICT
+from panel.database import ids
 from panel.tenants.sign_in import sessions
 from tests.console.addresses import ALL
 from tests.console.expected import (
@@ -161,3 +162,37 @@ def test_a_tenant_that_is_not_theirs_is_answered_as_one_that_does_not_exist(hous
             own = re.sub(r'(name="csrfmiddlewaretoken" value=)"\w+"', r"\1", answer.content.decode().replace(asked, ""))
             said.append((answer.status_code, own))
         assert said[0] == said[1], role
+
+
+def test_no_question_tells_what_another_tenant_has_from_what_nobody_has(house):
+    """Lists, filters, pages' keys and the search: the same answer, but for what was asked."""
+    row = house.their_message.recipients.get()
+    nobody = ids.to_text(house.their_message.pk + 1)
+    theirs, pairs = house.customers[1].pk, []
+    for name, parameters in {
+        "mailboxes": ("q", "domain", "after"), "aliases": ("q", "after"), "domains": ("q", "after"), "search": ("q",),
+        "audit": ("q",), "customers": ("q",), "add-mailbox": ("local_part",), "add-alias": ("address", "targets"),
+        "add-domain": ("name",),
+    }.items():
+        pairs += [
+            (name, each, asked, asked.replace("eta", "eto")) for each in parameters
+            for asked in ("bob@beta.test", "beta.test", "Beta")
+        ]
+    pairs += [("messages", "q", f"{what}:{asked}", f"{what}:{other}") for what, asked, other in (
+        ("to", "bob@beta.test", "bob@beto.test"), ("from", "bob@beta.test", "bob@beto.test"),
+        ("domain", "beta.test", "beto.test"), ("id", house.their_message.queue_id, nobody),
+    )]
+    pairs += [
+        ("search", "q", house.their_message.queue_id, nobody), ("customers", "after", str(theirs), str(10**9)),
+        ("message-give-up", "recipient", str(row.pk), str(row.pk + 1)), ("tenants", "q", "Beta", "Beto"),
+    ]
+    for name, parameter, *asked in pairs:
+        path = next(one for one in ALL if one.name == name).path(house)
+        said = []
+        for each in asked:
+            answer = house.client("owner").get(path, {parameter: each})
+            text = answer.content.decode() + answer.get("Location", "")
+            text = re.sub(r'(name="csrfmiddlewaretoken" value=)"\w+"', r"\1", text)
+            text = text.replace(nobody, house.their_message.queue_id).replace("eto", "eta")
+            said.append((answer.status_code, text.replace(asked[1], asked[0])))
+        assert said[0] == said[1], (name, parameter, asked)

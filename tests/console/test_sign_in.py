@@ -1,5 +1,8 @@
 """The console's sign-in: who comes in as whom, where it leads, and what is answered to the others."""
 
+import re
+from urllib.parse import urljoin
+
 import bcrypt
 import pytest
 from django.test import Client
@@ -64,6 +67,26 @@ def test_a_panel_account_comes_to_its_tenant_and_to_the_page_that_it_asked_for(a
     assert client.get("/")["Location"] == "/tenants/"
     assert client.post("/sign-out/")["Location"] == "/sign-in/"
     assert client.get(f"/t/{tenant.pk}/").status_code == 302
+
+
+def test_nothing_that_is_asked_for_leads_elsewhere(ann):
+    """However a browser reads it: it takes a backslash for a slash, and lets tabs and line ends out."""
+    client = Client()
+    client.force_login(ann)
+    for asked in (
+        "//evil.test", "///evil.test", "/\\evil.test", "\\\\evil.test", "https:evil.test", "https:///evil.test",
+        "HTTP://evil.test", "http:\\\\evil.test", "javascript:alert(1)", "data:text/html,x", " //evil.test",
+        "\t//evil.test", "/\t/evil.test", "/\n/evil.test", "\x01//evil.test", "//testserver@evil.test",
+        "//evil.test\\@testserver", "http://testserver.evil.test", "/a\r\nLocation: //evil.test", "/%2f/evil.test",
+        "evil.test",
+    ):
+        for answer in (
+            client.get("/sign-in/", {"next": asked}), client.get("/language/", {"next": asked}),
+            client.post("/language/", {"language": "en", "next": asked}),
+            client.post("/language/", {"language": "en"}, headers={"referer": asked.replace("\r\n", "")}),
+        ):
+            read = re.sub(r"[\t\r\n]", "", leads_to(answer)).replace("\\", "/").strip()
+            assert urljoin("http://testserver/sign-in/", read).startswith("http://testserver/"), asked
 
 
 def test_staff_are_led_to_the_admin_and_a_tenants_account_stays_outside_of_it(ann):

@@ -489,6 +489,12 @@ async def test_app_password_carries_its_own(directory: Directory, demo: Tenant):
         ("sales@lapsed.test", False),
         ("sales@suspended.test", False),
         ("sales@other.test", False),
+        ("sales@other.alias", False),
+        ("shop@other.alias", False),
+        ("shop@nowhere.test", False),
+        ("shop@demo.tes", False),
+        ("shop@xdemo.test", False),
+        ("shop@x.demo.test", False),
         ("anybody@second.test", False),
         ("office@demo.test", False),
     ],
@@ -497,6 +503,7 @@ async def test_mailbox_may_send_as(directory: Directory, demo: Tenant, other: Te
     domain = demo.domains.get()
     world.domain_alias("pending.alias", domain, proof="pending")
     world.domain_alias("lapsed.alias", domain, proof="lapsed")
+    world.domain_alias("other.alias", other.domains.get())
     world.domain("second.test", demo)
     world.domain("lapsed.test", demo, proof="lapsed")
     world.domain("suspended.test", demo, status=Status.NO_SENDING)

@@ -2,13 +2,16 @@
 
 import pytest
 
-from panel.domains.models import Domain
+from panel.domains import claims
+from panel.domains.models import Domain, DomainAlias
 from panel.domains.services import create_domain
 from panel.mailboxes.importing import import_mailboxes
 from panel.mailboxes.models import Alias, Credential, Mailbox
 from panel.mailboxes.services import change_mailbox, create_alias, create_credential, create_mailbox
+from panel.operations.customers import create_customer
+from panel.operations.services import create_account
 from panel.tenants.changes import HashedPassword, ServiceError
-from panel.tenants.models import Plan, Tenant
+from panel.tenants.models import Plan, Tenant, User
 from tests.support import world
 
 GB = 1024**3
@@ -49,6 +52,17 @@ def credential(number):
     create_credential(Mailbox.objects.get(address__local_part="shop"), label=str(number), actor=None)
 
 
+def customer(number):
+    create_customer(
+        Tenant.objects.get(parent=None), name=f"C{number}", plan=Plan.objects.get(), owner=f"o{number}@elsewhere.test",
+        link=lambda token: f"/{token}/", actor=User.objects.get(email="boss@elsewhere.test"),
+    )
+
+
+def other_name(number):
+    claims.claim_domain_alias(name=f"n{number}.test", domain=Domain.objects.get(), actor=None)
+
+
 def larger_quota(number):
     change_mailbox(Mailbox.objects.get(address__local_part=f"q{number}"), quota_bytes=2 * GB, actor=None)
 
@@ -61,8 +75,15 @@ def larger_quota(number):
      "The plan Standard allows 3 app passwords; Demo has 3."),
     ({"storage_bytes": 3 * GB}, mailbox, lambda: total_quota() // GB,
      "allows 3 GB of storage; the quotas of Demo take 3 GB of it, and 1 GB more are asked for."),
-], ids=["domains", "mailboxes", "aliases", "credentials", "storage"])
-def test_of_many_who_make_at_once_as_many_succeed_as_the_plan_allows(house, in_threads, numbers, make, count, words):
+    ({"customers": 3, "for_customers": True}, customer, lambda: Tenant.objects.exclude(parent=None).count(),
+     "The plan Standard allows 3 customers; Demo has 3."),
+    ({}, other_name, DomainAlias.objects.count, "demo.test has 3 aliases, and no more fit."),
+], ids=["domains", "mailboxes", "aliases", "credentials", "storage", "customers", "other names"])
+def test_of_many_who_make_at_once_as_many_succeed_as_the_plan_allows(
+    house, in_threads, numbers, make, count, words, monkeypatch
+):
+    monkeypatch.setattr(claims, "MOST_ALIASES", 3)  # which is no plan's number
+    create_account(email="boss@elsewhere.test", password=HASH, actor=None)
     allow(**numbers)
     before = count()
     results = in_threads(make, *range(AT_ONCE))
@@ -101,6 +122,14 @@ def test_an_import_beside_single_ones_is_whole_or_not_at_all(house, in_threads, 
     single = Mailbox.objects.filter(address__local_part__startswith="m").count()
     assert imported in (0, 3) and (imported == 3) == (results[0] is None)
     assert single == results[1:].count(None) == (1 if imported else 3), results
+    Mailbox.objects.filter(address__local_part__startswith="i").update(status=3)  # a closed one still counts
+    allow(mailboxes=Mailbox.objects.count() + 2)
+    files = [tmp_path / "j.csv", tmp_path / "k.csv"]
+    for each in files:
+        each.write_text(f"address,hash\n{each.stem}1@demo.test,{hashed}\n{each.stem}2@demo.test,{hashed}\n")
+    results = in_threads(lambda file: import_mailboxes(file, Tenant.objects.get(), actor=None), *files)
+    assert sum("allows" in str(each) for each in results) == 1, results
+    assert Mailbox.objects.filter(address__local_part__in=("j1", "j2", "k1", "k2")).count() == 2
 
 
 def test_each_tenants_plan_counts_what_is_its_own(house):
