@@ -139,6 +139,17 @@ def test_the_keyboard_reaches_everything_and_is_led_where_it_matters(viewer):
     page.keyboard.press("Escape")
     assert not page.locator("#side").is_visible() and focused("button[popovertarget=side]")
 
+    # What comes anew takes nobody's place away, and leaves open what was opened.
+    page = viewer.open("domain")
+    page.focus("#records .acts a >> nth=0")
+    page.evaluate("""async () => {
+        document.getElementById('records-more').open = true;
+        document.querySelector('#records').classList.add('old');
+        await htmx.ajax('GET', location.href, {source: '#main', target: '#main', select: '#main', swap: 'outerHTML'});
+    }""")
+    page.wait_for_function("document.activeElement.matches('#records:not(.old) .acts a:first-child')")
+    assert page.locator("#records-more[open]").count() == 1
+
     page = viewer.open("add-mailbox-refused")
     assert focused("[role=alert]") and page.title().startswith(("Error:", "エラー：")), "some pages are in Japanese"
     page.keyboard.press("Tab")

@@ -9,7 +9,7 @@ from email.policy import SMTP
 import pytest
 from playwright.sync_api import Page, Route
 
-from tests.support.browser import open_page, picture
+from tests.support.browser import ADMIN, ADMIN_PASSWORD, open_page, picture
 from tests.support.hostile_html import SPECIMENS
 from tests.support.installation import PASSWORD, until
 
@@ -63,6 +63,48 @@ def send(page: Page, **fields: str) -> None:
         page.fill(f"main [name={name}]", value)
     follow(page, MAIN)
     assert page.locator(".fault").count() == 0, page.inner_text("main")
+
+
+def ties_the_mailbox(page: Page) -> None:
+    """The owner's sign-in opens the person's mailbox as well."""
+    page.goto("/account/mailboxes/add/")
+    send(page, address=ANN, mailbox_password=NEW_PASSWORD, password=OWNER_PASSWORD)
+    page.click("button[popovertarget=orgs]")
+    follow(page, ".menu-org form[action$='/open/'] button")
+    assert page.url.endswith("/me/") and ANN in page.inner_text(".org")
+
+
+def looks_as_staff(page: Page, tenant: str, reason: str) -> None:
+    """The provider's, from the admin into the tenant's console: sees it, changes nothing, and leaves."""
+    page.context.clear_cookies()
+    page.goto("/sign-in/")
+    give_login(page, ADMIN, ADMIN_PASSWORD)
+    page.wait_for_url("**/admin/")
+    of_the_tenant = f"/admin/tenants/tenant/{tenant}/"
+    page.goto(f"{of_the_tenant}change/")
+    # For later: what lets the tenant have customers.
+    follow(page, "#content a[href*='/tenants/plan/']")
+    page.fill("[name=customers]", "2")
+    page.check("[name=for_customers]")
+    follow(page, "[name=_save]")
+    page.goto(f"{of_the_tenant}view-as/")
+    page.fill("[name=reason]", reason)
+    follow(page, "#content form button[type=submit]")
+    assert page.locator(".looking").is_visible() and page.request.get(f"{page.url}aliases/add/").status == 403
+    picture(page, "console-looking")
+    follow(page, ".looking button")
+    assert page.url.endswith(f"{of_the_tenant}change/")
+    page.context.clear_cookies()
+
+
+def adds_a_customer(page: Page) -> None:
+    """And goes into its console, as what the owner is here."""
+    follow(page, ".side a[href$='/customers/']")
+    follow(page, MAIN)
+    send(page, name="Corner shop", owner="new@elsewhere.example")
+    assert "Corner shop" in page.inner_text("h1")
+    follow(page, MAIN)
+    assert "Corner shop" in page.inner_text(".org")
 
 
 def hostile_letter() -> bytes:
@@ -226,6 +268,7 @@ def test_an_owner_adds_and_stops_and_the_person_does_the_rest(page, posthouse):
     # And the owner again: with a passkey from now on, first after the password, then in place of it.
     device = virtual_device(page)
     sign_in(page, OWNER, OWNER_PASSWORD)
+    ties_the_mailbox(page)
     page.goto("/account/")
     follow(page, "main >> text=Add a passkey")
     page.fill("main [name=password]", "not the password")
@@ -260,3 +303,11 @@ def test_an_owner_adds_and_stops_and_the_person_does_the_rest(page, posthouse):
     assert "left the company" in page.inner_text("main")
     with posthouse.client("shop@demo.test", PASSWORD) as client:
         assert client.noop()[0] == 250
+
+    # The provider looked, and the tenant reads why; then it has customers of its own.
+    looks_as_staff(page, at_ann.split("/t/")[1].split("/")[0], "asked for help")
+    page.goto("/sign-in/")
+    follow(page, "text=Sign in with a passkey")
+    page.wait_for_selector(".side")
+    assert "asked for help" in page.inner_text("main")
+    adds_a_customer(page)

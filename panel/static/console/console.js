@@ -1,6 +1,7 @@
 // Posthouse console: the few things HTML can't do alone. Everything else works without it.
 (() => {
   const said = document.getElementById("said");
+  const tell = (words) => { if (said) said.textContent = words; };
 
   // Over plain http there is no navigator.clipboard: the old way, from a field beside the button (outside an
   // open dialog nothing can be selected). Where that fails too, the text shown is selected, for Ctrl+C.
@@ -33,8 +34,8 @@
     const button = event.target.closest("[data-copy]");
     if (!button || !await copy(button)) return;
     button.classList.add("done");
-    said.textContent = button.dataset.done || "Copied";
-    setTimeout(() => { button.classList.remove("done"); said.textContent = ""; }, 1500);
+    tell(button.dataset.done || "Copied");
+    setTimeout(() => { button.classList.remove("done"); tell(""); }, 1500);
   });
 
   // Light, dark or as the system: kept in a cookie, so that the next page comes with
@@ -50,11 +51,31 @@
   });
 
   // A part that came anew is read out where it says something else than before: data-told.
-  const told = () => [...document.querySelectorAll("[data-told]")].map((part) => part.textContent.trim()).join(" ");
-  let before = told();
+  const told = (which) => [...document.querySelectorAll(which)].map((part) => part.textContent.trim()).join(" ");
+  let before = told("[data-told]");
+  // What a page says of the act before it stands there from the start, and readers tell only what comes later.
+  const news = told("[role=status][data-told]");
+  if (news) setTimeout(() => tell(news), 300);
+
+  // And it leaves the focus where it was, and open what was opened. (What has an id htmx finds itself.)
+  let focused = "", opened = [];
+  const wayTo = (at) => {
+    if (at.id) return "";
+    if (at.matches("summary")) return `#${at.parentElement.id} > summary`;
+    return at.matches("a[href]") ? `a[href="${CSS.escape(at.getAttribute("href"))}"]` : "";
+  };
+  document.addEventListener("htmx:beforeSwap", (event) => {
+    const part = event.detail.target, at = document.activeElement;
+    focused = part.contains(at) ? wayTo(at) : "";
+    opened = [...part.querySelectorAll("details[id][open]")].map((each) => each.id);
+  });
   document.addEventListener("htmx:afterSettle", () => {
-    const now = told();
-    if (now !== before) said.textContent = before = now;
+    for (const id of opened) document.getElementById(id)?.setAttribute("open", "");
+    if (focused && document.activeElement === document.body) {
+      document.querySelector(focused)?.focus({ preventScroll: true });
+    }
+    const now = told("[data-told]");
+    if (now !== before) tell(before = now);
   });
 
   // Ctrl+K, on a Mac Command+K, goes to the search box: a key alone would fire under speech input.
