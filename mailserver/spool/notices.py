@@ -15,7 +15,7 @@ class Notices:
         self._notices = notices.Notices()
 
     def tell(self, now: datetime, is_leaving: Callable[[], bool]) -> bool:
-        """Queue the letters that are due, until `is_leaving`; whether there were any. Raises SpoolUnavailable."""
+        """Queue the letters that are due, until it is leaving; whether there were any. Raises SpoolUnavailable."""
         with sql.usable_connection():
             told = self._notices.tell(now, is_leaving)
         for message in told.letters:

@@ -44,16 +44,17 @@ class Purpose(StrEnum):
 
     RESET = "reset"
     INVITATION = "invitation"
-    DOMAIN = "domain"  # what became of one's domains, of which one may have many
-    WARNING = "warning"
+    DOMAIN = "domain"  # what became of domains
+    LIMIT = "limit"
     SIGN_IN = "sign-in"
+    SECURITY = "security"  # what opens an account or a mailbox was changed
     RECOVERY = "recovery"  # an address became a mailbox's recovery address
     RECOVERY_CHANGED = "recovery changed"  # apart, so that nobody's share is used up before what matters comes
 
 
 MOST_A_DAY = {  # to one address
-    Purpose.RESET: 20, Purpose.INVITATION: 20, Purpose.DOMAIN: 100, Purpose.WARNING: 10, Purpose.SIGN_IN: 3,
-    Purpose.RECOVERY: 5, Purpose.RECOVERY_CHANGED: 10,
+    Purpose.RESET: 20, Purpose.INVITATION: 5, Purpose.DOMAIN: 40, Purpose.LIMIT: 10, Purpose.SIGN_IN: 3,
+    Purpose.SECURITY: 20, Purpose.RECOVERY: 5, Purpose.RECOVERY_CHANGED: 10,
 }
 
 

@@ -8,16 +8,29 @@ from typing import Any
 from django.db import models
 from django.utils.translation import override
 
-from panel.tenants.models import AuditEntry, Tenant, User
+from panel.tenants.models import AuditEntry, Tenant, Untold, User
 
 COMMAND_LINE = "command line"
 MOST_REASON = 500
 
+# Of what people are told by letter (operations/notices): of these always,
+TOLD = frozenset({
+    "account.password_set", "account.passkey_added", "account.passkey_removed", "account.second_factor_added",
+    "account.second_factor_removed", "account.authenticator_removed",
+})
+# and of these where nobody did it, but time and the DNS.
+TOLD_OF_NOBODY = frozenset(
+    f"{model}.{act}" for model in ("domain", "domainalias")
+    for act in ("proof_missing", "lapsed", "proof_found", "proved", "records_changed")
+)
+
 
 def record(actor: User | None, action: str, subject: models.Model | str, **facts: Any) -> AuditEntry:
-    """Write one entry; `facts` are those of `entry`."""
+    """Write one entry; `facts` are those of `entry`. Whoever is to hear of it by letter does within minutes."""
     written = entry(actor, action, subject, **facts)
     written.save(force_insert=True)
+    if action in TOLD or (actor is None and action in TOLD_OF_NOBODY):
+        Untold.objects.create(entry=written, due_at=written.at)
     return written
 
 

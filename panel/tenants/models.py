@@ -310,6 +310,20 @@ class AuditEntry(models.Model):
         return f"{self.action} {self.subject_name}"
 
 
+class Untold(models.Model):
+    """An entry of which somebody is still to be told by letter; written with it, gone with the letter.
+
+    `tries` are those that failed.
+    """
+
+    entry = models.OneToOneField(AuditEntry, on_delete=models.CASCADE, primary_key=True, related_name="+")
+    due_at = models.DateTimeField(db_index=True)
+    tries = models.PositiveSmallIntegerField(default=0)
+
+    class Meta:
+        ordering = ["due_at", "pk"]
+
+
 class Visit(models.Model):
     """Somebody of the provider's looked into a tenant's console, or still does (visits.py)."""
 

@@ -40,7 +40,7 @@ def send(to: str = ANN, language: str = "en", name: str = "Acme", **fields):
             Words(f"It is {said}."), Facts(((said, said),)), Link("Open", letters.url("/t/1/")), Aside(said),
         ))
 
-    fields = {"purpose": Purpose.WARNING, "now": timezone.now(), "within": timedelta(hours=1), **fields}
+    fields = {"purpose": Purpose.LIMIT, "now": timezone.now(), "within": timedelta(hours=1), **fields}
     return letters.send(to, language, compose, **fields)
 
 
@@ -90,7 +90,7 @@ def test_each_letter_is_one_whatever_is_in_a_name(language, monkeypatch):
     for name in (HOSTILE, "Acme"):
         for compose in composers(name).values():
             letters.send(
-                ANN, language, compose, purpose=Purpose.WARNING, now=timezone.now(), within=timedelta(hours=1)
+                ANN, language, compose, purpose=Purpose.LIMIT, now=timezone.now(), within=timedelta(hours=1)
             )
     found = posted()
     hostile, plain = found[: len(found) // 2], found[len(found) // 2 :]
@@ -132,7 +132,7 @@ def test_nobody_is_flooded_or_told_twice():
     for _ in range(20):
         send(now=now + timedelta(hours=2))
     mine = Recipient.objects.filter(resolved=ANN)
-    assert mine.count() == letters.MOST_A_DAY[Purpose.WARNING]
+    assert mine.count() == letters.MOST_A_DAY[Purpose.LIMIT]
     assert send(purpose=Purpose.RESET, now=now + timedelta(hours=2)), "which was asked for"
     assert send(now=now + timedelta(days=1, hours=3))
     send(now=now + timedelta(days=60))
