@@ -53,7 +53,7 @@ class Purpose(StrEnum):
 
 
 MOST_A_DAY = {  # to one address
-    Purpose.RESET: 20, Purpose.INVITATION: 5, Purpose.DOMAIN: 40, Purpose.LIMIT: 10, Purpose.SIGN_IN: 3,
+    Purpose.RESET: 20, Purpose.INVITATION: 30, Purpose.DOMAIN: 40, Purpose.LIMIT: 10, Purpose.SIGN_IN: 3,
     Purpose.SECURITY: 20, Purpose.RECOVERY: 5, Purpose.RECOVERY_CHANGED: 10,
 }
 
@@ -145,13 +145,16 @@ def send(
 ) -> Message | None:
     """Queue a letter to one address, to be tried for so long; `compose` is called in that language.
 
-    None, and nothing is written, when the address had its share of this purpose today, or `most_about` letters
-    `about` this, or was told `about` this less than `once_within` ago. Raises BadAddress.
+    None, and nothing is written, when the address had its share of this purpose today, or `most_about`
+    letters `about` this, or was told of it less than `once_within` ago. Raises BadAddress.
     """
     address = parse_address(to).canonical
     alone("letters")  # two that look at once would both find nothing
     sent = LetterSent.objects.filter(to=_digest(str(address)), purpose=purpose)
-    if sent.filter(at__gt=now - DAY).count() >= MOST_A_DAY[purpose]:
+    today = sent.filter(at__gt=now - DAY)
+    if today.count() >= MOST_A_DAY[purpose]:
+        return None
+    if most_about is not None and today.filter(about=about).count() >= most_about:
         return None
     if most_about and sent.filter(about=about, at__gt=now - DAY).count() >= most_about:
         return None
