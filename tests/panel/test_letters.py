@@ -9,13 +9,15 @@ from django.conf import settings as all_settings
 from django.test import Client
 from django.utils import timezone
 
+from mailserver.directory.resolution import resolve
 from panel import environment
 from panel.mailboxes.language import language_of
 from panel.operations.services import create_account
+from panel.rules.addresses import parse_address
 from panel.sending import letters
 from panel.sending.letters import Aside, Facts, Letter, Link, Purpose, Words
 from panel.sending.models import LetterSent, Message, Recipient
-from panel.tenants.models import User
+from panel.tenants.models import DirectoryChange, User
 from tests.support import world
 from tests.support.all_letters import composers
 from tests.support.post import posted
@@ -155,6 +157,10 @@ def test_the_switch_of_languages_says_in_which_one_letters_come(settings):
     account.refresh_from_db()
     person.refresh_from_db()
     assert (account.language, person.language) == ("en", "en") and language_of(person) == "en"
+    # What the mailserver writes to it is in that language at once.
+    assert DirectoryChange.objects.latest("pk").domain == "acme.test"
+    found = resolve(parse_address("x@acme.test"), separator="+", postmaster=None, hostname="", now=timezone.now()).value
+    assert [each.mailbox.language for each in found.deliveries] == ["en"]
     Client().post("/language/", {"language": "ja"})
     assert set(User.objects.values_list("language", flat=True)) == {"en", ""}, "nobody's who isn't signed in"
     with pytest.raises(environment.BadSetting, match=r"POSTHOUSE_LANGUAGE.*en, ja"):

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from panel.domains.models import Domain, DomainAlias
 from panel.mailboxes.models import Address, Credential, LoginEvent, Mailbox
 from panel.operations import invitations, password_reset, recovery
-from panel.operations.notices import domains, limits, security, sign_ins
+from panel.operations.notices import domains, limits, room, security, sign_ins
 from panel.rules.limits import Window
 from panel.sending.letters import Letter
 from panel.tenants.models import AuditEntry, Invitation, Tenant, User
@@ -46,6 +46,7 @@ def composers(name: str) -> dict[str, Callable[[], Letter]]:
             ))
             for act in security._SAID
         },
+        "mailbox fills up": lambda: room._letter(mailbox, 900, 1000),
         "mailbox limit": lambda: limits._letter(limits.Reached("mailbox", 1, Window.HOUR, 200, 200), mailbox),
         "tenant limit": lambda: limits._letter(limits.Reached("tenant", 1, Window.DAY, 999, 1000), tenant),
         "sign-in": lambda: sign_ins._letter(name, "192.0.2.1", sign_in, "/me/sign-ins/"),
