@@ -49,13 +49,13 @@ class Purpose(StrEnum):
     SIGN_IN = "sign-in"
     ROOM = "room"  # in the mailbox
     SECURITY = "security"  # what opens an account or a mailbox was changed
-    RECOVERY = "recovery"  # an address became a mailbox's recovery address
+    RECOVERY = "recovery"  # an address is to become a mailbox's recovery address
     RECOVERY_CHANGED = "recovery changed"  # apart, so that nobody's share is used up before what matters comes
 
 
 MOST_A_DAY = {  # to one address
     Purpose.RESET: 20, Purpose.INVITATION: 30, Purpose.DOMAIN: 40, Purpose.LIMIT: 10, Purpose.SIGN_IN: 3,
-    Purpose.ROOM: 10, Purpose.SECURITY: 20, Purpose.RECOVERY: 5, Purpose.RECOVERY_CHANGED: 10,
+    Purpose.ROOM: 10, Purpose.SECURITY: 20, Purpose.RECOVERY: 20, Purpose.RECOVERY_CHANGED: 10,
 }
 
 

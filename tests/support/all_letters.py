@@ -9,6 +9,7 @@ from panel.operations import invitations, password_reset, recovery
 from panel.operations.notices import domains, limits, room, security, sign_ins
 from panel.rules.limits import Window
 from panel.sending.letters import Letter
+from panel.tenants.decided import Freezer
 from panel.tenants.models import AuditEntry, Invitation, Tenant, User
 
 AT = datetime(2026, 11, 30, 2, 30, tzinfo=UTC)
@@ -29,8 +30,8 @@ def composers(name: str) -> dict[str, Callable[[], Letter]]:
     return {
         "reset": lambda: password_reset._letter(account, "192.0.2.1", "/admin/login/reset/x/"),
         "reset of a mailbox": lambda: password_reset._letter_of_mailbox(mailbox, "192.0.2.1", "/admin/login/reset/x/"),
-        "recovery address": lambda: recovery._welcome(mailbox),
-        "recovery address changed": lambda: recovery._notice(mailbox, account, "192.0.2.1"),
+        "recovery address": lambda: recovery._confirm(mailbox, "/me/sign-ins/recovery/confirm/x/"),
+        "recovery address changed": lambda: recovery._notice(mailbox, Freezer.PERSON, "192.0.2.1"),
         "invitation": lambda: invitations._letter(invitation, account, "/invitation/x/"),
         **{
             f"{model} {act}": lambda compose=compose, row=row: compose(row, entry)  # type: ignore[misc]
