@@ -12,6 +12,8 @@ from panel.tenants.models import AuditEntry, Tenant, Untold, User
 
 COMMAND_LINE = "command line"
 MOST_REASON = 500
+MOST_NAME = 254  # as AuditEntry.actor_name has it
+BY_TIE = " as the mailbox's person"  # behind the account that came by its tie
 
 # Of what people are told by letter (operations/notices): of these always,
 TOLD = frozenset({
@@ -54,7 +56,7 @@ def entry(
     row = subject if isinstance(subject, models.Model) else None
     with override("en"):  # whoever reads it may read another language
         kept, before, after = str(subject), _plain(before or {}), _plain(after or {})
-        actor_name = str(actor) if actor else by
+        actor_name = _name(actor) if actor else by
     return AuditEntry(
         actor=actor,
         actor_name=actor_name,
@@ -68,6 +70,12 @@ def entry(
         reason=reason,
         ip=ip,
     )
+
+
+def _name(actor: User) -> str:
+    if actor.by_tie is None:
+        return str(actor)
+    return f"{str(actor.by_tie)[: MOST_NAME - len(BY_TIE)]}{BY_TIE}"
 
 
 def _plain(value: Any) -> Any:

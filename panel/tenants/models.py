@@ -154,6 +154,8 @@ class User(AbstractBaseUser):
 
     # Sign-ins are events with a place and a time, not one column (and a write at each).
     last_login = None
+    # Of a mailbox's person, while a request lasts: the panel account that came by its tie, which the audit log names.
+    by_tie: "User | None" = None
 
     USERNAME_FIELD = "email"
     EMAIL_FIELD = "email"
