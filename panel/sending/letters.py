@@ -96,7 +96,6 @@ class Aside:
 
 
 Block = Words | Facts | Link | Aside
-Due = Callable[[], Message | None]  # `send` with all that it is given
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +155,6 @@ def send(
     if today.count() >= MOST_A_DAY[purpose]:
         return None
     if most_about is not None and today.filter(about=about).count() >= most_about:
-        return None
-    if most_about and sent.filter(about=about, at__gt=now - DAY).count() >= most_about:
         return None
     if once_within and sent.filter(about=about, at__gt=now - once_within).exists():
         return None

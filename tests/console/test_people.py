@@ -6,6 +6,7 @@ from django.utils import timezone
 
 from panel.operations import invitations
 from panel.operations import services as operations
+from panel.sending import letters
 from panel.tenants import services as tenants
 from panel.tenants.changes import ServiceError
 from panel.tenants.models import AuditEntry, Invitation, Membership, User

@@ -5,7 +5,7 @@ after it waits, the longer the more there was in a day, and stands in one letter
 domains hears of each, in a few letters.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any

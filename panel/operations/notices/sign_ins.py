@@ -23,7 +23,8 @@ from panel.rules.lockout import network_of
 from panel.rules.sign_in import PROTOCOL
 from panel.rules.status import Status
 from panel.sending import letters
-from panel.sending.letters import Due, Facts, Letter, Link, Purpose, Words
+from panel.sending.letters import Facts, Letter, Link, Purpose, Words
+from panel.sending.models import Message
 from panel.tenants.models import AuditEntry, User
 from panel.tenants.sign_in.lockout import SIGNED_IN
 
