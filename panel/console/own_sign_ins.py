@@ -102,8 +102,7 @@ def sign_ins(request: HttpRequest, place: MailboxPlace) -> HttpResponse:
     asked = asked_of(place.mailbox)
     return page(
         request, place, "console/me_sign_ins.html", _("Password and sign-ins"), before=before,
-        asked=asked, asked_ends_at=ends_at(asked) if asked else None,
-        asked_is_over=asked is not None and ends_at(asked) <= timezone.now(),
+        asked=asked, asked_is_over=asked is not None and ends_at(asked) <= timezone.now(),
         sign_ins=_shown(found[:PAGE], found, own), last=found[PAGE - 1].pk if len(found) > PAGE else "",
         ties=list(links.of_mailbox(place.mailbox)), now=links.began_as(main),
         sessions=[{

@@ -471,7 +471,7 @@ async def test_warning_goes_into_the_queue_as_a_letter_in_the_persons_language(d
         client.close()
     message = Message.objects.get()
     with translation.override("ja"):
-        subject = translation.gettext("Your mailbox is {percent} % full").format(percent=85)
+        subject = translation.gettext("Your mailbox is {percent} full").format(percent="85 %")
     assert (message.reverse_path, message.subject) == ("", subject)
     row = Recipient.objects.get(message=message)
     assert (row.resolved, row.state) == ("shop@demo.test", "waiting")

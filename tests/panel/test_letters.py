@@ -1,5 +1,6 @@
 """Letters as mail: what stands in their headers and both parts, whatever a name holds; and how many one gets."""
 
+import re
 from dataclasses import replace
 from datetime import timedelta
 from html.parser import HTMLParser
@@ -80,7 +81,10 @@ def test_a_letter_is_mail_whatever_is_in_a_name(language):
     assert hostile.text.count("<script>gnp 日本 & {x} %s") == 4 and "\u202e" not in hostile.text + hostile.html
     # No tag or attribute of its own, and nothing that is loaded from anywhere.
     assert Tags(hostile.html).seen == Tags(plain.html).seen
-    assert not {"img", "script", "link", "style", "iframe"} & {tag for tag, _ in Tags(plain.html).seen}
+    assert not {"img", "script", "link", "iframe"} & {tag for tag, _ in Tags(plain.html).seen}
+    style = re.findall(r"<style>(.*?)</style>", plain.html, re.S)
+    assert re.findall(r"<style>(.*?)</style>", hostile.html, re.S) == style and len(style) == 1
+    assert not re.search(r"url|@import|@font-face", style[0])
     message = Message.objects.get(pk=Recipient.objects.order_by("pk")[0].message_id)
     assert (message.reverse_path, message.direction, message.body) == ("", "internal", "7BIT")
     assert message.subject == hostile.subject

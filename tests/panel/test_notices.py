@@ -168,7 +168,7 @@ def test_a_change_of_what_opens_an_account_is_told_to_it(acme):
     assert [to for to, _subject in told(notices)] == [*["owner@elsewhere.test"] * 3, "ann@acme.test"]
     assert told(notices) == told() == []
     password, added, _removed, of_person = posted()
-    assert password.subject == "owner@elsewhere.test: what opens it was changed"
+    assert password.subject == "owner@elsewhere.test: how one signs in was changed"
     assert "    From where: 192.0.2.1\n" in password.text and password.path() == reverse("console:account-own")
     assert "A passkey was added, “Key”" in added.text and of_person.path() == reverse("console:me-sign-ins")
     assert set(security._SAID) == audit.TOLD and set(domains._ACTIONS) == audit.TOLD_OF_NOBODY

@@ -32,7 +32,7 @@ def tell(mailbox: int, used_bytes: int, quota_bytes: int, now: datetime) -> Mess
 
 def _letter(mailbox: Mailbox, used_bytes: int, quota_bytes: int) -> Letter:
     left = max(0, quota_bytes - used_bytes)
-    return Letter(_("Your mailbox is {percent} % full").format(percent=quota.percent(used_bytes, quota_bytes)), (
+    return Letter(_("Your mailbox is {percent} full").format(percent=f"{quota.percent(used_bytes, quota_bytes)} %"), (
         Words(_("Your mailbox {mailbox} holds {used} of the {quota} that it may hold.").format(
             mailbox=letters.cleaned(mailbox, 320), used=_size(used_bytes), quota=_size(quota_bytes)
         )),

@@ -62,7 +62,7 @@ def _letter(whom: User | Mailbox, entry: AuditEntry) -> Letter:
     if entry.ip:
         facts.append((_("From where"), entry.ip))
     path = "/me/sign-ins/" if isinstance(whom, Mailbox) else "/admin/account/" if whom.is_staff else "/account/"
-    return Letter(_("{name}: what opens it was changed").format(name=name), (
+    return Letter(_("{name}: how one signs in was changed").format(name=name), (
         Words(_SAID[entry.action](entry, name)),
         Facts(tuple(facts)),
         Words(_("If you know of it, you need not do anything.")),
