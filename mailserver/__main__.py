@@ -29,6 +29,8 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 import django
+from django.conf import settings
+from django.utils import translation
 
 from mailserver import handover, kernel, log, systemd, tls
 from mailserver.clock import Clock
@@ -103,6 +105,7 @@ def main() -> int:
         # What the processes run, before the forks: they begin at once and share it. It needs Django to be ready.
         importlib.import_module("mailserver.authd")
         importlib.import_module("mailserver.worker")
+        _read_languages()
         Parent(config, users, take_over=options.take_over, end_with=options.end_with, tell=tell).run()
     except (BadSetting, CannotStart, UsersMissing) as error:
         print(f"posthouse: {error}", file=sys.stderr)
@@ -128,6 +131,13 @@ def detach() -> Callable[[], None]:
         os.close(writer)
 
     return tell
+
+
+def _read_languages() -> None:
+    """Before the forks as well: else a worker reads a language's texts in its event loop, when it first needs them."""
+    for language, _name in settings.LANGUAGES:
+        with translation.override(language):
+            translation.gettext("")
 
 
 def work_as_posthouse(config: Config) -> SystemUsers:
@@ -183,7 +193,7 @@ class Parent:
         context = load_context(self.config)
         node = ask_database(self.config)
         self.signals = kernel.Signals(_SIGNALS)
-        self.children.append(Child("authd", lambda gate: self.authd_body(node, gate)))
+        self.children.append(Child("authd", self.authd_body))
         for number in range(self.config.workers):
             body = lambda gate, number=number: self.worker_body(context, node, number, gate)  # noqa: E731
             self.children.append(Child(f"worker-{number}", body))
@@ -329,13 +339,13 @@ class Parent:
         finally:
             os._exit(status)
 
-    def authd_body(self, node: int, gate: Gate) -> None:
+    def authd_body(self, gate: Gate) -> None:
         from mailserver import authd
 
         self.listeners.close()
         self.handed.doors[_DOOR].close()
         listening = authd.Listening(self.handed.doors[_AUTHD], self.handed.doors.get(_DOVECOT))
-        authd.run(self.config, node, listening, gate)
+        authd.run(self.config, listening, gate)
 
     def worker_body(self, context: ssl.SSLContext, node: int, number: int, gate: Gate) -> None:
         from mailserver import worker

@@ -40,11 +40,9 @@ from mailserver.dict_protocol import BadLine, PasswordLookup, UsageTransactions,
 from mailserver.directory import Directory, DirectoryUnavailable, UsageFact
 from mailserver.gate import Gate
 from mailserver.lines import Asker, Lines, frame
-from mailserver.numbers import number_for_ids
 from mailserver.reading import Sessions
 from mailserver.usage import UsageBook
 from mailserver.warnings import Warnings
-from panel.database.ids import IdMaker
 from panel.environment import SOCKET_PATH_BYTES, authd_socket, dovecot_key
 from panel.operations.dovecot.place import kick_socket
 from panel.rules import sign_in
@@ -368,19 +366,19 @@ async def serve(
     ready: Callable[[], None] | None = None,
     listening: Listening | None = None,
     handed_over: asyncio.Event | None = None,
-    ids: IdMaker | None = None,
+    *,
+    warns: bool = True,
 ) -> None:
     """Answer on both sockets until cancelled; then give up what is under way, and write what is known.
 
-    `ready` is called when the sockets listen; `ids` numbers the warnings that mailboxes fill
-    up, without it none are sent. Sockets that are given stay in place at the end,
-    own ones don't. After `handed_over` another authd accepts on them, and this one answers who
-    is connected. Raises AlreadyRunning, OSError.
+    `ready` is called when the sockets listen; `warns`: of mailboxes that fill up. Sockets that are given
+    stay in place at the end, own ones don't. After `handed_over` another authd accepts on them, and
+    this one answers who is connected. Raises AlreadyRunning, OSError.
     """
     on = listening or listen(config)
     clock = Clock()
     authenticator = Authenticator(directory, clock)
-    book = UsageBook(directory, Warnings(config, directory, ids, clock).send if ids else None)
+    book = UsageBook(directory, Warnings(clock).send if warns else None)
     counting = Counting(config, directory, book, clock)
     connections: set[_Server] = set()
     tasks: set[asyncio.Task[None]] = set()
@@ -457,7 +455,7 @@ async def _forget(directory: Directory, days: int) -> None:
         await asyncio.sleep(FORGET_S)
 
 
-def run(config: Config, node: int, listening: Listening | None = None, gate: Gate | None = None) -> None:
+def run(config: Config, listening: Listening | None = None, gate: Gate | None = None) -> None:
     """The process's body, after the fork, until SIGTERM; with `gate` it begins when that is opened.
 
     SIGUSR1 says that another authd answers on the sockets. SIGINT and SIGHUP are for the others.
@@ -465,10 +463,10 @@ def run(config: Config, node: int, listening: Listening | None = None, gate: Gat
     if not apps.ready:
         django.setup()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_main(config, node, listening, gate))
+        runner.run(_main(config, listening, gate))
 
 
-async def _main(config: Config, node: int, listening: Listening | None, gate: Gate | None) -> None:
+async def _main(config: Config, listening: Listening | None, gate: Gate | None) -> None:
     loop = asyncio.get_running_loop()
     # Threads, and with them the database connections, are made here: none is shared with the parent.
     executor = ThreadPoolExecutor(LOOK_UP_THREADS, thread_name_prefix="directory")
@@ -476,13 +474,12 @@ async def _main(config: Config, node: int, listening: Listening | None, gate: Ga
         config.separator, config.postmaster, config.hostname, executor, store=config.store.default
     )
     config.run.mkdir(mode=0o750, parents=True, exist_ok=True)
-    ids = IdMaker(node, number_for_ids(config.run, from_above=True))
     handed_over = asyncio.Event()
 
     async def life() -> None:
         if gate is None or await gate.passed():
             ready = partial(log.started, "authd", pid=os.getpid())
-            await serve(config, directory, ready, listening, handed_over, ids)
+            await serve(config, directory, ready, listening, handed_over)
 
     living = asyncio.ensure_future(life())
     loop.add_signal_handler(signal.SIGTERM, living.cancel)

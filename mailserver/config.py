@@ -40,6 +40,7 @@ class Config:
     store: Store = MAILDIRS
     full_refused: bool = False  # a full mailbox is 552 at RCPT, not 452
     login_days: int = 90  # how long logins are recorded
+    language: str = "en"  # of what is told to who never chose one
 
     inline_bytes: int = 64 * 1024  # bodies up to this stay in memory and in the row (DESIGN: measured)
     line_bytes: int = 2048  # a command line; 512 and the extensions' additions, RFC 5321 §4.5.3.1.4
@@ -80,6 +81,7 @@ class Config:
             finish_s=environment.finish_s,
             full_refused=environment.full_refused,
             login_days=environment.login_days,
+            language=environment.language,
         )
 
     @property

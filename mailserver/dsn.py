@@ -1,8 +1,12 @@
 """Delivery status notifications: what a sender is told of its message. Pure: facts in, bytes out.
 
-Decides whether one is wanted, and its words. Who may get one, and when, is the judge's.
+Decides whether one is wanted, and its words. Who may get one, when, and in which languages, is the judge's.
 RFC 3461 (NOTIFY, RET), RFC 3464 (message/delivery-status), RFC 6522 (multipart/report),
-RFC 6533 (addresses outside ASCII), RFC 3834 §2 (Auto-Submitted).
+RFC 6533 (addresses outside ASCII), RFC 3834 §2 (Auto-Submitted), RFC 3282 (Content-Language).
+
+The part for people is plain text alone. RFC 6522 §3 would let it be multipart/alternative, but
+programs that sort DSNs look for text there, and HTML would add nothing to a few lines. It is in
+ASCII on the wire whatever the language; the part for programs is never translated.
 
 A DSN names the address that the sender wrote, never what it resolves to: where the two
 differ, the remote's name and words are left out as well, for they tell it.
@@ -12,7 +16,14 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from email import policy
+from email.header import Header
+from email.message import EmailMessage
 from enum import Enum
+
+from django.utils import translation
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
 
 from mailserver import trace
 from mailserver.envelope import (
@@ -71,13 +82,15 @@ def incoming(
     tenant_id: int | None,
     header: bytes,
     whole: bytes | None,
+    languages: tuple[str, ...] = ("en",),
 ) -> Incoming:
     """The DSN as a message to `sender`, to be written with the settlements that it reports.
 
-    `deliveries` are where the sender's mail goes, `tenant_id` is whose address that is;
+    It says so in each of the languages, the first also in the subject. `deliveries` are where the
+    sender's mail goes, `tenant_id` is whose address that is;
     `header` is the message's header block, `whole` all of it if it may be returned.
     """
-    report = _Report(kind, message, told, number, hostname, at, sender, header, whole)
+    report = _Report(kind, message, told, number, hostname, at, sender, header, whole, languages)
     content = report.content()
     return Incoming(
         id=number,
@@ -100,39 +113,69 @@ def incoming(
 
 
 _SUBJECTS = {
-    Kind.FAILURE: "Your message could not be delivered",
-    Kind.DELAY: "Your message is still waiting",
-    Kind.SUCCESS: "Your message was delivered",
+    Kind.FAILURE: gettext_noop("Your message could not be delivered"),
+    Kind.DELAY: gettext_noop("Your message is still waiting"),
+    Kind.SUCCESS: gettext_noop("Your message was delivered"),
+}
+# With the message's subject, and without one.
+_OPENINGS = {
+    Kind.FAILURE: (
+        gettext_noop('Your message "{subject}" of {arrived}\ncould not be delivered to:'),
+        gettext_noop("Your message of {arrived}\ncould not be delivered to:"),
+    ),
+    Kind.DELAY: (
+        gettext_noop('Your message "{subject}" of {arrived}\nhas not been delivered yet to:'),
+        gettext_noop("Your message of {arrived}\nhas not been delivered yet to:"),
+    ),
+    Kind.SUCCESS: (
+        gettext_noop('Your message "{subject}" of {arrived}\nwas delivered to:'),
+        gettext_noop("Your message of {arrived}\nwas delivered to:"),
+    ),
+}
+_ENDINGS = {
+    Kind.FAILURE: gettext_noop("It will not be tried again. Check the address, or reach the recipient another way."),
+    Kind.DELAY: gettext_noop(
+        "You need not do anything, nor send it again: it is tried again by itself. If that\n"
+        "comes to nothing you will hear. If it is urgent, reach the recipient another way."
+    ),
+    Kind.SUCCESS: gettext_noop("A recipient's own server may still report otherwise."),
 }
 
 # What to say of a status code (RFC 3463 §3) where its text may not be shown, or would not help.
 _REASONS = {
-    "1.1": "there is no such mailbox",
-    "1.2": "its domain does not exist",
-    "1.3": "the address is not valid",
-    "1.10": "its domain takes no mail",
-    "2.1": "the mailbox is switched off",
-    "2.2": "the mailbox is full",
-    "3.4": "the message is too large",
-    "4.1": "its mail server does not answer",
-    "4.2": "the connection to its mail server broke off",
-    "4.3": "its mail server can't be found just now",
-    "4.4": "its domain has no mail server",
-    "4.6": "the address leads round in a circle",
-    "4.7": "it could not be delivered in time",
-    "6.7": "its mail server does not take addresses outside ASCII",
-    "7.1": "the message was refused",
+    "1.1": gettext_noop("There is no such mailbox"),
+    "1.2": gettext_noop("Its domain does not exist"),
+    "1.3": gettext_noop("The address is not valid"),
+    "1.10": gettext_noop("Its domain takes no mail"),
+    "2.1": gettext_noop("The mailbox is switched off"),
+    "2.2": gettext_noop("The mailbox is full"),
+    "3.4": gettext_noop("The message is too large"),
+    "4.1": gettext_noop("Its mail server does not answer"),
+    "4.2": gettext_noop("The connection to its mail server broke off"),
+    "4.3": gettext_noop("Its mail server can't be found just now"),
+    "4.4": gettext_noop("Its domain has no mail server"),
+    "4.6": gettext_noop("The address leads round in a circle"),
+    "4.7": gettext_noop("It could not be delivered in time"),
+    "6.7": gettext_noop("Its mail server does not take addresses outside ASCII"),
+    "7.1": gettext_noop("The message was refused"),
 }
+_OTHERWISE = {
+    Kind.FAILURE: gettext_noop("It was not accepted"), Kind.DELAY: gettext_noop("Its mail server put it off"),
+    Kind.SUCCESS: "",
+}
+BETWEEN_LANGUAGES = "-" * 20
 
 
 class _Report:
     def __init__(
         self, kind: Kind, message: ClaimedMessage, told: Sequence[Told], number: int, hostname: str, at: datetime,
-        sender: Address, header: bytes, whole: bytes | None,
+        sender: Address, header: bytes, whole: bytes | None, languages: tuple[str, ...],
     ) -> None:
         self.kind, self.message, self.told = kind, message, told
         self.number, self.hostname, self.at, self.sender = number, hostname, at, sender
-        self.subject = _SUBJECTS[kind]
+        self.languages = languages
+        with translation.override(languages[0]):
+            self.subject = _(_SUBJECTS[kind])
         self.header, self.whole = header, whole
 
     def content(self) -> bytes:
@@ -141,14 +184,13 @@ class _Report:
         returned = self._returned()
         # RFC 6533 §3: the global kinds where there is UTF-8.
         of_status = "delivery-status" if status.isascii() else "global-delivery-status"
-        parts = (
-            (b"text/plain; charset=utf-8", self._text().encode()),
-            (f"message/{of_status}".encode(), status),
-            returned,
-        )
+        parts = ((f"message/{of_status}".encode(), status), returned)
         # No line of a part can be the boundary: a returned message may be an older DSN, but never this one.
         boundary = f"posthouse-{ids.to_text(self.number)}-{hashlib.sha256(returned[1]).hexdigest()[:16]}"
-        lines = [self._head(boundary, eight_bit=not all(part.isascii() for _, part in parts))]
+        lines = [
+            self._head(boundary, eight_bit=not all(part.isascii() for _kind, part in parts)),
+            f"--{boundary}\r\n".encode(), self._words(), b"\r\n",
+        ]
         for kind, part in parts:
             encoding = "7bit" if part.isascii() else "8bit"
             lines.append(
@@ -166,7 +208,7 @@ class _Report:
             + (
                 f"From: Mail delivery <mailer-daemon@{self.hostname}>\r\n"
                 f"To: <{self.sender}>\r\n"
-                f"Subject: {self.subject}\r\n"
+                f"Subject: {_encoded(self.subject)}\r\n"
                 "Auto-Submitted: auto-replied\r\n"
                 "MIME-Version: 1.0\r\n"
                 f'Content-Type: multipart/report; report-type=delivery-status;\r\n\tboundary="{boundary}"\r\n'
@@ -175,47 +217,44 @@ class _Report:
             ).encode()
         )
 
-    def _text(self) -> str:
-        """The part for a person."""
-        opening = {
-            Kind.FAILURE: "could not be delivered to:",
-            Kind.DELAY: "has not been delivered yet to:",
-            Kind.SUCCESS: "was delivered to:",
-        }[self.kind]
-        arrived = trace.date(self._arrived())
-        lines = [f"This is the mail server {self.hostname}.", "", f"Your message {self._named()}of {arrived}", opening]
+    def _words(self) -> bytes:
+        """The part for a person, with its header."""
+        said = []
+        for language in self.languages:
+            with translation.override(language):  # what is shown before and after, in this thread, stays as it was
+                said.append("\n".join(self._lines()))
+        part = EmailMessage(policy.SMTP.clone(cte_type="7bit", max_line_length=998))
+        part.set_content(f"\n{BETWEEN_LANGUAGES}\n\n".join(said), charset="utf-8")
+        del part["MIME-Version"]  # the message's
+        part["Content-Language"] = ", ".join(self.languages)
+        return part.as_bytes()
+
+    def _lines(self) -> list[str]:
+        subject = _clean(first(legible(self.header), b"subject", SUBJECT_CHARACTERS))
+        named, unnamed = _OPENINGS[self.kind]
+        lines = [
+            _("This is the mail server {hostname}.").format(hostname=self.hostname), "",
+            _(named if subject else unnamed).format(subject=subject, arrived=_time(self._arrived())),
+        ]
         for told in self.told:
             lines += ["", f"  {_clean(_shown(told.recipient.original))}", *self._because(told)]
-        lines += ["", {
-            Kind.FAILURE: "It will not be tried again. Check the address, or reach the recipient another way.",
-            Kind.DELAY: (
-                "You need not do anything, nor send it again: it is tried again by itself. If that\r\n"
-                "comes to nothing you will hear. If it is urgent, reach the recipient another way."
-            ),
-            Kind.SUCCESS: "A recipient's own server may still report otherwise.",
-        }[self.kind]]
-        lines += ["", f"Number of the message: {ids.to_text(self.message.id)}", ""]
-        return "\r\n".join(lines)
-
-    def _named(self) -> str:
-        """The message's subject, by which its sender knows it."""
-        subject = _clean(first(legible(self.header), b"subject", SUBJECT_CHARACTERS))
-        return f'"{subject}" ' if subject else ""
+        lines += ["", _(_ENDINGS[self.kind]), ""]
+        return [*lines, _("Number of the message: {number}").format(number=ids.to_text(self.message.id)), ""]
 
     def _because(self, told: Told) -> list[str]:
         if self.kind is Kind.SUCCESS:
-            way = "It lies in the mailbox." if told.local else "Its mail server took it, and reports no further."
+            way = _("It lies in the mailbox.") if told.local else _("Its mail server took it, and reports no further.")
             return [f"    {way}"]
         reply = told.outcome.reply
-        _, _, detail = reply.enhanced.partition(".")
-        unknown = "its mail server put it off" if self.kind is Kind.DELAY else "it was not accepted"
-        reason = _REASONS.get(detail, unknown)
-        lines = [f"    {reason[0].upper()}{reason[1:]} ({reply.enhanced})."]
+        detail = reply.enhanced.partition(".")[2]
+        reason = _(_REASONS.get(detail, _OTHERWISE[self.kind]))
+        lines = ["    " + _("{reason} ({status}).").format(reason=reason, status=reply.enhanced)]
         if _may_show(told) and reply.text:
-            says = f"The server {_clean(told.outcome.host)} said:" if told.outcome.host else "In short:"
+            host = _clean(told.outcome.host)
+            says = _("The server {host} said:").format(host=host) if host else _("In short:")
             lines.append(f"    {says} {_clean(str(reply))}")
         if told.retried_until:
-            lines.append(f"    It will be tried until {trace.date(told.retried_until)}.")
+            lines.append("    " + _("It will be tried until {until}.").format(until=_time(told.retried_until)))
         return lines
 
     def _status(self) -> bytes:
@@ -264,9 +303,18 @@ class _Report:
         return self.told[0].recipient.accepted_at
 
 
+def _encoded(subject: str) -> str:
+    """Folded, and in encoded words where it isn't ASCII (RFC 2047)."""
+    return Header(subject, header_name="Subject").encode(linesep="\r\n")
+
+
 def _may_show(told: Told) -> bool:
     """Whether the remote's name and words may be told: only where the sender itself wrote the address."""
     return told.recipient.original.casefold() == told.recipient.resolved.casefold()
+
+
+def _time(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M} UTC"
 
 
 def _shown(address: str) -> str:

@@ -136,7 +136,21 @@ class Judge:
             kind, message, told,
             number=self._ids.next(), hostname=self._config.hostname, at=self._clock.now(), sender=sender.asked,
             deliveries=deliveries, tenant_id=sender.tenant_id, header=header, whole=whole,
+            languages=languages_for(sender, self._config.language),
         )
+
+
+def languages_for(sender: Resolution, installation: str) -> tuple[str, ...]:
+    """In which languages a sender is told: its mailbox's, else the installation's; outside, English as well.
+
+    Of an alias, that of the mailboxes behind it if they agree.
+    """
+    if sender.verdict is Verdict.ELSEWHERE:
+        return tuple(dict.fromkeys((installation, "en")))
+    first = sender.steps[0].mailbox if sender.steps else None
+    mailboxes = [first] if first else [each.mailbox for each in sender.deliveries if each.mailbox]
+    chosen = {mailbox.language or installation for mailbox in mailboxes}
+    return (chosen.pop() if len(chosen) == 1 else installation,)
 
 
 def waits(

@@ -8,16 +8,16 @@ from mailserver.config import CannotStart
 from panel.database.ids import WORKERS
 
 
-def number_for_ids(folder: Path, *, from_above: bool = False) -> int:
+def number_for_ids(folder: Path) -> int:
     """The lowest number that no live process of this node makes ids with; ours until the process ends.
 
-    `from_above`: the highest, for who leases nothing. Leases go by these numbers, and those that a
-    dead worker left are taken back only while nobody living has its number.
+    Leases go by these numbers, and those that a dead worker left are taken back only while nobody
+    living has its number.
 
     Not the worker's own: those of a parent that was killed finish their sessions while the
     next one's workers begin, and two that made the same id would overwrite each other's mail.
     """
-    for number in reversed(range(WORKERS)) if from_above else range(WORKERS):
+    for number in range(WORKERS):
         # Never closed: the lock ends with the process.
         descriptor = os.open(folder / f"ids-{number}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         try:

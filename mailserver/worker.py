@@ -256,7 +256,7 @@ class Worker:
                 return
 
     def tell_people(self) -> None:
-        if self.notices.tell(self.clock.now(), lambda: self._leaving):
+        if not self._leaving and self.notices.tell(self.clock.now(), lambda: self._leaving):
             self.runner.wake()
 
     def reload_certificate(self) -> None:

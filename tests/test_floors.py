@@ -13,7 +13,7 @@ MAILSERVER_FLOORS = [
     {
         "envelope", "config", "clock", "log", "reader", "trace", "dsn", "resolver", "tls", "connection", "commands",
         "recent", "dict_protocol", "lua_protocol", "hashing", "lines", "gate", "handover", "kernel",
-        "listeners", "systemd", "vacation", "numbers", "quota_warning", "doveadm",
+        "listeners", "systemd", "vacation", "numbers", "doveadm",
     },
     {"directory", "spool", "content", "transports", "lanes"},
     {

@@ -67,7 +67,7 @@ def node_of(
         address = Address(row.local_part or asked.local_part, row.domain.name)
         local = LocalMailbox(
             box.pk, box.opaque_id, row.tenant_id, address, box.quota_bytes, row.domain.store or store,
-            _mail_rules(row, blocked),
+            _mail_rules(row, blocked), box.language,
         )
         onward = _parsed(box.rules.forward_to) if local.rules and local.rules.forwards else ()
         return Node(f"address {row.pk}", row.tenant_id, mailbox=local, targets=onward, pays=row)

@@ -22,7 +22,7 @@ from mailserver.spool.claim import (
 from mailserver.spool.closed import end_grace
 from mailserver.spool.domains import recheck_domains
 from mailserver.spool.nodes import NoFreeNumber, has_pending_migrations, register_node, seen
-from mailserver.spool.notices import Notices
+from mailserver.spool.notices import Notices, tell_of_room
 from mailserver.spool.settle import Settled, settle
 from mailserver.spool.sql import SpoolUnavailable, close_connection
 from mailserver.spool.vacations import forget
@@ -57,6 +57,7 @@ __all__ = [
     "settle",
     "spool_keys_in_use",
     "take_back",
+    "tell_of_room",
     "try_suspended",
     "which_exist",
 ]

@@ -111,6 +111,7 @@ def mailbox_page(*, change: bool = False) -> Callable[[View], View]:
             tied = account if account.kind == User.Kind.PANEL else None
             if tied:
                 persons.came_by_tie(request, tied, mailbox)
+                mailbox.person.by_tie = tied
             return view(request, MailboxPlace(mailbox.person, client_ip(request), mailbox, tied), **named)
 
         return _declared(page, Declared("mailbox", None, change))

@@ -21,15 +21,15 @@ from panel.console.fields import RecipientsField, SizeField
 from panel.console.frame import page
 from panel.console.home import line_of
 from panel.console.mailboxes import PasswordForm, add_errors, crumbs, filled, new_password
-from panel.console.own_sign_ins import RECOVERY_INPUT
+from panel.console.own_recovery import RECOVERY_INPUT, link_to
 from panel.console.places import Role, TenantPlace
 from panel.mailboxes import standing
 from panel.mailboxes.models import BY_ADDRESS, Alias, AliasTarget, Credential, Mailbox
-from panel.mailboxes.recovery import shown_recovery
+from panel.mailboxes.recovery import shown_asked, shown_recovery
 from panel.mailboxes.rule_services import rules_without_blocked
 from panel.mailboxes.services import change_mailbox, set_password
 from panel.mailboxes.storage import Storage
-from panel.operations.recovery import set_recovery
+from panel.operations.recovery import Became, ask_recovery, asked_of
 from panel.operations.services import close, restore, resume, suspend
 from panel.rules.limits import Kind, Window
 from panel.rules.status import Status
@@ -139,7 +139,7 @@ def mailbox(request: HttpRequest, place: TenantPlace, mailbox: int) -> HttpRespo
     return page(
         request, place, "console/mailbox.html", str(found), crumbs=crumbs(place), mailbox=found, address=str(found),
         holds=holds, look=LOOKS[holds.look][0], state_icon=LOOKS[holds.look][1], passwords=passwords,
-        used_last=used_last, recovery=shown_recovery(found),
+        used_last=used_last, recovery=shown_recovery(found), recovery_asked=shown_asked(asked_of(found)),
         has_more_passwords=len(apps) > MOST_PASSWORDS,
         frozen=sum(each.frozen_at is not None for each in credentials), known=len(credentials),
         knows_all=len(credentials) <= MOST_KNOWN,
@@ -211,7 +211,7 @@ def recovery(request: HttpRequest, place: TenantPlace, mailbox: int) -> HttpResp
     found = find(place, mailbox)
     lede = _(
         "If the password is forgotten, a link to choose another one goes there: whoever reads it can open the mailbox. "
-        "A letter tells its person of the change."
+        "It counts once the mailbox's person has confirmed it by a link in a letter to it."
     )
     if found.recovery_is_own:
         own = _("Its person set {address}. What you save takes its place.").format(address=shown_recovery(found))
@@ -220,15 +220,19 @@ def recovery(request: HttpRequest, place: TenantPlace, mailbox: int) -> HttpResp
     form = RecoveryForm(request.POST if request.method == "POST" else None, initial=initial)
     if request.method == "POST" and form.is_valid():
         try:
-            is_changed = set_recovery(found, form.cleaned_data["recovery"], actor=place.account, ip=place.ip)
+            became = ask_recovery(
+                found, form.cleaned_data["recovery"], link=link_to, actor=place.account, ip=place.ip
+            )
         except ServiceError as error:
             add_errors(form, error)
         else:
-            if is_changed:
-                told = _("{mailbox} has another recovery address.") if found.recovery else _(
-                    "{mailbox} has no recovery address any more."
-                )
-                messages.success(request, told.format(mailbox=found))
+            if became is Became.ASKED:
+                messages.success(request, _(
+                    "A letter went out. The address counts once the person of {mailbox} has opened the link in it and "
+                    "signed in."
+                ).format(mailbox=found))
+            elif became is Became.REMOVED:
+                messages.success(request, _("{mailbox} has no recovery address any more.").format(mailbox=found))
             return to_page(place, found)
     return page(
         request, place, "console/address_form.html", _("Recovery address of {mailbox}").format(mailbox=found),

@@ -9,6 +9,7 @@ from django.contrib import messages
 from django.core.exceptions import ValidationError
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
@@ -19,7 +20,7 @@ from panel.console.own_passwords import OWN_REASON
 from panel.console.places import MailboxPlace
 from panel.mailboxes import links, passwords, services
 from panel.mailboxes.models import Credential, LoginEvent, Mailbox
-from panel.operations.recovery import set_recovery
+from panel.operations.recovery import asked_of, ends_at
 from panel.rules.lockout import network_of
 from panel.rules.sign_in import PROTOCOL
 from panel.tenants.changes import ServiceError
@@ -43,7 +44,6 @@ _OUTCOMES = {
     LoginEvent.Outcome.LOCKED: ("warn", gettext_lazy("Not looked at, after wrong passwords")),
 }
 Outcome = LoginEvent.Outcome
-RECOVERY_INPUT = forms.EmailInput({"autocomplete": "off", "spellcheck": "false", "autocapitalize": "none"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,16 +88,6 @@ class OldAndNewForm(ByMainPasswordForm, NewPasswordForm):
     field_order = ["password", "new", "again"]
 
 
-class RecoveryForm(ByMainPasswordForm):
-    """The recovery address, or none."""
-
-    recovery = forms.CharField(
-        label=gettext_lazy("Recovery address"), required=False, max_length=320, widget=RECOVERY_INPUT,
-        help_text=gettext_lazy("One that you read without this mailbox, such as a private one. Empty: none."),
-    )
-    field_order = ["recovery", "password"]
-
-
 @mailbox_page()
 def sign_ins(request: HttpRequest, place: MailboxPlace) -> HttpResponse:
     """The sign-ins, the newest first; `before` in the address is the one that the page follows."""
@@ -106,11 +96,13 @@ def sign_ins(request: HttpRequest, place: MailboxPlace) -> HttpResponse:
     if before.isdecimal() and len(before) < 19:
         rows = rows.filter(pk__lt=int(before))
     found = list(rows[: PAGE + KNOWN_BY])
-    asked = {each.credential_id for each in found[:PAGE] if each.credential_id is not None}
-    own = Credential.objects.filter(mailbox=place.mailbox, pk__in=asked)
+    used = {each.credential_id for each in found[:PAGE] if each.credential_id is not None}
+    own = Credential.objects.filter(mailbox=place.mailbox, pk__in=used)
     key, main = request.session.session_key, main_password(place.mailbox)
+    asked = asked_of(place.mailbox)
     return page(
         request, place, "console/me_sign_ins.html", _("Password and sign-ins"), before=before,
+        asked=asked, asked_is_over=asked is not None and ends_at(asked) <= timezone.now(),
         sign_ins=_shown(found[:PAGE], found, own), last=found[PAGE - 1].pk if len(found) > PAGE else "",
         ties=list(links.of_mailbox(place.mailbox)), now=links.began_as(main),
         sessions=[{
@@ -188,31 +180,6 @@ def password(request: HttpRequest, place: MailboxPlace) -> HttpResponse:
             return _back()
     return page(
         request, place, "console/me_password.html", _("Change your password"), crumbs=_crumbs(), form=form,
-        back=reverse("console:me-sign-ins"),
-    )
-
-
-@mailbox_page(change=True)
-def recovery(request: HttpRequest, place: MailboxPlace) -> HttpResponse:
-    """Where a link goes by which another main password is chosen: set or removed by who knows this one."""
-    mailbox = place.mailbox
-    form = RecoveryForm(
-        place, main_password(mailbox), request.POST if request.method == "POST" else None,
-        initial={"recovery": mailbox.recovery},
-    )
-    if request.method == "POST" and form.is_valid():
-        try:
-            is_changed = set_recovery(mailbox, form.cleaned_data["recovery"], actor=place.account, ip=place.ip)
-        except ServiceError as error:
-            form.add_error("recovery" if error.field else None, str(error))
-        else:
-            if is_changed:
-                messages.success(request, _("Your recovery address is changed.") if mailbox.recovery else _(
-                    "Your recovery address is removed."
-                ))
-            return _back()
-    return page(
-        request, place, "console/me_recovery.html", _("Your recovery address"), crumbs=_crumbs(), form=form,
         back=reverse("console:me-sign-ins"),
     )
 

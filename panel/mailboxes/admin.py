@@ -28,6 +28,7 @@ from panel.domains.models import Domain
 from panel.mailboxes import found, services
 from panel.mailboxes.form_fields import LinesField
 from panel.mailboxes.models import BY_ADDRESS, Address, Alias, AliasTarget, Credential, LoginEvent, Mailbox
+from panel.mailboxes.recovery import shown_recovery
 from panel.mailboxes.rule_services import rules_of
 from panel.mailboxes.rules_admin import RulesPage
 from panel.mailboxes.standing import of_credential, of_mailbox
@@ -173,7 +174,7 @@ class MailboxAdmin(HeldAdmin, SuspendableAdmin, RulesPage):
     list_select_related = ["address__domain", "tenant", "usage"]
     ordering = BY_ADDRESS
     actions_detail = ["rules", "add_app_password", "set_password", "suspend", "resume", "close", "restore"]
-    readonly_fields = ["folder", "created_at"]
+    readonly_fields = ["recovery_address", "folder", "created_at"]
     above_template = "admin/posthouse/mailbox_above.html"
     below_template = "admin/posthouse/mailbox_below.html"
 
@@ -190,7 +191,7 @@ class MailboxAdmin(HeldAdmin, SuspendableAdmin, RulesPage):
     def get_fieldsets(self, request: HttpRequest, obj: Mailbox | None = None) -> Any:
         if obj is None:
             return [(None, {"fields": ["full_address", "tenant", "name", "password", "quota_bytes"]})]
-        return [(_("The mailbox"), {"fields": ["name", "quota_bytes", "folder", "created_at"]})]
+        return [(_("The mailbox"), {"fields": ["name", "quota_bytes", "recovery_address", "folder", "created_at"]})]
 
     def told(self, request: HttpRequest, obj: Any) -> dict[str, Any]:
         address = obj.address
@@ -251,6 +252,11 @@ class MailboxAdmin(HeldAdmin, SuspendableAdmin, RulesPage):
     @display(description=gettext_lazy("Storage"))
     def storage(self, mailbox: Mailbox) -> str:
         return Storage.of(mailbox).bar()
+
+    @display(description=gettext_lazy("recovery address"))
+    def recovery_address(self, mailbox: Mailbox) -> str:
+        """As whoever looks after the mailbox sees it: its person changes it, and the tenant's admins do."""
+        return shown_recovery(mailbox) or "–"
 
     @display(description=gettext_lazy("Folder in the data folder"))
     def folder(self, mailbox: Mailbox) -> str:

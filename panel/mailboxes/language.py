@@ -7,6 +7,7 @@ from django.conf import settings
 from django.db import transaction
 
 from panel.mailboxes.models import Mailbox
+from panel.tenants.changes import changed
 from panel.tenants.models import User
 
 
@@ -27,4 +28,7 @@ def choose_language(account: User, language: str) -> None:
     if account.kind == User.Kind.PANEL:
         User.objects.filter(pk=account.pk).exclude(language=language).update(language=language)
     else:
-        Mailbox.objects.filter(person=account).exclude(language=language).update(language=language)
+        found = Mailbox.objects.filter(person=account).exclude(language=language)
+        for name in list(found.values_list("address__domain__name", flat=True)):
+            changed(name)  # the mailserver tells of delays and failures in it
+        found.update(language=language)

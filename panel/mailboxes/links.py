@@ -51,6 +51,13 @@ def unlink(tie: MailboxLink, *, actor: User | None, ip: str | None = None) -> No
 
 
 @transaction.atomic
+def end_all(account: User, *, actor: User | None, ip: str | None = None) -> None:
+    """End the account's ties, each told to its mailbox."""
+    for tie in _rows().filter(account=account):
+        unlink(tie, actor=actor, ip=ip)
+
+
+@transaction.atomic
 def keep(credential: Credential, account: User) -> None:
     """The account's tie goes on with this password: whoever set it over the tie knew the one before."""
     MailboxLink.objects.filter(mailbox=credential.mailbox_id, account=account).update(began_as=began_as(credential))

@@ -293,6 +293,22 @@ class MailboxLink(models.Model):
         return f"{self.account} reaches {self.mailbox}"
 
 
+class RecoveryAsked(models.Model):
+    """An address that is to become the mailbox's recovery address once its person opened the link sent there.
+
+    The link's token is kept as a digest. `by` is who asked (tenants.decided.Freezer).
+    """
+
+    mailbox = models.OneToOneField(Mailbox, on_delete=models.CASCADE, primary_key=True, related_name="recovery_asked")
+    address = models.CharField(max_length=320)
+    by = models.PositiveSmallIntegerField()
+    sent_at = models.DateTimeField()
+    token = models.CharField(max_length=40)
+
+    def __str__(self):
+        return f"recovery address of {self.mailbox}"
+
+
 class MailRules(models.Model):
     """What a mailbox does with its mail before it is stored. Without a row: nothing but storing it."""
 

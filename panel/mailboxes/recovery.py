@@ -7,9 +7,10 @@ from django.conf import settings
 from django.utils.translation import gettext as _
 
 from panel.mailboxes import loops
-from panel.mailboxes.models import Mailbox
+from panel.mailboxes.models import Mailbox, RecoveryAsked
 from panel.rules.addresses import Address, BadAddress, parse_address
 from panel.tenants.changes import ServiceError
+from panel.tenants.decided import Freezer
 
 
 def parse_recovery(mailbox: Mailbox, text: str) -> str:
@@ -52,7 +53,16 @@ def _leads_to_it_alone(mailbox: Mailbox, address: str) -> bool:
 
 def shown_recovery(mailbox: Mailbox) -> str:
     """For whoever looks after the mailbox: of an address that its person set only how it begins."""
-    if not (mailbox.recovery and mailbox.recovery_is_own):
-        return mailbox.recovery
-    address = parse_address(mailbox.recovery)
+    return _beginning(mailbox.recovery) if mailbox.recovery and mailbox.recovery_is_own else mailbox.recovery
+
+
+def shown_asked(asked: RecoveryAsked | None) -> str:
+    """The same of one that its person has still to confirm."""
+    if asked is None:
+        return ""
+    return _beginning(asked.address) if asked.by == Freezer.PERSON else asked.address
+
+
+def _beginning(text: str) -> str:
+    address = parse_address(text)
     return str(Address(f"{address.local_part[:1]}…", address.domain))

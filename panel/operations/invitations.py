@@ -37,7 +37,7 @@ from panel.tenants.standing import with_parents
 LIFE = timedelta(days=7)
 MOST_PENDING = 100  # of a tenant
 MOST_A_DAY = 50  # letters of a tenant
-MOST_TO_ONE = 5  # of these to one address: what all tenants send there is bounded besides (sending/letters.py)
+MOST_TO_ONE = 5  # of these to one address: below what an address gets from all, so that no tenant takes another's
 
 LinkTo = Callable[[str], str]  # from a token to the path that opens it
 

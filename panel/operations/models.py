@@ -1,4 +1,4 @@
-"""Node: the machines that run a mailserver on this database. Traffic: what went through them, counted once."""
+"""Node: the machines that run a mailserver on this database. Look: what its letters go on from. Traffic: counts."""
 
 from django.db import models
 from django.db.models import Q
@@ -19,6 +19,19 @@ class Node(models.Model):
         constraints = [
             models.CheckConstraint(name="node_number_fits_the_ids", condition=Q(number__lte=63)),
         ]
+
+    def __str__(self):
+        return self.name
+
+
+class Look(models.Model):
+    """From when on one kind of what people are told by letter is looked at next (notices)."""
+
+    name = models.CharField(max_length=40, primary_key=True)
+    since = models.DateTimeField()
+
+    class Meta:
+        ordering = ["pk"]
 
     def __str__(self):
         return self.name

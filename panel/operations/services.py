@@ -14,12 +14,14 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from panel.domains.models import Domain, DomainAlias, Proof
+from panel.mailboxes import links
 from panel.mailboxes.models import Mailbox
 from panel.rules import addresses
 from panel.rules.addresses import BadAddress
 from panel.rules.status import Status
 from panel.sending.services import release_suspended
 from panel.tenants import audit, decided
+from panel.tenants import services as tenants
 from panel.tenants.changes import (
     KEEP,
     AlreadySo,
@@ -269,6 +271,13 @@ def change_account(
     if after:
         audit.record(actor, "account.changed", account, tenant=None, before=before, after=after, ip=ip)
     return account
+
+
+@transaction.atomic
+def delete_account(account: User, *, actor: User | None, ip: str | None = None) -> None:
+    """Delete a panel account, and end its ties to mailboxes, whose logs tell of it."""
+    links.end_all(account, actor=actor, ip=ip)
+    tenants.delete_account(account, actor=actor, ip=ip)
 
 
 def account_email(text: str) -> str:

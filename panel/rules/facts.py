@@ -103,6 +103,7 @@ class LocalMailbox:
     quota_bytes: int | None
     store: str = "maildir"  # who puts it there: we, or Dovecot by "lmtp"
     rules: MailRules | None = None
+    language: str = ""  # of what its person is told; empty: the installation's
 
 
 @dataclass(frozen=True, slots=True)

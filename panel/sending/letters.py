@@ -44,16 +44,18 @@ class Purpose(StrEnum):
 
     RESET = "reset"
     INVITATION = "invitation"
-    DOMAIN = "domain"  # what became of one's domains, of which one may have many
-    WARNING = "warning"
+    DOMAIN = "domain"  # what became of domains
+    LIMIT = "limit"
     SIGN_IN = "sign-in"
-    RECOVERY = "recovery"  # an address became a mailbox's recovery address
+    ROOM = "room"  # in the mailbox
+    SECURITY = "security"  # what opens an account or a mailbox was changed
+    RECOVERY = "recovery"  # an address is to become a mailbox's recovery address
     RECOVERY_CHANGED = "recovery changed"  # apart, so that nobody's share is used up before what matters comes
 
 
 MOST_A_DAY = {  # to one address
-    Purpose.RESET: 20, Purpose.INVITATION: 20, Purpose.DOMAIN: 100, Purpose.WARNING: 10, Purpose.SIGN_IN: 3,
-    Purpose.RECOVERY: 5, Purpose.RECOVERY_CHANGED: 10,
+    Purpose.RESET: 20, Purpose.INVITATION: 30, Purpose.DOMAIN: 40, Purpose.LIMIT: 10, Purpose.SIGN_IN: 3,
+    Purpose.ROOM: 10, Purpose.SECURITY: 20, Purpose.RECOVERY: 20, Purpose.RECOVERY_CHANGED: 10,
 }
 
 
@@ -94,7 +96,6 @@ class Aside:
 
 
 Block = Words | Facts | Link | Aside
-Due = Callable[[], Message | None]  # `send` with all that it is given
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,15 +145,16 @@ def send(
 ) -> Message | None:
     """Queue a letter to one address, to be tried for so long; `compose` is called in that language.
 
-    None, and nothing is written, when the address had its share of this purpose today, or `most_about` letters
-    `about` this, or was told `about` this less than `once_within` ago. Raises BadAddress.
+    None, and nothing is written, when the address had its share of this purpose today, or `most_about`
+    letters `about` this, or was told of it less than `once_within` ago. Raises BadAddress.
     """
     address = parse_address(to).canonical
     alone("letters")  # two that look at once would both find nothing
     sent = LetterSent.objects.filter(to=_digest(str(address)), purpose=purpose)
-    if sent.filter(at__gt=now - DAY).count() >= MOST_A_DAY[purpose]:
+    today = sent.filter(at__gt=now - DAY)
+    if today.count() >= MOST_A_DAY[purpose]:
         return None
-    if most_about and sent.filter(about=about, at__gt=now - DAY).count() >= most_about:
+    if most_about is not None and today.filter(about=about).count() >= most_about:
         return None
     if once_within and sent.filter(about=about, at__gt=now - once_within).exists():
         return None

@@ -72,6 +72,8 @@ ACTIONS: dict[str, Any] = {
     "mailbox.migrated": gettext_lazy("mailbox migrated"),
     "mailbox.password_reset_asked": gettext_lazy("mailbox password reset asked"),
     "mailbox.password_set": gettext_lazy("mailbox password set"),
+    "mailbox.recovery_address_asked": gettext_lazy("mailbox recovery address asked"),
+    "mailbox.recovery_address_cancelled": gettext_lazy("mailbox recovery address cancelled"),
     "mailbox.recovery_address_removed": gettext_lazy("mailbox recovery address removed"),
     "mailbox.recovery_address_set": gettext_lazy("mailbox recovery address set"),
     "mailbox.removed": gettext_lazy("mailbox removed"),

@@ -30,7 +30,7 @@ from panel.sending.models import SendingLimit
 from panel.sending.used import day_of, levels_of, used, with_day
 from panel.tenants import services, standing, visits
 from panel.tenants.changes import RULES_IN_WORDS
-from panel.tenants.history import action_words, kept_words, subject_words, written
+from panel.tenants.history import action_words, actor_words, kept_words, subject_words, written
 from panel.tenants.listed import first, only
 from panel.tenants.models import AuditEntry, Membership, Plan, Tenant, User
 from panel.tenants.scoped_admin import (
@@ -548,7 +548,7 @@ class AccountAdmin(ScopedAdmin):
         operations.change_account(obj, **data, **by(request))
 
     def remove(self, request: HttpRequest, obj: User) -> None:
-        services.delete_account(obj, **by(request))
+        operations.delete_account(obj, **by(request))
 
 
 def _account_standing(account: User) -> standing.Standing:
@@ -624,7 +624,7 @@ class AuditAdmin(ScopedAdmin):
 
     @display(description=gettext_lazy("Who"), ordering="actor_name")
     def who(self, entry: AuditEntry) -> str:
-        return kept_words(entry.actor_name)
+        return actor_words(entry.actor_name)
 
     @display(description=gettext_lazy("To what"), ordering="subject_name")
     def subject(self, entry: AuditEntry) -> str:

@@ -8,16 +8,31 @@ from typing import Any
 from django.db import models
 from django.utils.translation import override
 
-from panel.tenants.models import AuditEntry, Tenant, User
+from panel.tenants.models import AuditEntry, Tenant, Untold, User
 
 COMMAND_LINE = "command line"
 MOST_REASON = 500
+MOST_NAME = 254  # as AuditEntry.actor_name has it
+BY_TIE = " as the mailbox's person"  # behind the account that came by its tie
+
+# Of what people are told by letter (operations/notices): of these always,
+TOLD = frozenset({
+    "account.password_set", "account.passkey_added", "account.passkey_removed", "account.second_factor_added",
+    "account.second_factor_removed", "account.authenticator_removed",
+})
+# and of these where nobody did it, but time and the DNS.
+TOLD_OF_NOBODY = frozenset(
+    f"{model}.{act}" for model in ("domain", "domainalias")
+    for act in ("proof_missing", "lapsed", "proof_found", "proved", "records_changed")
+)
 
 
 def record(actor: User | None, action: str, subject: models.Model | str, **facts: Any) -> AuditEntry:
-    """Write one entry; `facts` are those of `entry`."""
+    """Write one entry; `facts` are those of `entry`. Whoever is to hear of it by letter does within minutes."""
     written = entry(actor, action, subject, **facts)
     written.save(force_insert=True)
+    if action in TOLD or (actor is None and action in TOLD_OF_NOBODY):
+        Untold.objects.create(entry=written, due_at=written.at)
     return written
 
 
@@ -41,7 +56,7 @@ def entry(
     row = subject if isinstance(subject, models.Model) else None
     with override("en"):  # whoever reads it may read another language
         kept, before, after = str(subject), _plain(before or {}), _plain(after or {})
-        actor_name = str(actor) if actor else by
+        actor_name = _name(actor) if actor else by
     return AuditEntry(
         actor=actor,
         actor_name=actor_name,
@@ -55,6 +70,12 @@ def entry(
         reason=reason,
         ip=ip,
     )
+
+
+def _name(actor: User) -> str:
+    if actor.by_tie is None:
+        return str(actor)
+    return f"{str(actor.by_tie)[: MOST_NAME - len(BY_TIE)]}{BY_TIE}"
 
 
 def _plain(value: Any) -> Any:

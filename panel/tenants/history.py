@@ -15,6 +15,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from panel.tenants.action_words import ACTIONS
+from panel.tenants.audit import BY_TIE
 from panel.tenants.credential_words import credential_words
 from panel.tenants.field_words import field_words
 from panel.tenants.models import AuditEntry, User
@@ -41,7 +42,7 @@ class Told:
 
     @property
     def who(self) -> str:
-        return kept_words(self.entry.actor_name)
+        return actor_words(self.entry.actor_name)
 
     @property
     def reason(self) -> str:
@@ -172,6 +173,13 @@ def subject_words(entry: AuditEntry) -> str:
     if entry.subject_type == "credential":
         return credential_words(entry.subject_name)
     return kept_words(entry.subject_name)
+
+
+def actor_words(name: str) -> str:
+    """Who did it, as the audit log names it."""
+    if name.endswith(BY_TIE):
+        return _("{account} as the mailbox's person").format(account=name.removesuffix(BY_TIE))
+    return kept_words(name)
 
 
 def kept_words(text: str) -> str:

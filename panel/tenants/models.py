@@ -154,6 +154,8 @@ class User(AbstractBaseUser):
 
     # Sign-ins are events with a place and a time, not one column (and a write at each).
     last_login = None
+    # Of a mailbox's person, while a request lasts: the panel account that came by its tie, which the audit log names.
+    by_tie: "User | None" = None
 
     USERNAME_FIELD = "email"
     EMAIL_FIELD = "email"
@@ -308,6 +310,20 @@ class AuditEntry(models.Model):
 
     def __str__(self):
         return f"{self.action} {self.subject_name}"
+
+
+class Untold(models.Model):
+    """An entry of which somebody is still to be told by letter; written with it, gone with the letter.
+
+    `tries` are those that failed.
+    """
+
+    entry = models.OneToOneField(AuditEntry, on_delete=models.CASCADE, primary_key=True, related_name="+")
+    due_at = models.DateTimeField(db_index=True)
+    tries = models.PositiveSmallIntegerField(default=0)
+
+    class Meta:
+        ordering = ["due_at", "pk"]
 
 
 class Visit(models.Model):

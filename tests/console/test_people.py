@@ -6,6 +6,7 @@ from django.utils import timezone
 
 from panel.operations import invitations
 from panel.operations import services as operations
+from panel.sending import letters
 from panel.tenants import services as tenants
 from panel.tenants.changes import ServiceError
 from panel.tenants.models import AuditEntry, Invitation, Membership, User
@@ -172,6 +173,10 @@ def test_no_more_than_so_many_letters_go_out_to_an_address_or_from_a_tenant(acme
     assert not Invitation.objects.filter(email="third@letters.test").exists(), "whom no letter tells isn't invited"
     other = member(world.tenant("Beta"), "ben", "owner")
     assert invite(other, "third@letters.test")[1]
+    assert invite(other, "bob@letters.test")[1], "whom another tenant invited as often as it may"
+    monkeypatch.setitem(letters.MOST_A_DAY, letters.Purpose.INVITATION, 6)
+    refused, _link = invite(member(world.tenant("Gamma"), "gus", "owner"), "bob@letters.test")
+    assert "Try again tomorrow" in refused.content.decode(), "but not without an end"
 
 
 def test_who_became_an_owner_meanwhile_is_not_changed_by_an_admin(acme):

@@ -1,6 +1,7 @@
 """A mailbox's recovery address: who sets it, who hears of it, and the password that is chosen by a link to it."""
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from django.test import Client
@@ -9,9 +10,9 @@ from panel.console import password_reset as pages
 from panel.console.persons import OPENED_BY
 from panel.mailboxes import links, passwords
 from panel.mailboxes import services as mailboxes
-from panel.mailboxes.models import Credential, Mailbox, MailboxLink
+from panel.mailboxes.models import Credential, Mailbox, MailboxLink, RecoveryAsked
 from panel.operations import password_reset, recovery
-from panel.operations.recovery import set_recovery
+from panel.operations.recovery import Became, ask_recovery, set_recovery
 from panel.operations.services import close, suspend
 from panel.sending.models import Message
 from panel.tenants import services as tenants
@@ -80,35 +81,83 @@ def opens_with(mailbox: Mailbox, password: str) -> bool:
     return passwords.verify_main(password, Credential.objects.get(mailbox=mailbox, kind="main").secret)
 
 
-def test_its_person_sets_it_with_the_main_password_and_all_whom_it_concerns_are_told(mailbox, acme):
+def confirming() -> str:
+    """The path of the newest link by which an address is confirmed."""
+    return next(each.path() for each in reversed(posted()) if "/recovery/confirm/" in each.text)
+
+
+def test_its_person_asks_with_the_main_password_and_confirms_by_the_link_of_which_those_concerned_hear(mailbox, acme):
     client = browser(mailbox.person, mailbox)
     page = client.post("/me/sign-ins/recovery/", {"recovery": PRIVATE, "password": "x"})
     assert list(page.context["form"].errors) == ["password"] and not Message.objects.exists()
     page = client.post("/me/sign-ins/recovery/", {"recovery": "Ann+x@ACME.test", "password": world.PASSWORD})
     assert list(page.context["form"].errors) == ["recovery"]
-    seen = DirectoryChange.objects.count()
     client.post("/me/sign-ins/recovery/", {"recovery": "Ann@Private.test", "password": world.PASSWORD})
+    assert told() == [(PRIVATE, f"Confirm the recovery address of {ANN}")]
+    assert "Waiting for you to open the link" in client.get("/me/sign-ins/").content.decode()
+    path = confirming()
+    assert Client().post(path)["Location"].startswith("/sign-in/"), "by nobody but its person"
+    other = world.mailbox("bob@acme.test")
+    assert browser(other.person, other).post(path).status_code == 302
+    assert PRIVATE in client.get(path).content.decode().replace("<wbr>", "")
+    mailbox.refresh_from_db()
+    assert mailbox.recovery == "", "what looks at mail opens links as well"
+    seen = DirectoryChange.objects.count()
+    assert "is your recovery address now" in client.post(path, follow=True).content.decode()
     mailbox.refresh_from_db()
     assert (mailbox.recovery, mailbox.recovery_is_own) == (PRIVATE, True)
     assert DirectoryChange.objects.count() == seen + 1
-    assert told() == [
-        (PRIVATE, f"The recovery address of {ANN}"), (ANN, f"The recovery address of {ANN} was changed"),
-    ]
-    assert PRIVATE not in posted()[1].text
+    assert told()[1:] == [(ANN, f"The recovery address of {ANN} was changed")] and PRIVATE not in posted()[1].text
     entry = AuditEntry.objects.get(action="mailbox.recovery_address_set")
     assert (entry.actor, entry.tenant, entry.before, entry.after) == (mailbox.person, acme, {}, {})
+    assert "was used already" in client.post(path, follow=True).content.decode()
     client.post("/me/sign-ins/recovery/", {"recovery": "ann@new.test", "password": world.PASSWORD})
+    client.post(confirming())
     assert [each[0] for each in told()[2:]] == ["ann@new.test", ANN, PRIVATE]
     assert "ann@<wbr>new" in client.get("/me/sign-ins/").content.decode()
+
+
+def test_until_it_is_confirmed_the_one_before_goes_on_and_it_may_be_sent_again_or_taken_back(mailbox, monkeypatch):
+    set_recovery(mailbox, PRIVATE, actor=mailbox.person)
+    client = browser(mailbox.person, mailbox)
+    client.post("/me/sign-ins/recovery/", {"recovery": "ann@new.test", "password": world.PASSWORD})
+    ask()
+    assert posted()[-1].to == PRIVATE and ANN in Client().get(link()).content.decode()
+    first = confirming()
+    assert "The link before is void" in client.post("/me/sign-ins/recovery/again/", follow=True).content.decode()
+    second = confirming()
+    assert first != second and "was taken back" in client.get(first, follow=True).content.decode()
+    monkeypatch.setattr(recovery, "LIFE", timedelta(0))
+    assert "older than a day" in client.post(second, follow=True).content.decode()
+    assert "Nobody opened the link" in client.get("/me/sign-ins/").content.decode()
+    monkeypatch.undo()
+    client.post("/me/sign-ins/recovery/cancel/")
+    assert "was taken back" in client.post(second, follow=True).content.decode()
+    assert "was taken back" in client.post("/me/sign-ins/recovery/again/", follow=True).content.decode()
+    mailbox.refresh_from_db()
+    assert mailbox.recovery == PRIVATE and not RecoveryAsked.objects.exists()
+    assert list(AuditEntry.objects.filter(action__startswith="mailbox.recovery").values_list("action", flat=True)) == [
+        f"mailbox.recovery_address_{act}" for act in ("cancelled", "asked", "asked", "set")
+    ]
 
 
 def test_who_looks_after_the_mailbox_sees_how_it_begins_and_may_replace_or_remove_it(mailbox, acme):
     set_recovery(mailbox, PRIVATE, actor=mailbox.person)
     admin, path = browser(member(acme)), f"/t/{acme.pk}/mailboxes/{mailbox.pk}/"
+    staff = browser(User.objects.create(kind=User.Kind.PANEL, email="o@p.test", password="!", provider_role="owner"))
+    of_provider = f"/admin/mailboxes/mailbox/{mailbox.pk}/change/"
+    person = browser(mailbox.person, mailbox)
+    person.post("/me/sign-ins/recovery/", {"recovery": "ann@new.test", "password": world.PASSWORD})
     for page in (path, f"{path}recovery/", f"/t/{acme.pk}/audit/"):
-        assert PRIVATE not in admin.get(page).content.decode().replace("<wbr>", "")
-    assert "a…@private.test" in admin.get(path).content.decode().replace("<wbr>", "")
+        said = admin.get(page).content.decode().replace("<wbr>", "")
+        assert PRIVATE not in said and "ann@new.test" not in said
+    for page in (admin.get(path), staff.get(of_provider)):
+        assert "a…@private.test" in page.content.decode().replace("<wbr>", "")
+    assert "a…@new.test" in admin.get(path).content.decode().replace("<wbr>", "")
     admin.post(f"{path}recovery/", {"recovery": "boss@private.test"})
+    mailbox.refresh_from_db()
+    assert mailbox.recovery == PRIVATE and "boss@private.test" in admin.get(path).content.decode().replace("<wbr>", "")
+    person.post(confirming())
     mailbox.refresh_from_db()
     assert (mailbox.recovery, mailbox.recovery_is_own) == ("boss@private.test", False)
     assert "boss@private.test" in admin.get(path).content.decode().replace("<wbr>", "")
@@ -145,15 +194,25 @@ def test_it_is_none_that_leads_to_the_mailbox_alone(mailbox, acme, address, take
         assert refused.value.field == "recovery" and not Mailbox.objects.exclude(recovery="").exists()
 
 
-def test_nothing_is_changed_that_nobody_would_hear_of_but_a_strangers_address_always_goes(mailbox, monkeypatch):
-    monkeypatch.setattr(recovery, "MOST_LETTERS_A_DAY", 4)
-    for number in range(2):
-        set_recovery(mailbox, f"a{number}@private.test", actor=mailbox.person)
-    with pytest.raises(ServiceError, match="too often today"):
-        set_recovery(mailbox, PRIVATE, actor=mailbox.person)
+def test_no_more_than_so_many_letters_go_out_but_a_strangers_address_always_goes(mailbox, acme, monkeypatch):
+    monkeypatch.setattr(recovery, "MOST_LETTERS_A_DAY", 3)
+    monkeypatch.setattr(recovery, "MOST_TO_ONE", 1)
+
+    def asked(address: str, of: Mailbox = mailbox):
+        return ask_recovery(of, address, link="/{}/".format, actor=of.person)
+
+    set_recovery(mailbox, PRIVATE, actor=mailbox.person)  # the mailbox hears of it
+    assert asked("a@private.test") is Became.ASKED
+    with pytest.raises(ServiceError, match="This address was made"):
+        asked("a@private.test")
+    assert asked("a@private.test", world.mailbox("bob@acme.test")) is Became.ASKED, "of another mailbox"
+    assert asked("b@private.test") is Became.ASKED
+    with pytest.raises(ServiceError, match="was changed too often today"):
+        asked("c@private.test")
+    assert RecoveryAsked.objects.get(mailbox=mailbox).address == "b@private.test"
+    assert asked("") is Became.REMOVED and asked("") is Became.NOTHING
     mailbox.refresh_from_db()
-    assert mailbox.recovery == "a1@private.test"
-    assert set_recovery(mailbox, "", actor=mailbox.person)
+    assert mailbox.recovery == "" and not RecoveryAsked.objects.filter(mailbox=mailbox).exists()
 
 
 def test_a_forgotten_password_is_chosen_by_the_link_once_and_ends_what_was_open(mailbox, acme):

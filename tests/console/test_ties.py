@@ -8,6 +8,7 @@ from panel.mailboxes import links, passwords
 from panel.mailboxes import services as mailboxes
 from panel.mailboxes.models import LoginEvent, MailboxLink
 from panel.operations import services as operations
+from panel.operations.recovery import ask_recovery
 from panel.rules.sign_in import PROTOCOL
 from panel.tenants import services as tenants
 from panel.tenants.models import AuditEntry, User, WrongSignIn
@@ -200,3 +201,23 @@ def test_who_is_in_no_organisation_comes_to_the_mailbox(mailbox, boss):
     assert browser(boss).get("/")["Location"] == "/tenants/"
     tie(mailbox, boss)
     assert browser(boss).get("/")["Location"] == "/me/"
+
+
+def test_what_an_account_does_by_its_tie_is_told_by_its_name_and_so_is_the_end_with_the_account(mailbox, boss, acme):
+    tie(mailbox, boss)
+    for client, name in ((browser(boss), f"{BOSS} as the mailbox's person"), (person(mailbox), ANN)):
+        ask_recovery(mailbox, "ann@private.test", link="/{}/".format, actor=mailbox.person)
+        client.post("/me/sign-ins/recovery/cancel/")
+        entry = AuditEntry.objects.filter(action="mailbox.recovery_address_cancelled").latest("pk")
+        assert (entry.actor, entry.actor_name) == (mailbox.person, name)
+    said = browser(boss).get(f"/t/{acme.pk}/audit/").content.decode().replace("<wbr>", "")
+    assert f"{BOSS} as the mailbox&#x27;s person" in said
+    other = User.objects.create(kind=User.Kind.PANEL, email="root@provider.test", password="!", provider_role="owner")
+    tenants.create_membership(
+        user=User.objects.create(kind=User.Kind.PANEL, email="b@x.test", password="!"), tenant=acme, role="owner",
+        actor=None,
+    )
+    operations.delete_account(boss, actor=other)
+    assert not MailboxLink.objects.exists()
+    ended = AuditEntry.objects.get(action="mailbox.unlinked")
+    assert (ended.subject_id, ended.tenant, ended.actor, ended.before) == (mailbox.pk, acme, other, {"account": BOSS})

@@ -492,7 +492,7 @@ def test_process_serves_until_sigterm(config: Config):
     if pid == 0:
         status = 1
         try:
-            authd.run(config, 1)
+            authd.run(config)
             status = 0
         finally:
             os._exit(status)

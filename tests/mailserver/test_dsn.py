@@ -3,16 +3,20 @@
 import base64
 import email
 import email.policy
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from django.utils import translation
 
 from mailserver import dsn
 from mailserver.dsn import Kind, Told
 from mailserver.envelope import Claimed, ClaimedMessage, Disposition, Incoming, Outcome
+from mailserver.judge import languages_for
 from panel.database import ids
 from panel.rules import reply
 from panel.rules.addresses import Address
+from panel.rules.facts import Delivery, LocalMailbox, Resolution, Step, Verdict
 from panel.rules.reply import Reply
 
 AT = datetime(2026, 11, 24, 9, 30, tzinfo=UTC)
@@ -36,7 +40,9 @@ def told(recipient=None, answer=UNKNOWN, host="mx.far.test", **fields) -> Told:
     return Told(recipient, Outcome(recipient.id, Disposition.FAILED, answer, host=host), **fields)
 
 
-def made(*about: Told, kind=Kind.FAILURE, sender=SENDER, header=HEADER, whole=WHOLE, **fields) -> Incoming:
+def made(
+    *about: Told, kind=Kind.FAILURE, sender=SENDER, header=HEADER, whole=WHOLE, languages=("en",), **fields
+) -> Incoming:
     values = {
         "id": 77, "reverse_path": str(sender), "direction": "submission", "tenant_id": 1, "credential_id": 1,
         "smtputf8": False, "body_type": "", "ret": "", "envid": "", "size": 100,
@@ -44,7 +50,7 @@ def made(*about: Told, kind=Kind.FAILURE, sender=SENDER, header=HEADER, whole=WH
     }
     return dsn.incoming(
         kind, ClaimedMessage(**(values | fields)), about or (told(),), number=4711 << 22, hostname="mx1.here.test",
-        at=AT, sender=sender, deliveries=(), tenant_id=1, header=header, whole=whole,
+        at=AT, sender=sender, deliveries=(), tenant_id=1, header=header, whole=whole, languages=languages,
     )
 
 
@@ -119,10 +125,10 @@ def test_a_delay_says_until_when_it_is_tried():
     assert (about["Action"], about["Will-Retry-Until"]) == ("delayed", "Sat, 28 Nov 2026 09:30:00 +0000")
     assert text.get_content().replace("\r\n", "\n") == (
         "This is the mail server mx1.here.test.\n\n"
-        'Your message "hello" of Tue, 24 Nov 2026 04:30:00 +0000\nhas not been delivered yet to:\n\n'
+        'Your message "hello" of 2026-11-24 04:30 UTC\nhas not been delivered yet to:\n\n'
         "  <ann@far.test>\n    Its mail server put it off (4.2.0).\n"
         "    The server mx.far.test said: 451 4.2.0 greylisted\n"
-        "    It will be tried until Sat, 28 Nov 2026 09:30:00 +0000.\n\n"
+        "    It will be tried until 2026-11-28 09:30 UTC.\n\n"
         "You need not do anything, nor send it again: it is tried again by itself. If that\n"
         "comes to nothing you will hear. If it is urgent, reach the recipient another way.\n\n"
         f"Number of the message: {ids.to_text(77)}\n"
@@ -192,6 +198,42 @@ def test_hostile_words_begin_no_line_of_their_own(hostile):
     assert head["Bcc"] is None
     lines = text.get_content().splitlines()
     assert not any(line.startswith(("Action", "Bcc", "Status", "--")) for line in lines)
+
+
+@pytest.mark.parametrize("kind", Kind)
+@pytest.mark.parametrize("languages", [("ja",), ("ja", "en"), ("en",)])
+def test_its_words_are_in_the_readers_language_and_ascii_on_the_wire(kind, languages):
+    subject = "=?utf-8?b?" + base64.b64encode("見積書".encode()).decode() + "?="
+    about = told(claimed("sales@demo.test", "secret@gmail.test"), reply.EXPIRED, retried_until=AT + timedelta(days=1))
+    with translation.override("fr"):
+        report = made(about, kind=kind, languages=languages, header=f"Subject: {subject}\r\n".encode())
+        assert translation.get_language() == "fr", "what this thread shows otherwise is as it was"
+    assert report.body.data.isascii() and report.body_type == ""
+    head, text, status, _ = parts(report)
+    with translation.override(languages[0]):
+        assert head["Subject"] == report.subject == translation.gettext(dsn._SUBJECTS[kind])
+        opening = translation.gettext(dsn._OPENINGS[kind][0])
+        beginning = translation.gettext("This is the mail server {hostname}.").format(hostname="mx1.here.test")
+    said = text.get_content().replace("\r\n", "\n")
+    assert text["Content-Language"] == ", ".join(languages)
+    assert said.startswith(beginning) and said.count(dsn.BETWEEN_LANGUAGES) == len(languages) - 1
+    assert opening.format(subject="見積書", arrived="2026-11-24 04:30 UTC") in said
+    assert said.count("見積書") == said.count("<sales@demo.test>") == len(languages)
+    assert blocks(status)[1]["Final-Recipient"] == "rfc822; sales@demo.test" and "gmail" not in said
+
+
+@pytest.mark.parametrize(("verdict", "chosen", "languages"), [
+    (Verdict.HERE, ["ja"], ("ja",)), (Verdict.HERE, [""], ("en",)), (Verdict.HERE, ["ja", "en"], ("en",)),
+    (Verdict.HERE, ["ja", "ja"], ("ja",)), (Verdict.ELSEWHERE, [], ("en",)), (Verdict.UNKNOWN, [], ("en",)),
+])
+def test_the_language_is_that_of_who_is_told(verdict, chosen, languages):
+    boxes = [LocalMailbox(number, "x", 1, SENDER, None, language=each) for number, each in enumerate(chosen)]
+    sender = Resolution(SENDER, verdict, 1, tuple(Delivery(SENDER, box) for box in boxes))
+    assert languages_for(sender, "en") == languages
+    if boxes:  # which forward, and keep nothing
+        forwards = replace(sender, deliveries=(), steps=(Step(SENDER, replace(boxes[0], language="ja")),))
+        assert languages_for(forwards, "en") == ("ja",)
+    assert languages_for(Resolution(SENDER, Verdict.ELSEWHERE), "ja") == ("ja", "en")
 
 
 @pytest.mark.parametrize(

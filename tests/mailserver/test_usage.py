@@ -5,12 +5,13 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
+from email import message_from_bytes, policy
 from pathlib import Path
 
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
-from django.utils import timezone
+from django.utils import timezone, translation
 
 from mailserver import authd, counting, usage
 from mailserver.clock import Clock
@@ -18,7 +19,9 @@ from mailserver.directory import Crossing, DirectoryUnavailable, Uncounted, Usag
 from mailserver.directory import usage as rows
 from mailserver.usage import UsageBook, UsageClient
 from panel.mailboxes.models import Address, Mailbox, MailboxUsage
+from panel.operations.notices import room
 from panel.rules.quota import Fit, Wanted
+from panel.rules.status import Status
 from panel.sending.models import Content, Message, Recipient
 from tests.support import dovecot_dict, world
 from tests.support.authd import (  # noqa: F401 (fixtures)
@@ -458,19 +461,28 @@ def test_a_maildir_whose_mail_changes_has_another_stamp(maildir):
     assert counting.stamp(maildir / "none") is None
 
 
-async def test_warning_goes_into_the_queue_as_a_message_of_our_own(demo, config):
-    Mailbox.objects.filter(pk=demo.pk).update(quota_bytes=1000)
-    config = replace(config, postmaster="postmaster@demo.test")
+async def test_warning_goes_into_the_queue_as_a_letter_in_the_persons_language(demo, config, settings):
+    settings.ENVIRONMENT = replace(settings.ENVIRONMENT, postmaster="postmaster@demo.test")
+    Mailbox.objects.filter(pk=demo.pk).update(quota_bytes=1000, language="ja")
     async with running(config, warns=True):
         client = UsageClient(authd.socket_path(config))
         await client.take([Wanted(demo.pk, 1000, 850)])
         await until(Message.objects.filter(direction="internal").exists)
         client.close()
     message = Message.objects.get()
-    assert (message.reverse_path, message.subject) == ("", "Your mailbox is 85 % full")
+    with translation.override("ja"):
+        subject = translation.gettext("Your mailbox is {percent} full").format(percent="85 %")
+    assert (message.reverse_path, message.subject) == ("", subject)
     row = Recipient.objects.get(message=message)
-    assert (row.resolved, row.next_hop, row.state) == ("shop@demo.test", "local", "waiting")
-    body = bytes(Content.objects.get(message=message).body)
-    assert b"From: Postmaster <postmaster@demo.test>\r\n" in body
-    assert b"Auto-Submitted: auto-generated\r\n" in body
-    assert b"holds 850 bytes of the 1.0 KB that it may hold.\r\n150 bytes are left." in body
+    assert (row.resolved, row.state) == ("shop@demo.test", "waiting")
+    raw = bytes(Content.objects.get(message=message).body)
+    found = message_from_bytes(raw, policy=policy.default)
+    assert raw.isascii()
+    assert (found["Reply-To"], found["Auto-Submitted"]) == ("postmaster@demo.test", "auto-generated")
+    assert (found["Content-Language"], found.get_content_type()) == ("ja", "multipart/alternative")
+    said = found.get_body(("plain",)).get_content()
+    assert "850 bytes" in said and "1.0 KB" in said and "150 bytes" in said
+    for gone in (0, 10**9):
+        assert room.tell(gone, 1, 1, message.accepted_at) is None
+    Mailbox.objects.filter(pk=demo.pk).update(status=Status.CLOSED)
+    assert room.tell(demo.pk, 1, 1, message.accepted_at) is None

@@ -1,5 +1,6 @@
 """Letters as mail: what stands in their headers and both parts, whatever a name holds; and how many one gets."""
 
+import re
 from dataclasses import replace
 from datetime import timedelta
 from html.parser import HTMLParser
@@ -9,13 +10,15 @@ from django.conf import settings as all_settings
 from django.test import Client
 from django.utils import timezone
 
+from mailserver.directory.resolution import resolve
 from panel import environment
 from panel.mailboxes.language import language_of
 from panel.operations.services import create_account
+from panel.rules.addresses import parse_address
 from panel.sending import letters
 from panel.sending.letters import Aside, Facts, Letter, Link, Purpose, Words
 from panel.sending.models import LetterSent, Message, Recipient
-from panel.tenants.models import User
+from panel.tenants.models import DirectoryChange, User
 from tests.support import world
 from tests.support.all_letters import composers
 from tests.support.post import posted
@@ -40,7 +43,7 @@ def send(to: str = ANN, language: str = "en", name: str = "Acme", **fields):
             Words(f"It is {said}."), Facts(((said, said),)), Link("Open", letters.url("/t/1/")), Aside(said),
         ))
 
-    fields = {"purpose": Purpose.WARNING, "now": timezone.now(), "within": timedelta(hours=1), **fields}
+    fields = {"purpose": Purpose.LIMIT, "now": timezone.now(), "within": timedelta(hours=1), **fields}
     return letters.send(to, language, compose, **fields)
 
 
@@ -78,7 +81,10 @@ def test_a_letter_is_mail_whatever_is_in_a_name(language):
     assert hostile.text.count("<script>gnp 日本 & {x} %s") == 4 and "\u202e" not in hostile.text + hostile.html
     # No tag or attribute of its own, and nothing that is loaded from anywhere.
     assert Tags(hostile.html).seen == Tags(plain.html).seen
-    assert not {"img", "script", "link", "style", "iframe"} & {tag for tag, _ in Tags(plain.html).seen}
+    assert not {"img", "script", "link", "iframe"} & {tag for tag, _ in Tags(plain.html).seen}
+    style = re.findall(r"<style>(.*?)</style>", plain.html, re.S)
+    assert re.findall(r"<style>(.*?)</style>", hostile.html, re.S) == style and len(style) == 1
+    assert not re.search(r"url|@import|@font-face", style[0])
     message = Message.objects.get(pk=Recipient.objects.order_by("pk")[0].message_id)
     assert (message.reverse_path, message.direction, message.body) == ("", "internal", "7BIT")
     assert message.subject == hostile.subject
@@ -90,7 +96,7 @@ def test_each_letter_is_one_whatever_is_in_a_name(language, monkeypatch):
     for name in (HOSTILE, "Acme"):
         for compose in composers(name).values():
             letters.send(
-                ANN, language, compose, purpose=Purpose.WARNING, now=timezone.now(), within=timedelta(hours=1)
+                ANN, language, compose, purpose=Purpose.LIMIT, now=timezone.now(), within=timedelta(hours=1)
             )
     found = posted()
     hostile, plain = found[: len(found) // 2], found[len(found) // 2 :]
@@ -132,7 +138,7 @@ def test_nobody_is_flooded_or_told_twice():
     for _ in range(20):
         send(now=now + timedelta(hours=2))
     mine = Recipient.objects.filter(resolved=ANN)
-    assert mine.count() == letters.MOST_A_DAY[Purpose.WARNING]
+    assert mine.count() == letters.MOST_A_DAY[Purpose.LIMIT]
     assert send(purpose=Purpose.RESET, now=now + timedelta(hours=2)), "which was asked for"
     assert send(now=now + timedelta(days=1, hours=3))
     send(now=now + timedelta(days=60))
@@ -155,6 +161,10 @@ def test_the_switch_of_languages_says_in_which_one_letters_come(settings):
     account.refresh_from_db()
     person.refresh_from_db()
     assert (account.language, person.language) == ("en", "en") and language_of(person) == "en"
+    # What the mailserver writes to it is in that language at once.
+    assert DirectoryChange.objects.latest("pk").domain == "acme.test"
+    found = resolve(parse_address("x@acme.test"), separator="+", postmaster=None, hostname="", now=timezone.now()).value
+    assert [each.mailbox.language for each in found.deliveries] == ["en"]
     Client().post("/language/", {"language": "ja"})
     assert set(User.objects.values_list("language", flat=True)) == {"en", ""}, "nobody's who isn't signed in"
     with pytest.raises(environment.BadSetting, match=r"POSTHOUSE_LANGUAGE.*en, ja"):

@@ -8,12 +8,12 @@ from django.urls import reverse
 from django.utils import timezone
 
 from panel.operations import services as operations
-from panel.operations.notices import Notices, domains, sign_ins
+from panel.operations.notices import Notices, domains, security, sign_ins
 from panel.sending import letters
 from panel.sending.models import Message
 from panel.tenants import audit
 from panel.tenants import services as tenants
-from panel.tenants.models import AuditEntry, Tenant, User
+from panel.tenants.models import AuditEntry, Tenant, Untold, User
 from panel.tenants.sign_in.lockout import SIGNED_IN
 from tests.support import queue, world
 from tests.support.post import posted
@@ -101,22 +101,77 @@ def test_a_domain_is_told_of_to_nobody_who_did_it_or_can_do_nothing(acme):
     assert told() == [("reseller@elsewhere.test", "Sending from below.test has stopped")], "where there is no own one"
 
 
-def test_nobody_gets_more_than_so_many_warnings_in_a_day(acme):
-    most = letters.MOST_A_DAY[letters.Purpose.DOMAIN]
-    for _ in range(most + 5):
-        happened(acme.domains.get(), "domain.lapsed")
-    assert len(told()) == 2 * most
+def test_whoever_has_many_domains_hears_of_each_in_few_letters(acme, monkeypatch):
+    monkeypatch.setattr(domains, "MOST", 10)
+    monkeypatch.setattr(domains, "MOST_NAMED", 20)
+    many = [world.domain(f"d{number}.test", acme) for number in range(24)]
+    notices, now = Notices(), timezone.now()
+    happened(many[0], "domain.lapsed")
+    assert told(notices)[0] == ("owner@elsewhere.test", "Sending from d0.test has stopped")
+    for domain in many:
+        happened(domain, "domain.lapsed")
+    happened(many[1], "domain.records_changed", before={"mx": "same"}, after={"mx": "nothing"})
+    happened(many[2], "domain.records_changed", before={"spf": "same"}, after={"spf": "different"})
+    found = [told(notices) for _ in range(3)]
+    assert [[subject for _to, subject in look] for look in found] == [
+        [], ["The DNS records of 2 domains changed"] * 2, [],
+    ], "the others wait, and hide nothing else"
+    assert "    d1.test: MX: right, now missing\n" in posted()[-1].text
+    later = [letter for hours in (1.1, 1.2, 9) for letter in notices.tell(now + timedelta(hours=hours)).letters]
+    assert [each.subject for each in later] == ["Sending from 24 domains has stopped"] * 2
+    assert "    d19.test: " in posted()[-1].text and "    …: and 4 more\n" in posted()[-1].text
+    assert posted()[-1].path() == reverse("console:domains", args=[acme.pk]) and not Untold.objects.exists()
 
 
-def test_one_letter_that_fails_keeps_no_other_back_and_a_stop_leaves_the_rest_to_the_next_start(acme, monkeypatch):
-    for action in ("domain.proof_missing", "domain.lapsed"):
-        happened(acme.domains.get(), action)
-    monkeypatch.setitem(domains._COMPOSED, "domain.proof_missing", lambda domain, entry: 1 / 0)
+def test_a_letter_that_fails_stops_no_other_and_is_tried_again(acme, monkeypatch):
+    compose = domains._COMPOSED["lapsed"]
+    monkeypatch.setitem(domains._COMPOSED, "lapsed", lambda *about: 1 / 0)
+    happened(acme.domains.get(), "domain.lapsed")
+    happened(acme.domains.get(), "domain.proved")
+    notices, now = Notices(), timezone.now()
+    found = notices.tell(now)
+    assert [each.subject for each in found.letters] == ["acme.test is proved to be yours"] * 2
+    assert [what for what, _because in found.failed] == ["domains"]
+    monkeypatch.setitem(domains._COMPOSED, "lapsed", compose)
+    assert notices.tell(now).letters == [] and notices.tell(now, lambda: True).letters == []
+    assert len(notices.tell(now + timedelta(minutes=11)).letters) == 2
+
+
+def test_what_happened_while_no_mailserver_ran_is_told_by_the_next_one(acme):
+    box, owner = world.mailbox("ann@acme.test"), User.objects.get(email="owner@elsewhere.test")
+    world.login_event(box, ip="192.0.2.1")
+    signed_in(owner, "192.0.2.1")
+    now = timezone.now()
+    Notices().tell(now - timedelta(days=2))
+    world.login_event(box, ip="198.51.100.1")
+    signed_in(owner, "198.51.100.1")
+    happened(acme.domains.get(), "domain.lapsed")
+    later = Notices().tell(now + timedelta(days=1))
+    assert sorted(each.to for each in posted()) == [
+        "admin@elsewhere.test", "ann@acme.test", "owner@elsewhere.test", "owner@elsewhere.test"
+    ] and not later.failed
+
+
+# What opens an account
+
+
+def test_a_change_of_what_opens_an_account_is_told_to_it(acme):
+    owner = User.objects.get(email="owner@elsewhere.test")
+    tenants.set_account_password(owner, "another unusual one", actor=owner, ip="192.0.2.1")
+    audit.record(owner, "account.passkey_added", owner, tenant=None, after={"passkey": "Key"})
+    audit.record(owner, "account.passkey_removed", owner, tenant=None, before={"passkey": "Key"})
+    box = world.mailbox("ann@acme.test")
+    audit.record(box.person, "account.second_factor_added", box.person, tenant=None)
+    closed = User.objects.get(email="closed@elsewhere.test")
+    audit.record(None, "account.password_set", closed, tenant=None)
     notices = Notices()
-    assert notices.tell(timezone.now(), lambda: True).letters == []
-    found = notices.tell(timezone.now() + timedelta(hours=20))
-    assert [each.subject for each in found.letters] == ["Sending from acme.test has stopped"] * 2
-    assert [(what, because[:17]) for what, because in found.failed] == [("domains", "ZeroDivisionError")] * 2
+    assert [to for to, _subject in told(notices)] == [*["owner@elsewhere.test"] * 3, "ann@acme.test"]
+    assert told(notices) == told() == []
+    password, added, _removed, of_person = posted()
+    assert password.subject == "owner@elsewhere.test: how one signs in was changed"
+    assert "    From where: 192.0.2.1\n" in password.text and password.path() == reverse("console:account-own")
+    assert "A passkey was added, “Key”" in added.text and of_person.path() == reverse("console:me-sign-ins")
+    assert set(security._SAID) == audit.TOLD and set(domains._ACTIONS) == audit.TOLD_OF_NOBODY
 
 
 # Limits
@@ -239,7 +294,7 @@ def test_a_clients_known_network_costs_no_query_of_its_own(acme, django_assert_m
     reason="about SQLite's choice of an index, by its own plans; PostgreSQL chooses by figures that it keeps",
 )
 def test_a_look_reads_what_was_recorded_meanwhile_by_its_time_alone(acme):
-    """Of what stands in the audit log without an actor, and of logins, there are millions."""
+    """Of sign-ins, in the audit log and among the logins, there are millions."""
     plans = []
 
     def explained(execute, sql, params, many, context):
@@ -250,4 +305,4 @@ def test_a_look_reads_what_was_recorded_meanwhile_by_its_time_alone(acme):
 
     with connection.execute_wrapper(explained):
         Notices().tell(timezone.now())
-    assert len(plans) == 3 and all(len(plan) == 1 and plan[0].endswith("(at>?)") for plan in plans), plans
+    assert len(plans) == 2 and all(len(plan) == 1 and plan[0].endswith("(at>?)") for plan in plans), plans

@@ -81,6 +81,7 @@ UNSCOPED = {
     "PanelSession": "its account's alone", "PasswordReset": "digests",
     "WrongSignIn": "digests", "DirectoryChange": "the caches'", "Counter": "shown as limits",
     "Content": "never shown", "LetterSent": "digests", "BulkAct": "the provider's", "Traffic": "the provider's counts",
+    "Untold": "a mark", "Look": "a mark", "RecoveryAsked": "its person's alone",
 }
 
 

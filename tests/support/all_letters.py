@@ -6,9 +6,10 @@ from datetime import UTC, datetime
 from panel.domains.models import Domain, DomainAlias
 from panel.mailboxes.models import Address, Credential, LoginEvent, Mailbox
 from panel.operations import invitations, password_reset, recovery
-from panel.operations.notices import domains, limits, sign_ins
+from panel.operations.notices import domains, limits, room, security, sign_ins
 from panel.rules.limits import Window
 from panel.sending.letters import Letter
+from panel.tenants.decided import Freezer
 from panel.tenants.models import AuditEntry, Invitation, Tenant, User
 
 AT = datetime(2026, 11, 30, 2, 30, tzinfo=UTC)
@@ -29,13 +30,24 @@ def composers(name: str) -> dict[str, Callable[[], Letter]]:
     return {
         "reset": lambda: password_reset._letter(account, "192.0.2.1", "/admin/login/reset/x/"),
         "reset of a mailbox": lambda: password_reset._letter_of_mailbox(mailbox, "192.0.2.1", "/admin/login/reset/x/"),
-        "recovery address": lambda: recovery._welcome(mailbox),
-        "recovery address changed": lambda: recovery._notice(mailbox, account, "192.0.2.1"),
+        "recovery address": lambda: recovery._confirm(mailbox, "/me/sign-ins/recovery/confirm/x/"),
+        "recovery address changed": lambda: recovery._notice(mailbox, Freezer.PERSON, "192.0.2.1"),
         "invitation": lambda: invitations._letter(invitation, account, "/invitation/x/"),
         **{
-            action: lambda compose=compose, action=action: compose(named[action.partition(".")[0]], entry)  # type: ignore[misc]
-            for action, compose in domains._COMPOSED.items()
+            f"{model} {act}": lambda compose=compose, row=row: compose(row, entry)  # type: ignore[misc]
+            for act, compose in domains._COMPOSED.items() for model, row in named.items()
         },
+        **{
+            f"domains {act}": lambda act=act: domains._composed(act, [(domain, entry)] * 2, tenant)  # type: ignore[misc]
+            for act in domains._OF_SEVERAL
+        },
+        **{
+            act: lambda act=act: security._letter(account, AuditEntry(  # type: ignore[misc]
+                action=act, at=AT, ip="192.0.2.1", before={"passkey": name}, after={"passkey": name},
+            ))
+            for act in security._SAID
+        },
+        "mailbox fills up": lambda: room._letter(mailbox, 900, 1000),
         "mailbox limit": lambda: limits._letter(limits.Reached("mailbox", 1, Window.HOUR, 200, 200), mailbox),
         "tenant limit": lambda: limits._letter(limits.Reached("tenant", 1, Window.DAY, 999, 1000), tenant),
         "sign-in": lambda: sign_ins._letter(name, "192.0.2.1", sign_in, "/me/sign-ins/"),

@@ -20,7 +20,6 @@ from mailserver.authenticator import Authenticator
 from mailserver.config import Config
 from mailserver.directory import Directory
 from panel import environment
-from panel.database.ids import IdMaker
 from panel.mailboxes.models import Mailbox
 from panel.tenants.models import Plan
 from tests.support import world
@@ -79,7 +78,7 @@ async def running(config: Config, *, warns: bool = False) -> AsyncIterator[House
     house = House(config, Directory("+", "", config.hostname, executor), [])
     ready = asyncio.Event()
     serving = asyncio.create_task(authd.serve(
-        config, house.directory, ready.set, ids=IdMaker(1, 63) if warns else None
+        config, house.directory, ready.set, warns=warns
     ))
     try:
         await asyncio.wait({asyncio.create_task(ready.wait()), serving}, return_when=asyncio.FIRST_COMPLETED)

@@ -60,9 +60,10 @@ class Catalogue:
 
 
 def texts() -> dict[tuple[str | None, str], Entry]:
-    """Every text of the panel that is shown in the reader's language, in the order of its files."""
+    """Every text that is shown in the reader's language, in the order of its files."""
     found: dict[tuple[str | None, str], Entry] = {}
-    for path in sorted([*(ROOT / "panel").rglob("*.py"), *(ROOT / "panel" / "templates").rglob("*.*")]):
+    programs = [path for folder in ("mailserver", "panel") for path in (ROOT / folder).rglob("*.py")]
+    for path in sorted([*programs, *(ROOT / "panel" / "templates").rglob("*.*")]):
         name, source = path.relative_to(ROOT).as_posix(), path.read_text()
         for entry in _of_python(source) if path.suffix == ".py" else _of_template(source, name):
             known = found.get(entry.key, entry)

@@ -16,6 +16,7 @@ from panel.domains.models import DomainCheck
 from panel.mailboxes import links, passwords
 from panel.operations import invitations
 from panel.operations import services as operations
+from panel.operations.recovery import ask_recovery
 from panel.sending.models import Recipient
 from panel.tenants import services as tenants
 from panel.tenants import visits
@@ -71,6 +72,12 @@ class House:
         self.tie = links.link(main, self.accounts["linked owner"], actor=None)
         self.invitation, self.token = self._invite(self.acme, "invited@elsewhere.test", "owner")
         self.their_invitation, _token = self._invite(self.beta, "other-invited@elsewhere.test", "other tenant")
+        tokens: list[str] = []
+        ask_recovery(
+            self.mailbox, "ann@private.test", actor=self.mailbox.person,
+            link=lambda token: f"/{tokens.append(token) or token}/",  # type: ignore[func-returns-value]
+        )
+        self.recovery = tokens[0]
         self._keys = {role: self._session(account) for role, account in self.accounts.items()}
         self._clients: dict[bool, Client] = {}
         self.visit = visits.begin(self.acme, reason="asked for help", actor=self.accounts["support viewing"])
@@ -92,6 +99,7 @@ class House:
             "domain_alias": self.names[theirs].pk,
             "invitation": (self.their_invitation if theirs else self.invitation).pk,
             "token": self.token,
+            "recovery": self.recovery,
             "member": (other if theirs else viewer).pk,
             "mailbox": (self.their_mailbox if theirs else self.mailbox).pk,
             "customer": self.customers[theirs].pk,

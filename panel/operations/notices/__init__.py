@@ -1,70 +1,72 @@
-"""What people are told by letter without having asked: a domain that changed, a limit that is reached, a new network.
+"""What people are told by letter without having asked: a domain, a limit, a new network, what opens their account.
 
 Nothing of it happens where mail passes or somebody signs in: every minute worker 0 of each node reads
-what was recorded meanwhile (audit log, messages' charges, logins). Several may look at the same: what
-was told is known by the letters that were sent, and isn't told twice.
+what was recorded meanwhile. Of what is told whenever it comes a row waits (tenants.Untold) and goes in
+the letter's own transaction; charges and logins, of which there are many, are read from where the last
+look came to (operations.Look, for the first one after a start), and what was told of them is known by
+the letters that were sent. So nothing is told twice, and nothing is lost while no mailserver runs.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 
-from django.db import InterfaceError, OperationalError
+from django.db import InterfaceError, OperationalError, transaction
 
-from panel.operations.notices import domains, limits
-from panel.operations.notices.sign_ins import Known
-from panel.sending.letters import Due
-from panel.sending.models import Message
+from panel.operations.models import Look
+from panel.operations.notices import domains, limits, security
+from panel.operations.notices.sign_ins import Known, tell_accounts
+from panel.operations.notices.told import Told
+from panel.sending import letters
 
-# How far back the first look after a start goes: over a night without a mailserver for what stays so.
-FIRST, FIRST_OF_DOMAINS = timedelta(minutes=30), timedelta(days=1)
+FIRST = timedelta(minutes=30)  # how far back the very first look goes
 OVERLAP = timedelta(minutes=5)  # what was recorded for a moment that is over may come so late
-
-
-@dataclass(slots=True)
-class Told:
-    """What a look did. `failed`: what couldn't be looked at or written, and why."""
-
-    letters: list[Message] = field(default_factory=list)
-    failed: list[tuple[str, str]] = field(default_factory=list)
+STORED_EACH = timedelta(minutes=5)
 
 
 class Notices:
     """Of one process. Remembers until when it has looked, and which networks are known."""
 
     def __init__(self) -> None:
-        self._until: datetime | None = None
         self._known = Known()
+        self._since: dict[str, datetime] = {}
+        self._stored: dict[str, datetime] = {}
 
     def tell(self, now: datetime, is_leaving: Callable[[], bool] = lambda: False) -> Told:
-        """Write the letters that are due, until `is_leaving`. Raises Django's database errors when it is gone."""
-        told = Told()
-        for what, look, first in (
-            ("domains", domains.due, FIRST_OF_DOMAINS), ("limits", limits.due, FIRST),
-            ("sign-ins", self._known.due, FIRST),
-        ):
-            since = min(self._until - OVERLAP, now) if self._until else now - first
+        """Write the letters that are due, as many as are for one look, until `is_leaving`.
+
+        Raises Django's database errors when the database is gone.
+        """
+        told = Told(now, is_leaving)
+        parts: tuple[tuple[str, Callable[[], None]], ...] = (
+            ("domains", partial(domains.tell, told)), ("security", partial(security.tell, told)),
+            ("limits", partial(self._go_on, told, "limits", limits.tell)),
+            ("sign-ins of accounts", partial(self._go_on, told, "sign-ins of accounts", tell_accounts)),
+            ("sign-ins of mailboxes", partial(self._go_on, told, "sign-ins of mailboxes", self._known.tell)),
+        )
+        for what, look in parts:
+            if told.is_leaving():
+                break
             try:
-                for write in look(since, now):
-                    if is_leaving():
-                        return told  # the next start tells the others
-                    _try(what, write, told)
+                look()
             except (OperationalError, InterfaceError):
                 raise  # it isn't one of these that is at fault
             except Exception as error:
-                told.failed.append((what, repr(error)[:300]))
-        self._until = now
+                told.fails(what, error)
         return told
 
-
-def _try(what: str, write: Due, told: Told) -> None:
-    """One that can't be written doesn't keep the others from it."""
-    try:
-        letter = write()
-    except (OperationalError, InterfaceError):
-        raise
-    except Exception as error:
-        told.failed.append((what, repr(error)[:300]))
-    else:
-        if letter:
-            told.letters.append(letter)
+    def _go_on(self, told: Told, name: str, look: Callable[[Told, datetime], datetime | None]) -> None:
+        """Look at what was recorded since the last look; `look` says until when it came, None for all there is."""
+        if name not in self._since:
+            stored = Look.objects.filter(pk=name).values_list("since", flat=True).first()
+            self._since[name] = max(stored, told.now - letters.KEPT) if stored else told.now - FIRST
+        until = look(told, self._since[name]) or told.now - OVERLAP
+        # Forwards only: the clock may go back.
+        self._since[name] = until = max(until, self._since[name])
+        if name in self._stored and until < self._stored[name] + STORED_EACH:
+            return
+        with transaction.atomic():
+            Look.objects.get_or_create(pk=name, defaults={"since": until})
+            # Not if another node came further meanwhile.
+            Look.objects.filter(pk=name, since__lt=until).update(since=until)
+        self._stored[name] = until

@@ -17,16 +17,19 @@ from panel.database import ids
 from panel.mailboxes.language import language_of
 from panel.mailboxes.models import Mailbox
 from panel.operations.notices.readers import OWNERS, readers
+from panel.operations.notices.told import Told
 from panel.rules.limits import Window
 from panel.rules.status import Status
 from panel.sending import letters
-from panel.sending.letters import Aside, Due, Facts, Letter, Link, Purpose, Words
-from panel.sending.models import Message, Recipient
+from panel.sending.letters import Aside, Facts, Letter, Link, Purpose, Words
+from panel.sending.models import LetterSent, Message, Recipient
 from panel.sending.used import window_words
 from panel.tenants.models import Tenant
 
 MOST_READ = 20_000  # messages in one look, the newest
-MOST_TOLD = 5000  # limits
+MOST_TOLD = 200  # letters in one look; what is left is the next one's
+MOST_AT_ONCE = 200  # limits whose subjects are read together
+AT_MOST_BACK = timedelta(days=1)  # no limit has a longer window
 NEAR = 0.5  # of a limit: below that no message of this size is looked at closer
 WITHIN = timedelta(hours=12)
 _LENGTH = {Window.HOUR: timedelta(hours=1), Window.DAY: timedelta(days=1)}
@@ -47,31 +50,56 @@ class Reached:
         return f"limit {self.kind} {self.subject} {self.window.value}"
 
 
-def due(since: datetime, now: datetime) -> Iterator[Due]:
-    """The letters about limits that were reached since then."""
-    reached = list(_reached(since))[:MOST_TOLD]
-    boxes = Mailbox.objects.filter(
-        pk__in=[each.subject for each in reached if each.kind == "mailbox"], status=Status.ACTIVE
-    ).select_related("address__domain")
-    tenants = Tenant.objects.filter(pk__in=[each.subject for each in reached if each.kind == "tenant"])
-    of_kind: dict[str, dict[int, Any]] = {
-        "mailbox": {each.pk: each for each in boxes},
-        "tenant": {each.pk: each for each in tenants.select_related("parent__parent")},
-    }
-    for each in reached:
-        subject = of_kind[each.kind].get(each.subject)
-        if subject is None:
-            continue  # gone, or not active
-        for person in [subject] if isinstance(subject, Mailbox) else readers(subject, OWNERS):
-            yield partial(
-                letters.send, str(person), language_of(person), partial(_letter, each, subject),
-                purpose=Purpose.WARNING, about=each.about, once_within=_LENGTH[each.window], now=now, within=WITHIN,
-            )
+def tell(told: Told, since: datetime) -> datetime | None:
+    """The letters about limits that were reached since then; `since` again if there is more than for one look."""
+    before, since = len(told.letters), max(since, told.now - AT_MOST_BACK)
+    reached = _untold(list(_reached(since, told.now)), told.now)
+    for first in range(0, len(reached), MOST_AT_ONCE):
+        few = reached[first : first + MOST_AT_ONCE]
+        boxes = Mailbox.objects.filter(
+            pk__in=[each.subject for each in few if each.kind == "mailbox"], status=Status.ACTIVE
+        ).select_related("address__domain")
+        tenants = Tenant.objects.filter(pk__in=[each.subject for each in few if each.kind == "tenant"])
+        of_kind: dict[str, dict[int, Any]] = {
+            "mailbox": {each.pk: each for each in boxes},
+            "tenant": {each.pk: each for each in tenants.select_related("parent__parent")},
+        }
+        for each in few:
+            if told.is_leaving() or len(told.letters) - before >= MOST_TOLD:
+                return since
+            subject = of_kind[each.kind].get(each.subject)
+            if subject is not None:  # else gone, or not active
+                told.each("limits", partial(_write, each, subject, told.now))
+    return None
 
 
-def _reached(since: datetime) -> Iterator[Reached]:
-    """Each limit once, by the newest message that was charged to it."""
-    first = ids.first_of_ms(int(since.timestamp() * 1000))
+def _untold(reached: list[Reached], now: datetime) -> list[Reached]:
+    """Those that nobody was told of within their window."""
+    sent: set[str] = set()
+    for first in range(0, len(reached), MOST_AT_ONCE):
+        few = {each.about for each in reached[first : first + MOST_AT_ONCE]}
+        for window, length in _LENGTH.items():
+            rows = LetterSent.objects.filter(about__in=few, about__endswith=window.value, at__gt=now - length)
+            sent.update(rows.values_list("about", flat=True))
+    return [each for each in reached if each.about not in sent]
+
+
+def _write(reached: Reached, subject: Mailbox | Tenant, now: datetime) -> list[Message]:
+    people = [subject] if isinstance(subject, Mailbox) else readers(subject, OWNERS)
+    sent = [
+        letters.send(
+            str(person), language_of(person), partial(_letter, reached, subject), purpose=Purpose.LIMIT,
+            about=reached.about, once_within=_LENGTH[reached.window], now=now, within=WITHIN,
+        )
+        for person in people
+    ]
+    return [each for each in sent if each]
+
+
+def _reached(since: datetime, now: datetime) -> Iterator[Reached]:
+    """Each limit once, by the newest message that was charged to it; none whose window is over."""
+    first = _first_since(since)
+    in_window = {window.value: _first_since(now - length) for window, length in _LENGTH.items()}
     messages = Message.objects.filter(pk__gte=first).exclude(direction=Message.Direction.INTERNAL).order_by("-pk")
     newest: dict[tuple[str, int, str], tuple[int, int, int]] = {}
     for pk, facts in messages.values_list("pk", "facts")[:MOST_READ]:
@@ -83,8 +111,12 @@ def _reached(since: datetime) -> Iterator[Reached]:
     counted = Recipient.objects.filter(message__in=asked).order_by().values("message").annotate(count=Count("pk"))
     sizes: dict[Any, int] = {row["message"]: row["count"] for row in counted}
     for (kind, subject, window), (pk, used, allowed) in newest.items():
-        if used + sizes.get(pk, 1) > allowed > 0:
+        if used + sizes.get(pk, 1) > allowed > 0 and pk >= in_window[window]:
             yield Reached(kind, subject, Window(window), used, allowed)
+
+
+def _first_since(at: datetime) -> int:
+    return int(ids.first_of_ms(int(at.timestamp() * 1000)))
 
 
 def _letter(reached: Reached, subject: Mailbox | Tenant) -> Letter:
