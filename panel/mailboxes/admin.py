@@ -72,7 +72,10 @@ PROTOCOLS: dict[str, Any] = {
 MOST_SIGN_INS = 10  # on the mailbox's page
 MOST_MESSAGES = 10
 MOST_ALIASES = 10
-OUTCOME_LOOKS = {"ok": "good", "wrong": "warn", "refused": "warn", "scope": "warn", "suspended": "off", "locked": "bad"}
+OUTCOME_LOOKS = {
+    "ok": "good", "wrong": "warn", "refused": "warn", "scope": "warn", "factor": "warn", "suspended": "off",
+    "locked": "bad",
+}
 
 
 class HeldForm(forms.ModelForm):
