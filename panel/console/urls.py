@@ -87,6 +87,9 @@ OF_A_TENANT = [
     path("usage/export/", usage.export, name="usage-export"),
     path("settings/", organisation.settings, name="settings"),
     path("settings/second-factor/", organisation.second_factor, name="require-second-factor"),
+    path(
+        "settings/people-second-factor/", organisation.people_second_factor, name="require-people-second-factor"
+    ),
     path("settings/close/", organisation.close, name="close-tenant"),
     path("settings/undo-closing/", organisation.undo, name="undo-closing"),
     path("search/", search.search, name="search"),

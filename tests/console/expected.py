@@ -172,6 +172,7 @@ EXPECTED: dict[str, OfATenant | OfAPerson | OfAnAccount | OfAVisit | OfAnybody] 
     "usage-export": OfATenant(),
     "settings": OfATenant(),
     "require-second-factor": OfATenant(role="owner", change="owner", post=AWAY),
+    "require-people-second-factor": OfATenant(role="owner", change="owner", post=AWAY),
     "close-tenant": OfATenant(role="owner", change="owner"),
     "undo-closing": OfATenant(role="owner", change="owner", post=AWAY, get=AWAY),
     "search": OfATenant(),
