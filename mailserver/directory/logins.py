@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from django.db import transaction
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import QuerySet
 
 from mailserver.directory.found import EVERY_TENANT, Dependency, Found
 from mailserver.directory.hosting import find_hosted
@@ -19,11 +19,12 @@ from mailserver.directory.statuses import OWNERS, address_status, what_is_suspen
 from panel.domains import models as domains
 from panel.mailboxes import models as mailboxes
 from panel.mailboxes import passwords
+from panel.mailboxes.main_passwords import is_beside_factor
 from panel.rules.addresses import Address
 from panel.rules.facts import Login, Proof, SenderRights
 from panel.rules.limits import Subject
 from panel.rules.lockout import network_of
-from panel.tenants.models import SecondFactor, Tenant
+from panel.tenants.models import Tenant
 
 EVERY_SCOPE = frozenset({"submission", "imap", "pop3", "sieve"})  # the main password's
 
@@ -63,7 +64,7 @@ def _credentials() -> QuerySet[mailboxes.Credential]:
     rows = mailboxes.Credential.objects.select_related(
         "mailbox__address__mailbox", *(f"mailbox__address__{path}" for path in OWNERS)
     )
-    return rows.annotate(has_factor=Exists(SecondFactor.objects.filter(user=OuterRef("mailbox__person"))))
+    return rows.annotate(has_factor=is_beside_factor())
 
 
 def _login_fact(

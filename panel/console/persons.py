@@ -8,14 +8,14 @@ would lead around it.
 """
 
 from django.db import transaction
-from django.db.models import Exists, OuterRef
+from django.db.models import Exists
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.translation import override
 
 from panel.client_address import client_ip
 from panel.mailboxes import links
-from panel.mailboxes.main_passwords import main_passwords, may_open
+from panel.mailboxes.main_passwords import is_beside_factor, main_passwords, may_open
 from panel.mailboxes.models import Credential, LoginEvent, Mailbox, MailboxLink
 from panel.rules.sign_in import PROTOCOL
 from panel.rules.status import Status
@@ -89,11 +89,10 @@ def reached_by(account: User, ip: str | None) -> list[Mailbox]:
     ties = dict(MailboxLink.objects.filter(account=account).values_list("mailbox", "began_as")[: links.MOST])
     if not ties:
         return []
-    of_person = SecondFactor.objects.filter(user=OuterRef("mailbox__person"))
     own = SecondFactor.objects.filter(user=account)  # its sessions are those that were opened with it
     rows = main_passwords().filter(mailbox__in=ties).order_by("mailbox")
     return [
-        each.mailbox for each in rows.annotate(asks=Exists(of_person), has_own=Exists(own))
+        each.mailbox for each in rows.annotate(asks=is_beside_factor(), has_own=Exists(own))
         if ties[each.mailbox_id] == links.began_as(each) and may_open(each, ip)
         and (each.has_own or not (each.asks or each.mailbox.address.tenant.people_second_factor_required))
     ]

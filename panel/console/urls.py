@@ -49,6 +49,7 @@ OF_A_TENANT = [
     path("mailboxes/<int:mailbox>/change/", mailbox.change, name="mailbox-change"),
     path("mailboxes/<int:mailbox>/password/", mailbox.password, name="mailbox-password"),
     path("mailboxes/<int:mailbox>/recovery/", mailbox.recovery, name="mailbox-recovery"),
+    path("mailboxes/<int:mailbox>/second-factor/remove/", mailbox.remove_factor, name="remove-mailbox-factor"),
     path("mailboxes/<int:mailbox>/suspend/", mailbox.stop, name="suspend-mailbox"),
     path("mailboxes/<int:mailbox>/resume/", mailbox.go_on, name="resume-mailbox"),
     path("mailboxes/<int:mailbox>/close/", mailbox.shut, name="close-mailbox"),

@@ -3,7 +3,7 @@
 import ipaddress
 from collections.abc import Sequence
 
-from django.db.models import QuerySet
+from django.db.models import Exists, OuterRef, QuerySet
 from django.utils import timezone
 
 from panel.mailboxes.models import Credential, Mailbox
@@ -39,6 +39,11 @@ def without_second_factor(tenant: Tenant) -> int:
     rows = Mailbox.objects.filter(tenant=tenant).exclude(status=Status.CLOSED)
     people = rows.order_by("pk").values("person")[:MOST_COUNTED]
     return people.count() - SecondFactor.objects.filter(user__in=people).count()
+
+
+def is_beside_factor() -> Exists:
+    """Whether the person of a password's mailbox has a second factor: a part of a query of passwords."""
+    return Exists(SecondFactor.objects.filter(user=OuterRef("mailbox__person")))
 
 
 def main_passwords() -> "QuerySet[Credential]":

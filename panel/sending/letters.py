@@ -48,12 +48,13 @@ class Purpose(StrEnum):
     WARNING = "warning"
     SIGN_IN = "sign-in"
     RECOVERY = "recovery"  # an address became a mailbox's recovery address
+    SECOND_FACTOR = "second factor"
     RECOVERY_CHANGED = "recovery changed"  # apart, so that nobody's share is used up before what matters comes
 
 
 MOST_A_DAY = {  # to one address
     Purpose.RESET: 20, Purpose.INVITATION: 20, Purpose.DOMAIN: 100, Purpose.WARNING: 10, Purpose.SIGN_IN: 3,
-    Purpose.RECOVERY: 5, Purpose.RECOVERY_CHANGED: 10,
+    Purpose.RECOVERY: 5, Purpose.RECOVERY_CHANGED: 10, Purpose.SECOND_FACTOR: 10,
 }
 
 

@@ -139,6 +139,7 @@ EXPECTED: dict[str, OfATenant | OfAPerson | OfAnAccount | OfAVisit | OfAnybody] 
     "mailbox-change": OfATenant(role="admin", change="admin", post=AWAY),
     "mailbox-password": OfATenant(role="admin", change="admin"),
     "mailbox-recovery": OfATenant(role="admin", change="admin", post=AWAY),
+    "remove-mailbox-factor": OfATenant(role="admin", change="admin", post=AWAY),
     "suspend-mailbox": OfATenant(role="admin", change="admin"),
     "resume-mailbox": OfATenant(role="admin", change="admin", post=AWAY),
     "close-mailbox": OfATenant(role="admin", change="admin", post=AWAY),

@@ -7,6 +7,7 @@ from django.db import connection
 from django.urls import reverse
 from django.utils import timezone
 
+from panel.mailboxes.models import Mailbox
 from panel.operations import services as operations
 from panel.operations.notices import Notices, domains, sign_ins
 from panel.sending import letters
@@ -14,8 +15,10 @@ from panel.sending.models import Message
 from panel.tenants import audit
 from panel.tenants import services as tenants
 from panel.tenants.models import AuditEntry, Tenant, User
+from panel.tenants.sign_in import second_factor
 from panel.tenants.sign_in.lockout import SIGNED_IN
 from tests.support import queue, world
+from tests.support.authenticator import code_of
 from tests.support.post import posted
 
 pytestmark = pytest.mark.django_db
@@ -222,6 +225,30 @@ def test_nobodys_many_sign_ins_keep_anothers_from_being_told(acme, monkeypatch):
     assert {to for to, _subject in told(notices)} == {"bob@acme.test", "admin@elsewhere.test"}
 
 
+def test_a_second_factor_that_comes_or_goes_is_told_to_whose_it_is(acme):
+    ann, owner = world.mailbox("ann@acme.test"), User.objects.get(email="owner@elsewhere.test")
+    Mailbox.objects.update(recovery="ann@elsewhere.test")
+    for account, by in ((ann.person, owner), (owner, None)):
+        secret = second_factor.new_secret()
+        second_factor.add(account, secret, code_of(secret), ip="192.0.2.1")
+        second_factor.remove(account, actor=by)
+    audit.record(owner, "account.passkey_removed", owner, tenant=None, before={"passkey": "Key"})
+    second_factor.SecondFactor.objects.create(user=owner)
+    second_factor.remove(owner, actor=owner)
+    notices = Notices()
+    subjects = [f"The second factor of {name} was changed" for name in (ann, owner)]
+    assert told(notices) == [
+        *[(to, subjects[0]) for _ in range(2) for to in ("ann@elsewhere.test", "ann@acme.test")],
+        *[(str(owner), subjects[1])] * 3,
+    ], "the passkey that took the rest with it isn't told of apart"
+    assert told(notices) == told() == []
+    added, removed = (each.text for each in (posted()[0], posted()[2]))
+    assert "somebody who signed in" in added and "192.0.2.1" in added and "needs an app password" in added
+    assert "your organisation" in removed and "in mail programs too" in removed
+    assert [posted()[at].path() for at in (0, 4)] == ["/me/sign-ins/", "/account/"]
+    assert "your provider" in posted()[5].text
+
+
 @pytest.mark.once("postgresql")
 def test_a_clients_known_network_costs_no_query_of_its_own(acme, django_assert_max_num_queries):
     box = world.mailbox("ann@acme.test")
@@ -250,4 +277,4 @@ def test_a_look_reads_what_was_recorded_meanwhile_by_its_time_alone(acme):
 
     with connection.execute_wrapper(explained):
         Notices().tell(timezone.now())
-    assert len(plans) == 3 and all(len(plan) == 1 and plan[0].endswith("(at>?)") for plan in plans), plans
+    assert len(plans) == 4 and all(len(plan) == 1 and plan[0].endswith("(at>?)") for plan in plans), plans

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from panel.domains.models import Domain, DomainAlias
 from panel.mailboxes.models import Address, Credential, LoginEvent, Mailbox
 from panel.operations import invitations, password_reset, recovery
-from panel.operations.notices import domains, limits, sign_ins
+from panel.operations.notices import domains, limits, second_factors, sign_ins
 from panel.rules.limits import Window
 from panel.sending.letters import Letter
 from panel.tenants.models import AuditEntry, Invitation, Tenant, User
@@ -38,5 +38,14 @@ def composers(name: str) -> dict[str, Callable[[], Letter]]:
         },
         "mailbox limit": lambda: limits._letter(limits.Reached("mailbox", 1, Window.HOUR, 200, 200), mailbox),
         "tenant limit": lambda: limits._letter(limits.Reached("tenant", 1, Window.DAY, 999, 1000), tenant),
+        "second factor of an account": lambda: second_factors._letter(
+            account, AuditEntry(at=AT, action="account.passkey_removed", before={"passkey": name}, actor=account)
+        ),
+        "second factor of a mailbox": lambda: second_factors._letter(
+            mailbox, AuditEntry(at=AT, action="mailbox.second_factor_added", ip="192.0.2.1")
+        ),
+        "second factor of a mailbox removed": lambda: second_factors._letter(
+            mailbox, AuditEntry(at=AT, action="mailbox.second_factor_removed")
+        ),
         "sign-in": lambda: sign_ins._letter(name, "192.0.2.1", sign_in, "/me/sign-ins/"),
     }

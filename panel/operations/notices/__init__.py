@@ -1,4 +1,4 @@
-"""What people are told by letter without having asked: a domain that changed, a limit that is reached, a new network.
+"""What people are told by letter without having asked: a domain, a limit, a new network, a second factor.
 
 Nothing of it happens where mail passes or somebody signs in: every minute worker 0 of each node reads
 what was recorded meanwhile (audit log, messages' charges, logins). Several may look at the same: what
@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from django.db import InterfaceError, OperationalError
 
-from panel.operations.notices import domains, limits
+from panel.operations.notices import domains, limits, second_factors
 from panel.operations.notices.sign_ins import Known
 from panel.sending.letters import Due
 from panel.sending.models import Message
@@ -41,7 +41,7 @@ class Notices:
         told = Told()
         for what, look, first in (
             ("domains", domains.due, FIRST_OF_DOMAINS), ("limits", limits.due, FIRST),
-            ("sign-ins", self._known.due, FIRST),
+            ("sign-ins", self._known.due, FIRST), ("second factors", second_factors.due, FIRST),
         ):
             since = min(self._until - OVERLAP, now) if self._until else now - first
             try:
