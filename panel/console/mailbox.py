@@ -207,7 +207,12 @@ def password(request: HttpRequest, place: TenantPlace, mailbox: int) -> HttpResp
                 return page(
                     request, place, "console/secret.html", _("The new password of {mailbox}").format(mailbox=found),
                     crumbs=below(place, found), user_name=str(found), secret=made, back=page_of(place, found),
-                    sentence=_("The old one no longer works: put this one into the mail program."),
+                    sentence=_(
+                        "The old one no longer works. This one signs in to the console, beside the second factor; mail "
+                        "programs go on with their app passwords."
+                    ) if found.has_factor else _(  # type: ignore[attr-defined]
+                        "The old one no longer works: put this one into the mail program."
+                    ),
                 )
             messages.success(
                 request, _("{mailbox} has a new password; the old one no longer works.").format(mailbox=found)

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from django.core.management import call_command
 from django.test import Client
 
 from panel.mailboxes import links
@@ -149,6 +150,30 @@ def test_neither_a_reset_nor_another_password_nor_a_tie_leads_around_it(ann, acm
     assert is_in(account)
     second_factor.remove(boss, actor=boss)
     assert codes and account.get("/me/").status_code != 200, "the account's own one is what the tie leads in by"
+
+
+def test_an_admin_removes_it_for_who_lost_all_of_it(ann, acme, secret):
+    here = Client()
+    sign_in(here)
+    here.post(STEP, {"code": code_of(secret, steps=1)})
+    admin = User.objects.create(kind=User.Kind.PANEL, email="admin@letters.test", password="!")
+    tenants.create_membership(user=admin, tenant=acme, role="admin", actor=None)
+    client = Client()
+    client.force_login(admin)
+    page = f"/t/{acme.pk}/mailboxes/{ann.pk}/"
+    where = f"{page}second-factor/remove/"
+    assert where in (text := client.get(page).content.decode()) and '<span class="may">send</span>' not in text
+    changes = DirectoryChange.objects.filter(domain="acme.test").count()
+    assert is_in(here) and client.post(where, {"reason": "lost the phone"})["Location"] == page
+    assert not SecondFactor.objects.exists() and not is_in(here)
+    assert DirectoryChange.objects.filter(domain="acme.test").count() == changes + 1
+    entry = AuditEntry.objects.first()
+    assert (entry.action, entry.actor, entry.tenant, entry.reason) == (
+        "mailbox.second_factor_removed", admin, acme, "lost the phone"
+    )
+    assert where not in (text := client.get(page).content.decode()) and '<span class="may">send</span>' in text
+    assert is_in(signed_in())
+    call_command("mailbox", "second-factor", ANN)
 
 
 def test_a_tenant_asks_it_of_people_with_mailboxes(ann, acme):
