@@ -75,6 +75,7 @@ class PersonDoor(ConsoleDoor):
         begins = template in ("account/enrol.html", "account/passkey.html")
         if begins and second_factor.of(self.place.account) is None:
             context["locked_out"] = locked_out(self.place.mailbox)
+            context["shuts_out"] = self.place.tied and not second_factor.of(self.place.tied) and self.place.tied
         return super().page(request, template, title, **context)
 
 

@@ -143,6 +143,12 @@ def test_neither_a_reset_nor_another_password_nor_a_tie_leads_around_it(ann, acm
     assert account.post("/account/mailboxes/add/", tying).context["form"].errors["mailbox_code"]
     tying["mailbox_code"] = code_of(secret, steps=1)
     assert "set one up for the account first" in account.post("/account/mailboxes/add/", tying).content.decode()
+    second_factor.remove(ann.person, actor=None)
+    tie = links.link(ann.credentials.get(kind="main"), boss, actor=boss)
+    assert "You came with boss@letters.test, which has no second factor" in account.get(SET_UP).content.decode()
+    second_factor.add(ann.person, secret, code_of(secret))
+    assert account.get("/me/").status_code == 404
+    links.unlink(tie, actor=boss)
     own = second_factor.new_secret()
     codes = second_factor.add(boss, own, code_of(own))
     links.link(ann.credentials.get(kind="main"), boss, actor=boss)
