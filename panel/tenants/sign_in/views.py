@@ -102,9 +102,12 @@ class SignInCode(RedirectURLMixin, View):
             return locked(self._page(account, form), form.wait_s)
         self.let_in(account, verified=True, passkey=form.opened.passkey)
         if form.opened.left is not None:
-            messages.warning(request, _(
+            told = _(
                 "You signed in with a recovery code; {left} are left. You find new ones under your account."
-            ).format(left=form.opened.left))
+            ) if account.kind == User.Kind.PANEL else _(
+                "You signed in with a recovery code; {left} are left. You find new ones under “Password and sign-ins”."
+            )
+            messages.warning(request, told.format(left=form.opened.left))
         return in_language(HttpResponseRedirect(self.get_success_url()), language_of(account))
 
     @property
