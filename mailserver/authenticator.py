@@ -36,6 +36,8 @@ MOST_WRONG = 10_000
 WRONG_S = 60.0
 MOST_NAME = 320  # characters of a login name that are kept; an address has at most 254 octets
 
+MAIN_WITH_FACTOR = "it opens no mail program while a second factor is on; use an app password"
+
 AuthVerdict = Literal["ok", "wrong", "suspended", "scope", "locked", "unavailable"]
 
 
@@ -118,11 +120,15 @@ class Authenticator:
             return Answer("wrong", None, login)
         refused = policy.login_refused(known, scope=protocol, ip=ip, now=self._clock.now())
         if refused is not None:
-            log.login_failed(known.name, ip, f"{known.credential}: {refused.text}")
+            because = MAIN_WITH_FACTOR if known.has_factor else refused.text
+            log.login_failed(known.name, ip, f"{known.credential}: {because}")
             verdict = _verdict(refused)
             if verdict == "wrong":
                 self._lockout.failed(name, password, ip)  # what reads like a wrong one counts like one
-            self._note("refused" if verdict == "wrong" else verdict, name, ip, protocol, known)
+            outcome: str = verdict
+            if verdict == "wrong":
+                outcome = "factor" if known.has_factor else "refused"
+            self._note(outcome, name, ip, protocol, known)
             return Answer(verdict, None, known.name)
         self._used[right.credential_id] = Use(right.credential_id, self._clock.now(), ip)
         self._lockout.succeeded(name, ip)

@@ -19,6 +19,7 @@ from mailserver.directory.statuses import OWNERS, address_status, what_is_suspen
 from panel.domains import models as domains
 from panel.mailboxes import models as mailboxes
 from panel.mailboxes import passwords
+from panel.mailboxes.main_passwords import is_beside_factor
 from panel.rules.addresses import Address
 from panel.rules.facts import Login, Proof, SenderRights
 from panel.rules.limits import Subject
@@ -60,9 +61,10 @@ def readers(credential_ids: Collection[int], *, now: datetime) -> dict[int, Logi
 
 
 def _credentials() -> QuerySet[mailboxes.Credential]:
-    return mailboxes.Credential.objects.select_related(
+    rows = mailboxes.Credential.objects.select_related(
         "mailbox__address__mailbox", *(f"mailbox__address__{path}" for path in OWNERS)
     )
+    return rows.annotate(has_factor=is_beside_factor())
 
 
 def _login_fact(
@@ -70,6 +72,10 @@ def _login_fact(
 ) -> Login:
     box = credential.mailbox
     row = box.address
+    is_main = credential.kind == credential.Kind.MAIN
+    usable = credential.frozen_at is None and (credential.expires_at is None or credential.expires_at > now)
+    # What a mail program sends is one factor: it would open the mailbox without the other.
+    has_factor = is_main and usable and bool(credential.has_factor)  # type: ignore[attr-defined]
     return Login(
         credential_id=credential.pk,
         credential=str(credential),
@@ -80,13 +86,14 @@ def _login_fact(
         status=address_status(row),
         suspended=what_is_suspended(row),
         proof=Proof(row.domain.proof),
-        usable=credential.frozen_at is None and (credential.expires_at is None or credential.expires_at > now),
-        scopes=EVERY_SCOPE if credential.kind == credential.Kind.MAIN else frozenset(credential.scopes),
+        usable=usable and not has_factor,
+        scopes=EVERY_SCOPE if is_main else frozenset(credential.scopes),
         networks=tuple(ipaddress.ip_network(network, strict=False) for network in credential.networks),
         may_send_as=rights,
         limits=limits,
         expires_at=credential.expires_at,
         fingerprint=_fingerprint(credential),
+        has_factor=has_factor,
     )
 
 

@@ -6,6 +6,7 @@ Every view is declared by one of these; a test walks the addresses and finds wha
     @tenant_page(change=Role.ADMIN)                  a POST takes an admin
     @tenant_page(role=Role.OWNER, change=Role.OWNER)
     @mailbox_page(change=True)                       the person of a mailbox
+    @mailbox_page(change=True, sets_up=True)         also before there is the second factor that the tenant asks for
     @account_page()                                  whoever is signed in with a panel account
     @visit_act                                       the provider's staff, while they look into a tenant
     @anybody                                         the sign-in, and what it leads to
@@ -39,7 +40,8 @@ from panel.sending.used import with_day
 from panel.tenants import visits
 from panel.tenants.models import Membership, Tenant, User
 from panel.tenants.sign_in.gate import lead, to_second_factor
-from panel.tenants.sign_in.views import VERIFIED
+from panel.tenants.sign_in.second_factor import is_required
+from panel.tenants.sign_in.sessions import VERIFIED
 from panel.tenants.standing import with_parents
 
 READING = ("GET", "HEAD")
@@ -90,8 +92,11 @@ def tenant_page(
     return declare
 
 
-def mailbox_page(*, change: bool = False) -> Callable[[View], View]:
-    """A page of the person whose mailbox it is, or who came with an account tied to it; a POST only with `change`."""
+def mailbox_page(*, change: bool = False, sets_up: bool = False) -> Callable[[View], View]:
+    """A page of the person whose mailbox it is, or who came with an account tied to it; a POST only with `change`.
+
+    `sets_up`: it is also for who must have a second factor and has none.
+    """
 
     def declare(view: View) -> View:
         @wraps(view)
@@ -106,9 +111,12 @@ def mailbox_page(*, change: bool = False) -> Callable[[View], View]:
                     request.session.flush()
                     return to_sign_in(request)
                 raise Http404
+            tied = account if account.kind == User.Kind.PANEL else None
+            # What is reached by a tie needs the account's own one, as persons.reached_by has it.
+            if not (tied or sets_up or request.session.get(VERIFIED)) and is_required(mailbox.person):
+                return to_second_factor(request, mailbox.person)
             if refused := _other_method(request, change):
                 return refused
-            tied = account if account.kind == User.Kind.PANEL else None
             if tied:
                 persons.came_by_tie(request, tied, mailbox)
                 mailbox.person.by_tie = tied

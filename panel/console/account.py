@@ -13,9 +13,10 @@ from django.utils.translation import gettext as _
 from panel.console import persons
 from panel.console.access import account_page
 from panel.console.frame import page
-from panel.console.places import AccountPlace
+from panel.console.places import AccountPlace, MailboxPlace
 from panel.mailboxes import links
 from panel.tenants.sign_in import account, passkey_pages
+from panel.tenants.sign_in.door import Door
 
 TEMPLATES = {
     "account/own.html": "console/account.html",
@@ -26,28 +27,41 @@ TEMPLATES = {
 }
 
 
-class ConsoleDoor(account.Door):
+class ConsoleDoor(Door):
     sign_in = "console:sign-in"
+    of = "console:account-"  # how the names of the addresses begin
 
-    def __init__(self, place: AccountPlace) -> None:
+    def __init__(self, place: AccountPlace | MailboxPlace) -> None:
         self.place = place
 
+    @property
+    def above(self) -> str:
+        """What the page above them is called."""
+        return _("Your account")
+
     def url(self, name: str) -> str:
-        return reverse(f"console:account-{name}")
+        return reverse(f"{self.of}{name}")
 
     def page(self, request: HttpRequest, template: str, title: str, **context: Any) -> HttpResponse:
         own = self.url("own")
+        crumbs = [] if request.path == own else [(self.above, own)]
+        return page(
+            request, self.place, TEMPLATES[template], title, crumbs=crumbs, of=self.of, own_url=own, **context
+        )
+
+
+class AccountDoor(ConsoleDoor):
+    def page(self, request: HttpRequest, template: str, title: str, **context: Any) -> HttpResponse:
         if template == "account/own.html":
             reached = {each.pk for each in persons.reached_by(self.place.account, self.place.ip)}
             context = {**context, "ties": list(links.of_account(self.place.account)), "reached": reached}
-        crumbs = [] if request.path == own else [(_("Your account"), own)]
-        return page(request, self.place, TEMPLATES[template], title, crumbs=crumbs, **context)
+        return super().page(request, template, title, **context)
 
 
 def _in_the_console(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
     @account_page(change=True)
     def inside(request: HttpRequest, place: AccountPlace, **named: Any) -> HttpResponse:
-        return view(request, **named, door=ConsoleDoor(place))
+        return view(request, **named, door=AccountDoor(place))
 
     return inside
 
@@ -55,7 +69,7 @@ def _in_the_console(view: Callable[..., HttpResponse]) -> Callable[..., HttpResp
 @account_page()
 def own(request: HttpRequest, place: AccountPlace) -> HttpResponse:
     """The account's page, on which nothing is changed."""
-    return account.own(request, ConsoleDoor(place))
+    return account.own(request, AccountDoor(place))
 
 
 password = _in_the_console(account.change_password)

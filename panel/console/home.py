@@ -31,7 +31,7 @@ from panel.sending.used import Bar, day_of, hours_of, window_words, with_day
 from panel.tenants import visits
 from panel.tenants.models import Membership, Tenant, User
 from panel.tenants.shown import moment
-from panel.tenants.sign_in.views import VERIFIED
+from panel.tenants.sign_in.sessions import VERIFIED
 from panel.tenants.standing import status_words, with_parents
 
 NAMED = 3  # of each kind of what needs somebody

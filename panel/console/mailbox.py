@@ -9,7 +9,7 @@ from django import forms
 from django.conf import settings
 from django.contrib import messages
 from django.db import transaction
-from django.db.models import Count, OuterRef, Subquery
+from django.db.models import Count, Exists, OuterRef, Subquery
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils import timezone
@@ -41,6 +41,8 @@ from panel.sending.used import Bar, levels_of, used
 from panel.tenants.audit import MOST_REASON
 from panel.tenants.changes import AlreadySo, ServiceError, hash_password
 from panel.tenants.decided import is_held
+from panel.tenants.models import SecondFactor
+from panel.tenants.sign_in import second_factor
 
 LATEST = 6
 MOST_PASSWORDS = 50  # app passwords on a page
@@ -95,6 +97,13 @@ class ReasonForm(forms.Form):
     )
 
 
+class OptionalReasonForm(ReasonForm):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["reason"].required = False
+        self.fields["reason"].help_text = _("Optional. It stands in the audit log.")
+
+
 class SuspendForm(ReasonForm):
     what = forms.ChoiceField(
         label=gettext_lazy("What stops?"), widget=forms.RadioSelect, initial="sending",
@@ -115,7 +124,10 @@ class RecoveryForm(forms.Form):
 
 def find(place: TenantPlace, pk: int) -> Mailbox:
     """The tenant's mailbox with what its page reads. Raises Http404."""
-    found: Mailbox = place.find(Mailbox.objects.select_related(*standing.READ, "usage", "rules"), pk=pk)
+    rows = Mailbox.objects.select_related(*standing.READ, "usage", "rules")
+    found: Mailbox = place.find(
+        rows.annotate(has_factor=Exists(SecondFactor.objects.filter(user=OuterRef("person")))), pk=pk
+    )
     return found
 
 
@@ -127,7 +139,8 @@ def mailbox(request: HttpRequest, place: TenantPlace, mailbox: int) -> HttpRespo
     credentials = list(found.credentials.order_by("-kind", "-pk")[: 1 + MOST_KNOWN])
     mains = [each for each in credentials if each.kind == Credential.Kind.MAIN]
     apps = [each for each in credentials if each.kind == Credential.Kind.APP]
-    passwords = shown([*mains, *sorted(apps[:MOST_PASSWORDS], key=lambda each: (each.label, each.pk))])
+    has_factor = bool(found.has_factor)  # type: ignore[attr-defined]
+    passwords = shown([*mains, *sorted(apps[:MOST_PASSWORDS], key=lambda each: (each.label, each.pk))], has_factor)
     levels = used(levels_of(found))
     was_used = [each for each in credentials if each.last_used_at]
     used_last = max(was_used, key=lambda each: each.last_used_at, default=None)  # type: ignore[arg-type, return-value]
@@ -140,6 +153,7 @@ def mailbox(request: HttpRequest, place: TenantPlace, mailbox: int) -> HttpRespo
         request, place, "console/mailbox.html", str(found), crumbs=crumbs(place), mailbox=found, address=str(found),
         holds=holds, look=LOOKS[holds.look][0], state_icon=LOOKS[holds.look][1], passwords=passwords,
         used_last=used_last, recovery=shown_recovery(found), recovery_asked=shown_asked(asked_of(found)),
+        has_factor=has_factor,
         has_more_passwords=len(apps) > MOST_PASSWORDS,
         frozen=sum(each.frozen_at is not None for each in credentials), known=len(credentials),
         knows_all=len(credentials) <= MOST_KNOWN,
@@ -152,8 +166,9 @@ def mailbox(request: HttpRequest, place: TenantPlace, mailbox: int) -> HttpRespo
     )
 
 
-def shown(credentials: Sequence[Credential]) -> list[Password]:
-    return [Password(each, _may(each)) for each in credentials]
+def shown(credentials: Sequence[Credential], has_factor: bool = False) -> list[Password]:
+    """`has_factor`: the mailbox's person has a second factor."""
+    return [Password(each, _may(each, has_factor)) for each in credentials]
 
 
 @tenant_page(role=Role.ADMIN, change=Role.ADMIN)
@@ -193,7 +208,12 @@ def password(request: HttpRequest, place: TenantPlace, mailbox: int) -> HttpResp
                 return page(
                     request, place, "console/secret.html", _("The new password of {mailbox}").format(mailbox=found),
                     crumbs=below(place, found), user_name=str(found), secret=made, back=page_of(place, found),
-                    sentence=_("The old one no longer works: put this one into the mail program."),
+                    sentence=_(
+                        "The old one no longer works. This one signs in to the console, beside the second factor; mail "
+                        "programs go on with their app passwords."
+                    ) if found.has_factor else _(  # type: ignore[attr-defined]
+                        "The old one no longer works: put this one into the mail program."
+                    ),
                 )
             messages.success(
                 request, _("{mailbox} has a new password; the old one no longer works.").format(mailbox=found)
@@ -237,6 +257,27 @@ def recovery(request: HttpRequest, place: TenantPlace, mailbox: int) -> HttpResp
     return page(
         request, place, "console/address_form.html", _("Recovery address of {mailbox}").format(mailbox=found),
         crumbs=below(place, found), form=form, button=_("Save"), back=page_of(place, found), told=lede,
+    )
+
+
+@tenant_page(role=Role.ADMIN, change=Role.ADMIN)
+def remove_factor(request: HttpRequest, place: TenantPlace, mailbox: int) -> HttpResponse:
+    """Take its person's second factor away, for somebody who lost all of it."""
+    found = find(place, mailbox)
+    form = OptionalReasonForm(request.POST if request.method == "POST" else None)
+
+    def act() -> str:
+        second_factor.remove(found.person, reason=form.cleaned_data["reason"], actor=place.account, ip=place.ip)
+        return _("{mailbox} has no second factor any more.").format(mailbox=found)
+
+    sentence = _(
+        "For somebody who lost the phone, the passkeys and the recovery codes: all of it goes. Be sure that it is the "
+        "person of {mailbox} who asks: the main password alone opens the mailbox then, in mail programs too. A letter "
+        "tells of it."
+    ).format(mailbox=found)
+    return confirm(
+        request, place, found, form, act, title=_("Remove the second factor of {mailbox}?").format(mailbox=found),
+        button=pgettext("a second factor", "Remove"), sentence=sentence, harmful=True,
     )
 
 
@@ -368,9 +409,9 @@ def _changed(
     return not form.errors
 
 
-def _may(credential: Credential) -> list[Any]:
+def _may(credential: Credential, has_factor: bool) -> list[Any]:
     if credential.kind == Credential.Kind.MAIN:
-        return [MAY["submission"], MAY["imap"], _("console")]
+        return [_("console")] if has_factor else [MAY["submission"], MAY["imap"], _("console")]
     return [MAY.get(scope, scope) for scope in credential.scopes]
 
 

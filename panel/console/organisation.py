@@ -20,11 +20,12 @@ from panel.console.access import tenant_page
 from panel.console.frame import page
 from panel.console.log_words import utc
 from panel.console.places import Role, TenantPlace
+from panel.mailboxes.main_passwords import without_second_factor as people_without_second_factor
 from panel.operations import services
 from panel.operations.holdings import holdings
 from panel.rules.status import Status
 from panel.tenants.changes import ServiceError
-from panel.tenants.decided import is_factor_of_above, is_held
+from panel.tenants.decided import OF_MEMBERS, OF_PEOPLE, is_factor_of_above, is_held
 from panel.tenants.services import change_tenant, without_second_factor
 from panel.tenants.sign_in.second_factor import of as owns_second_factor
 from panel.tenants.standing import status_words
@@ -61,11 +62,14 @@ def settings(request: HttpRequest, place: TenantPlace) -> HttpResponse:
     is_closed = tenant.status == Status.CLOSED
     things, storage = holdings(tenant)
     held, factor_of_above = is_held(tenant, place.account), is_factor_of_above(tenant, place.account)
+    people_factor_of_above = is_factor_of_above(tenant, place.account, OF_PEOPLE)
     return page(
         request, place, "console/settings.html", _("Settings"), is_closed=is_closed, holdings=[*things, storage],
         word=status_words(tenant.status), ends=utc(tenant.grace_ends_at) if tenant.grace_ends_at else "",
         without_factor=without_second_factor(tenant).count(), factor_of_above=factor_of_above,
         may_require=place.may(Role.OWNER) and not factor_of_above,
+        people_without_factor=people_without_second_factor(tenant), people_factor_of_above=people_factor_of_above,
+        may_require_of_people=place.may(Role.OWNER) and not people_factor_of_above,
         may_close=place.may(Role.OWNER) and not held,
         may_undo=is_closed and place.is_owner and not held,
         close_url=reverse("console:close-tenant", args=[tenant.pk]),
@@ -75,25 +79,10 @@ def settings(request: HttpRequest, place: TenantPlace) -> HttpResponse:
 
 @tenant_page(role=Role.OWNER, change=Role.OWNER)
 def second_factor(request: HttpRequest, place: TenantPlace) -> HttpResponse:
-    """Ask a second factor of everybody, or no longer, as the page that was confirmed said."""
-    tenant = place.tenant
-    required = not tenant.second_factor_required
-    if request.method != "POST" and is_factor_of_above(tenant, place.account):
-        return _back(place)  # the settings say so
-    form = forms.Form(request.POST if request.method == "POST" else None)
-    if request.method == "POST" and request.POST.get("required") not in ("yes", "no"):
-        return _back(place)
-    if request.method == "POST" and form.is_valid():
-        try:
-            change_tenant(
-                tenant, second_factor_required=request.POST["required"] == "yes", actor=place.account, ip=place.ip
-            )
-        except ServiceError as error:
-            form.add_error(None, str(error))
-        else:
-            return _back(place)
-    missing = without_second_factor(tenant).count()
+    """Ask a second factor of everybody who opens this console, or no longer."""
+    required = not place.tenant.second_factor_required
     if required:
+        missing = without_second_factor(place.tenant).count()
         title, button = _("Require a second factor?"), _("Require it")
         sentence = ngettext(
             "Everybody who opens this organisation's console needs an authenticator app or a passkey. {count} member "
@@ -107,10 +96,57 @@ def second_factor(request: HttpRequest, place: TenantPlace) -> HttpResponse:
         sentence = _(
             "Members who have one go on with it, and may remove it. Their password alone opens the console then."
         )
+    return _ask(
+        request, place, OF_MEMBERS, required, title, button=button, sentence=sentence,
+        must_have=required and not owns_second_factor(place.account),
+    )
+
+
+@tenant_page(role=Role.OWNER, change=Role.OWNER)
+def people_second_factor(request: HttpRequest, place: TenantPlace) -> HttpResponse:
+    """Ask a second factor of the people with mailboxes, or no longer."""
+    required = not place.tenant.people_second_factor_required
+    if required:
+        missing = people_without_second_factor(place.tenant)
+        title, button = _("Require a second factor of people with mailboxes?"), _("Require it")
+        sentence = ngettext(
+            "Whoever signs in to a mailbox here sets up an authenticator app or a passkey first: the person of "
+            "{count} mailbox has none today. Mail programs go on with the main password until then; from then on each "
+            "needs an app password.",
+            "Whoever signs in to a mailbox here sets up an authenticator app or a passkey first: the people of "
+            "{count} mailboxes have none today. Mail programs go on with the main password until then; from then on "
+            "each needs an app password.",
+            missing,
+        ).format(count=f"{missing:,}")
+    else:
+        title, button = _("Leave the second factor to each person?"), _("Leave it to each")
+        sentence = _(
+            "People who have one go on with it, and may remove it. The main password alone opens their mailbox then, "
+            "in mail programs too."
+        )
+    return _ask(request, place, OF_PEOPLE, required, title, button=button, sentence=sentence)
+
+
+def _ask(
+    request: HttpRequest, place: TenantPlace, of_whom: str, required: bool, title: str, **words: Any
+) -> HttpResponse:
+    """Ask it of them, or no longer, as the page that was confirmed said."""
+    if request.method != "POST" and is_factor_of_above(place.tenant, place.account, of_whom):
+        return _back(place)  # the settings say so
+    form = forms.Form(request.POST if request.method == "POST" else None)
+    if request.method == "POST" and request.POST.get("required") not in ("yes", "no"):
+        return _back(place)
+    if request.method == "POST" and form.is_valid():
+        asked: dict[str, Any] = {of_whom: request.POST["required"] == "yes"}
+        try:
+            change_tenant(place.tenant, **asked, actor=place.account, ip=place.ip)
+        except ServiceError as error:
+            form.add_error(None, str(error))
+        else:
+            return _back(place)
     return page(
         request, place, "console/settings_second_factor.html", title, crumbs=[(_("Settings"), _settings(place))],
-        form=form, button=button, sentence=sentence, back=_settings(place), required=required,
-        must_have=required and not owns_second_factor(place.account),
+        form=form, back=_settings(place), required=required, **words,
     )
 
 

@@ -22,6 +22,7 @@ from panel.mailboxes import services
 from panel.mailboxes.models import Credential
 from panel.tenants.changes import ServiceError
 from panel.tenants.form_fields import DayField, LinesField
+from panel.tenants.sign_in import second_factor
 
 MOST_LISTED = 200
 OWN_REASON = "frozen by its owner"  # what the owner froze, the owner may let go on
@@ -103,6 +104,7 @@ def passwords(request: HttpRequest, place: MailboxPlace) -> HttpResponse:
     return page(
         request, place, "console/me_passwords.html", _("App passwords"),
         passwords=[shown(each) for each in found[:MOST_LISTED]], has_more=len(found) > MOST_LISTED,
+        has_factor=second_factor.of(place.account) is not None,
     )
 
 

@@ -1,6 +1,6 @@
 """A person's password and sign-ins: who came in with what, from where, and how to shut somebody out."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,12 +26,14 @@ from panel.rules.sign_in import PROTOCOL
 from panel.tenants.changes import ServiceError
 from panel.tenants.credential_words import credential_words
 from panel.tenants.sign_in import lockout, sessions
+from panel.tenants.sign_in.account import factor_of
 from panel.tenants.sign_in.forms import NewPasswordForm, locked_sentence
 
 PAGE = 25
 KNOWN_BY = 200  # earlier sign-ins that tell which networks are known
 
-_BY = {
+OWN: Any = gettext_lazy("Password and sign-ins")
+BY: Mapping[str, Any] = {
     "imap": gettext_lazy("reading"), "pop3": gettext_lazy("fetching"), "submission": gettext_lazy("sending"),
     "smtp": gettext_lazy("sending"), "sieve": gettext_lazy("rules"), PROTOCOL: gettext_lazy("This console"),
 }
@@ -40,6 +42,9 @@ _OUTCOMES = {
     LoginEvent.Outcome.WRONG: ("warn", gettext_lazy("Wrong password")),
     LoginEvent.Outcome.REFUSED: ("warn", gettext_lazy("Right password, refused: frozen, expired or from elsewhere")),
     LoginEvent.Outcome.SCOPE: ("warn", gettext_lazy("Refused: the password isn't for that")),
+    LoginEvent.Outcome.FACTOR: ("warn", gettext_lazy(
+        "Refused: the main password opens no mail program while a second factor is on. Use an app password"
+    )),
     LoginEvent.Outcome.SUSPENDED: ("warn", gettext_lazy("Refused: the mailbox is suspended")),
     LoginEvent.Outcome.LOCKED: ("warn", gettext_lazy("Not looked at, after wrong passwords")),
 }
@@ -101,7 +106,7 @@ def sign_ins(request: HttpRequest, place: MailboxPlace) -> HttpResponse:
     key, main = request.session.session_key, main_password(place.mailbox)
     asked = asked_of(place.mailbox)
     return page(
-        request, place, "console/me_sign_ins.html", _("Password and sign-ins"), before=before,
+        request, place, "console/me_sign_ins.html", str(OWN), before=before,
         asked=asked, asked_is_over=asked is not None and ends_at(asked) <= timezone.now(),
         sign_ins=_shown(found[:PAGE], found, own), last=found[PAGE - 1].pk if len(found) > PAGE else "",
         ties=list(links.of_mailbox(place.mailbox)), now=links.began_as(main),
@@ -109,6 +114,7 @@ def sign_ins(request: HttpRequest, place: MailboxPlace) -> HttpResponse:
             "name": sessions.name_of(each.session_key), "browser": sessions.browser(each.browser),
             "session": each, "is_this": each.session_key == key,
         } for each in sessions.of(place.account)],
+        of="console:me-", **factor_of(place.account),
     )
 
 
@@ -139,7 +145,7 @@ def _shown(
         look, words = _OUTCOMES[Outcome(each.outcome)]
         network = network_of(each.ip or "")
         shown.append(SignIn(
-            each, _name(each, credential), _BY.get(each.protocol, each.protocol.upper()), look, words,
+            each, _name(each, credential), BY.get(each.protocol, each.protocol.upper()), look, words,
             came and bool(network) and first.get(network) == each.pk != oldest,
             came and credential is not None and credential.frozen_at is None,
         ))
@@ -253,7 +259,7 @@ def main_password(mailbox: Mailbox) -> Credential:
 
 
 def _crumbs() -> list[tuple[Any, str]]:
-    return [(_("Password and sign-ins"), reverse("console:me-sign-ins"))]
+    return [(str(OWN), reverse("console:me-sign-ins"))]
 
 
 def _back() -> HttpResponse:

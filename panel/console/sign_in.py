@@ -1,4 +1,4 @@
-"""The console's sign-in: a panel account, or a mailbox's address with its main password; or an account's passkey.
+"""The console's sign-in: a panel account, or a mailbox's address with its main password; or a passkey of either.
 
 The panel account is tried first. Forms, lockout, second factor and sessions are those of the
 admin's sign-in (tenants/sign_in); what is new here is the person. Staff may sign in here as well
@@ -12,13 +12,14 @@ from django.contrib.auth.hashers import check_password
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
+from django.views import View
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_protect
 from django.views.decorators.http import require_POST
 
 from panel.client_address import client_ip
 from panel.console import persons
-from panel.mailboxes import passwords
+from panel.mailboxes import links, passwords
 from panel.mailboxes.main_passwords import credential_of, may_open
 from panel.mailboxes.models import Credential
 from panel.tenants import visits
@@ -26,6 +27,7 @@ from panel.tenants.models import User
 from panel.tenants.sign_in import lockout, passkeys, sessions, views
 from panel.tenants.sign_in.forms import Guarded, PasskeyForm
 from panel.tenants.sign_in.language import in_language
+from panel.tenants.sign_in.whose import language_of
 
 BACKEND = "django.contrib.auth.backends.ModelBackend"
 
@@ -56,7 +58,20 @@ class ConsoleSignInForm(Guarded):
         raise self.get_invalid_login_error()
 
 
-class ConsoleSignIn(views.SignIn):
+class _OfPersonsToo(View):
+    """What each step does for a panel account, and for the person of a mailbox."""
+
+    def let_in(self, account: User, *, verified: bool = False, passkey: str = "") -> None:
+        if account.kind == User.Kind.PANEL:
+            views.complete(self.request, account, verified=verified, passkey=passkey)
+        elif credential := persons.opening(account, client_ip(self.request)):
+            _complete(self.request, credential, verified=verified)
+
+    def holds_by(self, account: User) -> str | None:
+        return _holds_by(account, client_ip(self.request))
+
+
+class ConsoleSignIn(_OfPersonsToo, views.SignIn):
     template_name = "console/sign_in.html"
     authentication_form = ConsoleSignInForm
     code_page = "console:sign-in-code"
@@ -75,19 +90,24 @@ class ConsoleSignIn(views.SignIn):
         """In place of password and code: it has asked its owner for finger, face or PIN."""
         form = PasskeyForm(request, None, request.POST)
         if form.is_valid() and form.opened and form.account:
-            views.complete(request, form.account, verified=True, passkey=form.opened.passkey)
-            return in_language(HttpResponseRedirect(self.get_success_url()), form.account.language)
+            if self._came_in(form.account, form.opened.passkey):
+                return in_language(HttpResponseRedirect(self.get_success_url()), language_of(form.account))
+            form.add_error("passkey", passkeys.WRONG)
         told = self.get_context_data(form=ConsoleSignInForm(request), passkey_fault=form.fault())
         return views.locked(self.render_to_response(told), form.wait_s)
 
-    def form_valid(self, form: Any) -> HttpResponse:
-        if form.credential is None:
-            return super().form_valid(form)
-        _complete(self.request, form.credential)
-        return in_language(HttpResponseRedirect(self.get_success_url()), form.credential.mailbox.language)
+    def _came_in(self, account: User, passkey: str) -> bool:
+        """By a passkey alone; no while the person's mailbox may not log in."""
+        if account.kind == User.Kind.PANEL:
+            views.complete(self.request, account, verified=True, passkey=passkey)
+            return True
+        credential = persons.opening(account, client_ip(self.request))
+        if credential is not None:
+            _complete(self.request, credential, verified=True, passkey=passkey)
+        return credential is not None
 
 
-class ConsoleSignInCode(views.SignInCode):
+class ConsoleSignInCode(_OfPersonsToo, views.SignInCode):
     template_name = "console/sign_in_code.html"
     start = "console:sign-in"
     next_page = "console:start"
@@ -109,6 +129,15 @@ def passkey(request: HttpRequest) -> HttpResponse:
     return views.needed(lambda: passkeys.to_use(request, passkeys.Purpose.ALONE, None))
 
 
+@never_cache
+@csrf_protect
+@require_POST
+def passkey_for_the_step(request: HttpRequest) -> HttpResponse:
+    """What the browser needs to use a passkey of who gave the right password."""
+    ip = client_ip(request)
+    return views.for_the_step(request, views.pending(request, lambda account: _holds_by(account, ip)))
+
+
 @require_POST
 def sign_out(request: HttpRequest) -> HttpResponse:
     visits.leave(request, visits.SIGNED_OUT, ip=client_ip(request))
@@ -116,12 +145,24 @@ def sign_out(request: HttpRequest) -> HttpResponse:
     return HttpResponseRedirect(reverse("console:sign-in"))
 
 
-def _complete(request: HttpRequest, credential: Credential) -> None:
+def _holds_by(account: User, ip: str | None) -> str | None:
+    """What tells the password that was right from the next one."""
+    if account.kind == User.Kind.PANEL:
+        return account.get_session_auth_hash()
+    credential = persons.opening(account, ip)
+    return links.began_as(credential) if credential else None
+
+
+def _complete(
+    request: HttpRequest, credential: Credential, *, verified: bool = False, passkey: str = ""
+) -> None:
     """The person is in: a session of its own, and the mailbox's login history says so."""
     ip, mailbox = client_ip(request), credential.mailbox
     with transaction.atomic():
+        request.session.pop(views.PENDING, None)
         login(request, mailbox.person, backend=BACKEND)
+        request.session[sessions.VERIFIED] = verified
         persons.remember(request, credential)
         sessions.begin(request, mailbox.person)
-        persons.came_in(credential, str(mailbox), ip)
+        persons.came_in(credential, str(mailbox), ip, passkey=passkey)
     lockout.right(str(mailbox), ip)

@@ -1,7 +1,7 @@
 """Tying a panel account to a mailbox, from either side: who does it proves both in one sitting.
 
-The account by its password and, where it has one, its second factor; the mailbox by its main password. Both under
-the lockouts of their sign-ins, and in words that don't tell whether there is such an account or mailbox.
+The account by its password and the mailbox by its main password, each with its second factor where it has one. Both
+under the lockouts of their sign-ins, and in words that don't tell whether there is such an account or mailbox.
 """
 
 from typing import Any
@@ -29,6 +29,7 @@ from panel.tenants.sign_in import lockout, second_factor
 from panel.tenants.sign_in.forms import WRONG, OwnCodeForm, OwnForm, locked_sentence
 
 _SECRET = {"autocomplete": "off"}
+_CODE_INPUT = forms.TextInput({"autocomplete": "off", "spellcheck": "false", "autocapitalize": "off"})
 
 
 class MailboxForm(forms.Form):
@@ -40,6 +41,11 @@ class MailboxForm(forms.Form):
     )
     mailbox_password = forms.CharField(
         label=gettext_lazy("Main password of the mailbox"), strip=False, widget=forms.PasswordInput(_SECRET)
+    )
+    mailbox_code = forms.CharField(
+        label=gettext_lazy("Code of the mailbox"), required=False, max_length=64,
+        help_text=gettext_lazy("Only if the mailbox has a second factor: from its app, or a recovery code."),
+        widget=_CODE_INPUT,
     )
     credential: Credential | None = None
     request: HttpRequest
@@ -62,17 +68,27 @@ class MailboxForm(forms.Form):
             lockout.wrong(login, ip, password)
             self.add_error("mailbox_password", WRONG)
             return data
-        self.credential = credential
-        # A code of the second factor is used up last.
-        return super().clean() or data
+        # Codes are used up last.
+        data = super().clean() or data
+        if not self.errors and self._is_code(credential.mailbox.person, data.get("mailbox_code") or "", login, ip):
+            self.credential = credential
+        return data
+
+    def _is_code(self, person: User, code: str, login: str, ip: str | None) -> bool:
+        """Whether the mailbox's second factor is shown as well, if it has one."""
+        if not second_factor.of(person) or second_factor.take(person, code, ip=ip):
+            return True
+        lockout.wrong(login, ip, second_factor.guess(code))
+        self.add_error("mailbox_code", second_factor.WRONG)
+        return False
 
 
 class AddMailboxForm(MailboxForm, OwnForm):
-    field_order = ["address", "mailbox_password", "password"]
+    field_order = ["address", "mailbox_password", "mailbox_code", "password"]
 
 
 class AddMailboxAndCodeForm(MailboxForm, OwnCodeForm):
-    field_order = ["address", "mailbox_password", "password", "code"]
+    field_order = ["address", "mailbox_password", "mailbox_code", "password", "code"]
 
 
 class AccountForm(forms.Form):
@@ -91,7 +107,7 @@ class AccountForm(forms.Form):
     code = forms.CharField(
         label=gettext_lazy("Code"), required=False, max_length=64,
         help_text=gettext_lazy("Only if the account has a second factor: from its app, or a recovery code."),
-        widget=forms.TextInput({"autocomplete": "off", "spellcheck": "false", "autocapitalize": "off"}),
+        widget=_CODE_INPUT,
     )
 
     def __init__(self, place: MailboxPlace, credential: Credential, *args: Any, **kwargs: Any) -> None:

@@ -20,6 +20,7 @@ from panel.console import (
     message_export,
     message_log,
     organisation,
+    own_factor,
     own_mail,
     own_mailbox,
     own_passwords,
@@ -36,7 +37,6 @@ from panel.console import (
     visit,
 )
 from panel.console.access import anybody
-from panel.tenants.sign_in.views import passkey_for_the_step
 
 app_name = "console"
 
@@ -50,6 +50,7 @@ OF_A_TENANT = [
     path("mailboxes/<int:mailbox>/change/", mailbox.change, name="mailbox-change"),
     path("mailboxes/<int:mailbox>/password/", mailbox.password, name="mailbox-password"),
     path("mailboxes/<int:mailbox>/recovery/", mailbox.recovery, name="mailbox-recovery"),
+    path("mailboxes/<int:mailbox>/second-factor/remove/", mailbox.remove_factor, name="remove-mailbox-factor"),
     path("mailboxes/<int:mailbox>/suspend/", mailbox.stop, name="suspend-mailbox"),
     path("mailboxes/<int:mailbox>/resume/", mailbox.go_on, name="resume-mailbox"),
     path("mailboxes/<int:mailbox>/close/", mailbox.shut, name="close-mailbox"),
@@ -88,6 +89,9 @@ OF_A_TENANT = [
     path("usage/export/", usage.export, name="usage-export"),
     path("settings/", organisation.settings, name="settings"),
     path("settings/second-factor/", organisation.second_factor, name="require-second-factor"),
+    path(
+        "settings/people-second-factor/", organisation.people_second_factor, name="require-people-second-factor"
+    ),
     path("settings/close/", organisation.close, name="close-tenant"),
     path("settings/undo-closing/", organisation.undo, name="undo-closing"),
     path("search/", search.search, name="search"),
@@ -148,6 +152,14 @@ OF_A_PERSON = [
     path("sign-ins/recovery/again/", own_recovery.again, name="me-send-recovery-again"),
     path("sign-ins/recovery/cancel/", own_recovery.cancel, name="me-cancel-recovery"),
     path("sign-ins/recovery/confirm/<str:recovery>/", own_recovery.confirm, name="me-confirm-recovery"),
+    path("sign-ins/second-factor/", own_factor.set_up, name="me-second-factor"),
+    path("sign-ins/second-factor/remove/", own_factor.remove, name="me-remove-second-factor"),
+    path("sign-ins/recovery-codes/", own_factor.recovery_codes, name="me-recovery-codes"),
+    path("sign-ins/passkeys/add/", own_factor.add_passkey, name="me-add-passkey"),
+    path("sign-ins/passkeys/offer/", own_factor.offer_passkey, name="me-offer-passkey"),
+    path("sign-ins/passkeys/prove/", own_factor.prove_passkey, name="me-prove-passkey"),
+    path("sign-ins/passkeys/<int:passkey>/rename/", own_factor.rename_passkey, name="me-rename-passkey"),
+    path("sign-ins/passkeys/<int:passkey>/remove/", own_factor.remove_passkey, name="me-remove-passkey"),
     path("sign-ins/<int:sign_in>/freeze/", own_sign_ins.freeze, name="me-freeze-sign-in"),
     path("sign-ins/account/", ties.add_account, name="me-add-account"),
     path("sign-ins/accounts/<int:tie>/end/", ties.end_of_mailbox, name="me-end-tie"),
@@ -160,7 +172,7 @@ urlpatterns = [
     path("sign-in/", anybody(sign_in.ConsoleSignIn.as_view()), name="sign-in"),
     path("sign-in/code/", anybody(sign_in.ConsoleSignInCode.as_view()), name="sign-in-code"),
     path("sign-in/passkey/", anybody(sign_in.passkey), name="sign-in-passkey"),
-    path("sign-in/code/passkey/", anybody(passkey_for_the_step), name="sign-in-code-passkey"),
+    path("sign-in/code/passkey/", anybody(sign_in.passkey_for_the_step), name="sign-in-code-passkey"),
     path("sign-out/", anybody(sign_in.sign_out), name="sign-out"),
     path("language/", anybody(language.choose), name="language"),
     path("invitation/<str:token>/", anybody(invitation.answer), name="invitation"),

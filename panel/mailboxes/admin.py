@@ -26,7 +26,9 @@ from unfold.widgets import (
 from panel.database.indexed import Folded, begins, begins_folded
 from panel.domains.models import Domain
 from panel.mailboxes import found, services
+from panel.mailboxes.factor_admin import RemovesSecondFactor
 from panel.mailboxes.form_fields import LinesField
+from panel.mailboxes.main_passwords import is_beside_factor
 from panel.mailboxes.models import BY_ADDRESS, Address, Alias, AliasTarget, Credential, LoginEvent, Mailbox
 from panel.mailboxes.recovery import shown_recovery
 from panel.mailboxes.rule_services import rules_of
@@ -73,7 +75,10 @@ PROTOCOLS: dict[str, Any] = {
 MOST_SIGN_INS = 10  # on the mailbox's page
 MOST_MESSAGES = 10
 MOST_ALIASES = 10
-OUTCOME_LOOKS = {"ok": "good", "wrong": "warn", "refused": "warn", "scope": "warn", "suspended": "off", "locked": "bad"}
+OUTCOME_LOOKS = {
+    "ok": "good", "wrong": "warn", "refused": "warn", "scope": "warn", "factor": "warn", "suspended": "off",
+    "locked": "bad",
+}
 
 
 class HeldForm(forms.ModelForm):
@@ -156,7 +161,7 @@ class KnownMailboxForm(forms.ModelForm):
 
 
 @admin.register(Mailbox)
-class MailboxAdmin(HeldAdmin, SuspendableAdmin, RulesPage):
+class MailboxAdmin(RemovesSecondFactor, HeldAdmin, SuspendableAdmin, RulesPage):
     noun = gettext_lazy("mailbox")
     falls = gettext_lazy(
         "its mail and its passwords are removed, what it has in the queue bounces, and the address is free again"
@@ -173,13 +178,16 @@ class MailboxAdmin(HeldAdmin, SuspendableAdmin, RulesPage):
     to_domain, from_address = "domain_name", "mailbox"
     list_select_related = ["address__domain", "tenant", "usage"]
     ordering = BY_ADDRESS
-    actions_detail = ["rules", "add_app_password", "set_password", "suspend", "resume", "close", "restore"]
+    actions_detail = [
+        "rules", "add_app_password", "set_password", "remove_second_factor", "suspend", "resume", "close", "restore",
+    ]
     readonly_fields = ["recovery_address", "folder", "created_at"]
     above_template = "admin/posthouse/mailbox_above.html"
     below_template = "admin/posthouse/mailbox_below.html"
 
     page_select_related = (
         "address__domain__tenant__parent__parent", "address__tenant__plan", "address__tenant__parent__parent", "usage",
+        "person__second_factor",
     )
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
@@ -196,7 +204,8 @@ class MailboxAdmin(HeldAdmin, SuspendableAdmin, RulesPage):
     def told(self, request: HttpRequest, obj: Any) -> dict[str, Any]:
         address = obj.address
         its_standing = of_mailbox(obj, by(request)["actor"])
-        credentials = list(obj.credentials.order_by("-kind", "label", "pk"))
+        rows = obj.credentials.annotate(has_factor=is_beside_factor())
+        credentials = list(rows.order_by("-kind", "label", "pk"))
         passwords = self.admin_site.get_model_admin(Credential)
         may_freeze = isinstance(passwords, CredentialAdmin) and passwords.has_act_permission(request)
         leading_here = Alias.objects.filter(targets__target=str(address), address__tenant=address.tenant)
@@ -295,6 +304,8 @@ def credential_badge(credential: Credential, of_mailbox: standing.Standing | Non
         return badge("off", _("expired"))
     if of_mailbox is not None and not of_mailbox.may_log_in:
         return badge("off", _("mailbox {word}").format(word=of_mailbox.word))
+    if credential.kind == Credential.Kind.MAIN and getattr(credential, "has_factor", False):
+        return badge("good", _("beside a second factor"))
     return badge("good", _("works"))
 
 
@@ -480,6 +491,9 @@ class CredentialAdmin(SearchedByAddress):
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return super().has_delete_permission(request, obj) and (obj is None or obj.kind == Credential.Kind.APP)
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Credential]:
+        return super().get_queryset(request).annotate(has_factor=is_beside_factor())
+
     def offered(self, obj: Credential) -> set[str]:
         return super().offered(obj) - ({"freeze"} if obj.frozen_at else {"unfreeze"})
 
@@ -497,7 +511,9 @@ class CredentialAdmin(SearchedByAddress):
 
     @display(description=gettext_lazy("Good for"))
     def good_for(self, credential: Credential) -> str:
-        return _("everything") if credential.kind == Credential.Kind.MAIN else ", ".join(
+        if credential.kind == Credential.Kind.MAIN:
+            return _("the console alone") if getattr(credential, "has_factor", False) else _("everything")
+        return ", ".join(
             str(PROTOCOLS.get(scope, scope)) for scope in credential.scopes
         )
 

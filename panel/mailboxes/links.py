@@ -2,18 +2,20 @@
 
 Never the reverse: a mailbox's password opens the mailbox alone. A tie is made by whoever knows both passwords, and
 holds while the main password is the one that was known: one that was set anew ends it, like a mailbox that may no
-longer log in (console/persons looks at both). Whoever asks has looked at the passwords.
+longer log in (console/persons looks at both). Beside a mailbox's second factor it leads in only where the account has
+one as well. Whoever asks has looked at the passwords.
 """
 
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import Exists, OuterRef, QuerySet
 from django.utils.translation import gettext as _
 
 from panel.mailboxes import passwords
 from panel.mailboxes.models import Credential, Mailbox, MailboxLink
 from panel.tenants import audit
 from panel.tenants.changes import Gone, ServiceError, lock
-from panel.tenants.models import User
+from panel.tenants.models import SecondFactor, User
+from panel.tenants.sign_in import second_factor
 
 MOST = 20  # of an account, and of a mailbox
 
@@ -30,6 +32,11 @@ def link(credential: Credential, account: User, *, actor: User | None, ip: str |
     lock(mailbox)  # as whoever sets another password does
     if account.kind != User.Kind.PANEL or account.has_provider_role:
         raise ServiceError(_("An account of the provider's is not tied to a mailbox."), "email")
+    asks = second_factor.of(mailbox.person) or second_factor.is_required(mailbox.person)
+    if asks and second_factor.of(account) is None:
+        raise ServiceError(_(
+            "The mailbox takes only who signs in with a second factor: set one up for the account first."
+        ), "email")
     if not Credential.objects.filter(pk=credential.pk, secret=credential.secret).exists():
         raise ServiceError(_("The mailbox has another password since a moment."), "mailbox_password")
     rows = MailboxLink.objects.exclude(mailbox=mailbox, account=account)
@@ -72,8 +79,10 @@ def of_mailbox(mailbox: Mailbox) -> "QuerySet[MailboxLink]":
 
 
 def _rows() -> "QuerySet[MailboxLink]":
+    """With whether each account has a second factor (`has_factor`)."""
     rows: QuerySet[MailboxLink] = MailboxLink.objects.select_related("account", "mailbox__address__domain")
-    return rows.order_by("pk")
+    own = SecondFactor.objects.filter(user=OuterRef("account"))
+    return rows.annotate(has_factor=Exists(own)).order_by("pk")
 
 
 def _tell(tie: MailboxLink, act: str, actor: User | None, ip: str | None) -> None:

@@ -394,6 +394,7 @@ class LoginEvent(models.Model):
         # The password was right; the client is told that it is wrong.
         REFUSED = "refused", gettext_lazy("frozen, expired or from elsewhere")
         SCOPE = "scope", gettext_lazy("not for this protocol")
+        FACTOR = "factor", gettext_lazy("main password, while a second factor is on")  # the client is told the same
         SUSPENDED = "suspended", gettext_lazy("suspended")
         LOCKED = "locked", gettext_lazy("locked after wrong ones")
 

@@ -9,6 +9,7 @@ from panel.mailboxes.models import Credential, Mailbox
 from panel.tenants import standing
 from panel.tenants.models import User
 from panel.tenants.shown import moment
+from panel.tenants.sign_in import second_factor
 
 # What `of_mailbox` and `of_credential` read of a mailbox, for select_related.
 READ = (
@@ -52,6 +53,11 @@ def of_credential(credential: Credential, of_its_mailbox: standing.Standing) -> 
         return standing.Standing(
             "off", _("mailbox {word}").format(word=of_its_mailbox.word),
             format_html(_("Its mailbox: {}"), of_its_mailbox.sentence),
+        )
+    if credential.kind == Credential.Kind.MAIN and second_factor.of(credential.mailbox.person):
+        return standing.Standing(
+            "good", _("works"),
+            _("Signs in to the console, beside a second factor. So it opens no mail program: use an app password."),
         )
     if credential.expires_at:
         return standing.Standing(

@@ -256,7 +256,10 @@ def _recipient(recipient: Recipient) -> Hit:
     )
 
 
-LOGIN_LOOKS = {"ok": "good", "wrong": "warn", "refused": "warn", "scope": "warn", "suspended": "off", "locked": "bad"}
+LOGIN_LOOKS = {
+    "ok": "good", "wrong": "warn", "refused": "warn", "scope": "warn", "factor": "warn", "suspended": "off",
+    "locked": "bad",
+}
 
 
 def _login(event: LoginEvent) -> Hit:

@@ -54,7 +54,8 @@ class Login:
     status: Status  # the strictest of mailbox, domain and tenant
     suspended: str  # whose that is: "shop@demo.test", "demo.test" or "the tenant Demo"; empty when active
     proof: Proof  # of its domain
-    usable: bool  # not frozen, and not expired when this was read
+    # Not frozen, not expired when this was read, and no main password whose person has a second factor.
+    usable: bool
     scopes: frozenset[str]
     networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]  # empty: from anywhere
     may_send_as: SenderRights
@@ -62,6 +63,7 @@ class Login:
     limits: tuple[Subject, ...]
     expires_at: datetime | None = None
     fingerprint: str = ""  # of the stored password: another one after a change
+    has_factor: bool = False  # a main password that is not usable for the second factor alone
 
     @property
     def name(self) -> str:

@@ -27,8 +27,8 @@ SENDING = "submission"  # the scope
 def login_refused(login: Login, *, scope: str, ip: str, now: datetime) -> Reply | None:
     """Whether a login whose password was right may go on, for `scope` and from `ip`.
 
-    What could tell a thief that the password is right (frozen, expired, from elsewhere)
-    reads like a wrong password; only then is the owner told what is the matter.
+    What could tell a thief that the password is right (frozen, expired, from elsewhere, a main
+    password beside a second factor) reads like a wrong password; only then is the owner told what is the matter.
     """
     expired = login.expires_at is not None and login.expires_at <= now
     if not login.usable or expired or not _is_from_networks(login, ip):

@@ -267,7 +267,9 @@ class TenantAdmin(SuspendableAdmin):
 
     def get_fieldsets(self, request: HttpRequest, obj: Tenant | None = None) -> Any:
         created = ["created_at"] if obj else []
-        fields = ["name", "plan", "parent", "second_factor_required", "notes", *created]
+        fields = [
+            "name", "plan", "parent", "second_factor_required", "people_second_factor_required", "notes", *created,
+        ]
         return [(_("The tenant") if obj else None, {"fields": fields})]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Tenant]:

@@ -16,10 +16,11 @@ MOST_NAME = 254  # as AuditEntry.actor_name has it
 BY_TIE = " as the mailbox's person"  # behind the account that came by its tie
 
 # Of what people are told by letter (operations/notices): of these always,
-TOLD = frozenset({
-    "account.password_set", "account.passkey_added", "account.passkey_removed", "account.second_factor_added",
-    "account.second_factor_removed", "account.authenticator_removed",
-})
+TOLD = frozenset({"account.password_set"}) | {
+    f"{model}.{act}" for model in ("account", "mailbox") for act in (
+        "passkey_added", "passkey_removed", "second_factor_added", "second_factor_removed", "authenticator_removed",
+    )
+}
 # and of these where nobody did it, but time and the DNS.
 TOLD_OF_NOBODY = frozenset(
     f"{model}.{act}" for model in ("domain", "domainalias")

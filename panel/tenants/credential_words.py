@@ -8,7 +8,10 @@ import re
 
 from django.utils.translation import gettext as _
 
-_KEPT = re.compile(r'(?P<login>.*, )?(?:app password "(?P<label>[^"]*)"?|(?P<main>main password))', re.DOTALL)
+_KEPT = re.compile(
+    r'(?P<login>.*, )?(?:(?P<kind>app password|passkey) "(?P<label>[^"]*)"?|(?P<main>main password))',
+    re.DOTALL,
+)
 
 
 def credential_words(kept: str) -> str:
@@ -16,5 +19,9 @@ def credential_words(kept: str) -> str:
     found = _KEPT.fullmatch(kept)
     if found is None:
         return kept
-    name = _("main password") if found["main"] else _("app password “{label}”").format(label=found["label"])
+    if found["main"]:
+        name = _("main password")
+    else:
+        words = _("passkey “{label}”") if found["kind"] == "passkey" else _("app password “{label}”")
+        name = words.format(label=found["label"])
     return f"{found['login'] or ''}{name}"

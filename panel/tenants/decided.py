@@ -17,6 +17,7 @@ from panel.rules.status import Status
 from panel.tenants.changes import ServiceError
 from panel.tenants.models import AuditEntry, Membership, ProviderRole, Tenant, User
 
+OF_MEMBERS, OF_PEOPLE = "second_factor_required", "people_second_factor_required"  # of whom one is asked: the field
 OWN, RESELLERS, ABOVE_RESELLERS, PROVIDERS = range(4)  # how high somebody stands above a tenant
 _NAMED: dict[str, Any] = {
     "tenant": gettext_lazy("The tenant {name}"), "domain": gettext_lazy("The domain {name}"),
@@ -71,11 +72,11 @@ def is_above(subject: Any, account: User | None) -> bool:
     return own > height
 
 
-def refuse_factor_of_above(tenant: Tenant, actor: User | None) -> None:
-    """Raise ServiceError where somebody above `actor` asked a second factor of the tenant's members."""
+def refuse_factor_of_above(tenant: Tenant, actor: User | None, of_whom: str = OF_MEMBERS) -> None:
+    """Raise ServiceError where somebody above `actor` asked a second factor of the tenant's members, or people."""
     if not is_bound(actor):
         return
-    height, own = _factor_heights(tenant, actor)
+    height, own = _factor_heights(tenant, actor, of_whom)
     if height <= own:
         return
     raise ServiceError((
@@ -84,11 +85,11 @@ def refuse_factor_of_above(tenant: Tenant, actor: User | None) -> None:
     ).format(tenant=tenant))
 
 
-def is_factor_of_above(tenant: Tenant, account: User) -> bool:
-    """Whether somebody above the account asks a second factor of the tenant's members: two queries at most."""
-    if not tenant.second_factor_required:
+def is_factor_of_above(tenant: Tenant, account: User, of_whom: str = OF_MEMBERS) -> bool:
+    """Whether somebody above the account asks a second factor of the tenant's members, or people: two queries."""
+    if not getattr(tenant, of_whom):
         return False
-    height, own = _factor_heights(tenant, account)
+    height, own = _factor_heights(tenant, account, of_whom)
     return own < height
 
 
@@ -129,14 +130,14 @@ def _heights(subject: Any, account: User | None) -> tuple[int, int]:
     return _heights_in(_since(subject, f"{model}.{done}", f"{model}.{undone}"), subject, account)
 
 
-def _factor_heights(tenant: Tenant, account: User | None) -> tuple[int, int]:
+def _factor_heights(tenant: Tenant, account: User | None, of_whom: str) -> tuple[int, int]:
     """How high the highest stands who asked for it since it was last left to each, and how high the account does."""
     entries = AuditEntry.objects.filter(
         subject_type=tenant._meta.model_name, subject_id=tenant.pk, action__in=["tenant.created", "tenant.changed"]
     )
-    last = entries.filter(after__second_factor_required=False).order_by("-pk").values("pk")[:1]
+    last = entries.filter(**{f"after__{of_whom}": False}).order_by("-pk").values("pk")[:1]
     return _heights_in(
-        entries.filter(after__second_factor_required=True, pk__gt=Coalesce(Subquery(last), 0)), tenant, account
+        entries.filter(**{f"after__{of_whom}": True}, pk__gt=Coalesce(Subquery(last), 0)), tenant, account
     )
 
 

@@ -62,6 +62,7 @@ WORDS: dict[str, Any] = {
     "outcome": gettext_lazy("outcome"),
     "parent": gettext_lazy("parent"),
     "password": gettext_lazy("password"),
+    "people_second_factor_required": gettext_lazy("second factor required of people with mailboxes"),
     "plan": gettext_lazy("plan"),
     "plans": gettext_lazy("plans"),
     "port": gettext_lazy("port"),

@@ -96,6 +96,13 @@ class Tenant(models.Model):
         gettext_lazy("second factor required"), default=False,
         help_text=gettext_lazy("Until they have one, its members see nothing of it in the console."),
     )
+    people_second_factor_required = models.BooleanField(
+        gettext_lazy("second factor required of people with mailboxes"), default=False,
+        help_text=gettext_lazy(
+            "Whoever signs in to a mailbox's pages sets one up first. Mail programs go on until then; from then on "
+            "they need an app password."
+        ),
+    )
     notes = models.TextField(blank=True, help_text=gettext_lazy("For the provider only."))
     # What its proofs in the DNS are derived from: stays when the installation's secret key is changed.
     proof_key = models.CharField(max_length=32, default=proof_key, editable=False)
@@ -373,7 +380,9 @@ class DirectoryChange(models.Model):
 
 
 class SecondFactor(models.Model):
-    """What a panel account signs in with beside its password. That the row is there means: it is asked for.
+    """What somebody signs in with beside the password. That the row is there means: it is asked for.
+
+    Of a panel account or the person of a mailbox, whose main password then opens no mail program.
 
     An authenticator app (RFC 6238), passkeys, or both; there is always one of them, and recovery codes for both.
     """
@@ -393,7 +402,7 @@ class SecondFactor(models.Model):
 
 
 class Passkey(models.Model):
-    """A key pair on a device or in a password manager of an account's owner (WebAuthn); here is the public half."""
+    """A key pair on a device or in a password manager of its owner (WebAuthn); here is the public half."""
 
     factor = models.ForeignKey(SecondFactor, on_delete=models.CASCADE, related_name="passkeys")
     credential_id = models.CharField(max_length=1400, unique=True)  # base64url of at most 1023 bytes

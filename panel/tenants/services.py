@@ -113,6 +113,7 @@ def create_tenant(
     parent: Tenant | None = None,
     notes: str = "",
     second_factor_required: bool = False,
+    people_second_factor_required: bool = False,
     actor: User | None,
     ip: str | None = None,
 ) -> Tenant:
@@ -128,11 +129,14 @@ def create_tenant(
         _place_under(None, parent)
     with taken_means(_("There is a tenant {name} already.").format(name=name), "name"):
         tenant = Tenant.objects.create(
-            name=name, plan=plan, parent=parent, notes=notes, second_factor_required=second_factor_required
+            name=name, plan=plan, parent=parent, notes=notes, second_factor_required=second_factor_required,
+            people_second_factor_required=people_second_factor_required,
         )
     after = {"name": name, "plan": plan, "parent": parent}
     if second_factor_required:
         after["second_factor_required"] = True
+    if people_second_factor_required:
+        after["people_second_factor_required"] = True
     audit.record(actor, "tenant.created", tenant, tenant=tenant, after=after, ip=ip)
     return tenant
 
@@ -146,10 +150,11 @@ def change_tenant(
     parent: Tenant | None = KEEP,
     notes: str = KEEP,
     second_factor_required: bool = KEEP,
+    people_second_factor_required: bool = KEEP,
     actor: User | None,
     ip: str | None = None,
 ) -> Tenant:
-    """Give the tenant another name, plan, parent or notes, or ask a second factor of its members.
+    """Give the tenant another name, plan, parent or notes; ask a second factor of its members or people with mailboxes.
 
     What it has beyond a smaller plan it keeps. Whoever asks for second factors as a member has one, and what
     somebody above asked for nobody lower leaves to each.
@@ -171,6 +176,10 @@ def change_tenant(
         if not second_factor_required and lock(tenant).second_factor_required:
             decided.refuse_factor_of_above(tenant, actor)
         values["second_factor_required"] = second_factor_required
+    if people_second_factor_required is not KEEP:
+        if not people_second_factor_required and lock(tenant).people_second_factor_required:
+            decided.refuse_factor_of_above(tenant, actor, decided.OF_PEOPLE)
+        values["people_second_factor_required"] = people_second_factor_required
     with taken_means(_("There is a tenant {name} already.").format(name=values.get("name")), "name"):
         before, after = write(tenant, **values)
     if after:

@@ -119,7 +119,7 @@ def test_an_owner_asks_a_second_factor_of_everybody_and_does_not_lock_oneself_ou
 
     client.post(where, {"required": "no"})
     assert theirs.get(home).status_code == 200
-    second_factor.remove(ann, actor=ann)
+    second_factor.remove(ann, keep=client.session.session_key, actor=ann)
     assert client.get(home).status_code == 200, "by oneself"
 
     client, _secret = in_with_factor(ann)
@@ -128,8 +128,12 @@ def test_an_owner_asks_a_second_factor_of_everybody_and_does_not_lock_oneself_ou
     assert client.get(home)["Location"].startswith("/sign-in/"), "the session that was opened with it is over too"
 
 
-@pytest.mark.parametrize("by", ["command line", "staff", "reseller", "at its making"])
-def test_what_the_provider_or_the_reseller_asks_no_owner_below_leaves_to_each(by):
+@pytest.mark.parametrize(("by", "of"), [
+    ("command line", ""), ("staff", ""), ("reseller", ""), ("at its making", ""), ("staff", "people_"),
+    ("at its making", "people_"),
+])
+def test_what_the_provider_or_the_reseller_asks_no_owner_below_leaves_to_each(by, of):
+    field = f"{of}second_factor_required"
     above = world.tenant("Above")
     acme = world.tenant("Acme", parent=above)
     rita, ann = owner(above, "rita")[0], owner(acme, "ann")[0]
@@ -138,23 +142,28 @@ def test_what_the_provider_or_the_reseller_asks_no_owner_below_leaves_to_each(by
         email="staff@letters.test", password=world.PASSWORD, provider_role="operator", actor=None
     )
     if by == "at its making":
-        acme = tenants.create_tenant(name="New", parent=above, second_factor_required=True, actor=staff)
+        acme = tenants.create_tenant(name="New", parent=above, **{field: True}, actor=staff)
         tenants.create_membership(user=ann, tenant=acme, role="owner", actor=None)
     else:
         who = {"command line": None, "staff": staff, "reseller": rita}[by]
-        tenants.change_tenant(acme, second_factor_required=True, actor=who)
+        tenants.change_tenant(acme, **{field: True}, actor=who)
+
+    def is_required() -> bool:
+        return getattr(Tenant.objects.get(pk=acme.pk), field)
+
     settings = f"/t/{acme.pk}/settings/"
-    where = f"{settings}second-factor/"
+    where = f"{settings}{of.replace('_', '-')}second-factor/"
     assert where not in (page := client.get(settings).content.decode()) and "Somebody above" in page
     assert client.get(where)["Location"] == settings
     refused = client.post(where, {"required": "no"}).content.decode()
-    assert "asks for a second factor here" in refused and Tenant.objects.get(pk=acme.pk).second_factor_required
+    assert "asks for a second factor here" in refused and is_required()
     theirs.post(where, {"required": "no"})
-    assert Tenant.objects.get(pk=acme.pk).second_factor_required == (by != "reseller")
-    tenants.change_tenant(acme, second_factor_required=False, actor=staff)
+    assert is_required() == (by != "reseller")
+    tenants.change_tenant(acme, **{field: False}, actor=staff)
     client.post(where, {"required": "yes"})
+    assert is_required()
     client.post(where, {"required": "no"})
-    assert not Tenant.objects.get(pk=acme.pk).second_factor_required, "one's own is"
+    assert not is_required(), "one's own is"
 
 
 def test_it_holds_for_members_of_a_tenant_above_where_that_one_or_this_one_asks(capsys):
@@ -167,7 +176,8 @@ def test_it_holds_for_members_of_a_tenant_above_where_that_one_or_this_one_asks(
     assert client.get(paths[1]).status_code == 200, "a customer's own people aren't asked by its reseller"
     asking = [[bool(each["asks"]) for each in one.get("/tenants/").context["shown"]] for one in (theirs, client)]
     assert asking == [[True, True], [False]]
-    call_command("tenant", "set", "Above", "--second-factor", "optional")
+    call_command("tenant", "set", "Above", "--second-factor", "optional", "--people-second-factor", "required")
+    assert Tenant.objects.get(pk=above.pk).people_second_factor_required
     tenants.change_tenant(acme, second_factor_required=True, actor=None)
     assert [theirs.get(path).status_code for path in paths] == [200, 302]
     assert client.get(paths[1]).status_code == 302

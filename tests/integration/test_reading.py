@@ -166,6 +166,17 @@ def test_frozen_and_suspended_are_refused_within_a_second(reading):
     for protocol in PROTOCOLS:
         took(lambda protocol=protocol: not opens(reading, protocol, secret), f"a frozen app password by {protocol}")
     assert reading.refusal(OFFICE) == "", "the main password is another one"
+    beside = app_password(reading, OFFICE, *PROTOCOLS, label="beside a second factor")
+    reading.installation.run(
+        "from panel.tenants.sign_in import second_factor as factor\nfrom tests.support.authenticator import code_of\n"
+        "secret = factor.new_secret()\n"
+        "factor.add(Mailbox.objects.get(address__local_part='office').person, secret, code_of(secret))"
+    )
+    for protocol in PROTOCOLS:
+        took(lambda protocol=protocol: not opens(reading, protocol, PASSWORD), f"a main password by {protocol}")
+    assert [protocol for protocol in PROTOCOLS if opens(reading, protocol, beside)] == [*PROTOCOLS]
+    reading.installation.manage("mailbox", "second-factor", OFFICE, "--reset")
+    until(lambda: reading.refusal(OFFICE) == "", within_s=30, what="the main password after the factor is gone")
     reading.installation.manage("mailbox", "suspend", OFFICE, "--reason", "found in a leak")
     took(lambda: WRONG in reading.refusal(OFFICE), "a suspended mailbox")
     reading.installation.manage("mailbox", "resume", OFFICE)

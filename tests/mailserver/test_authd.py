@@ -23,15 +23,17 @@ from django.utils import timezone
 from mailserver import authd, authenticator, directory, hashing, lua_protocol, usage
 from mailserver.authd import AuthClient
 from mailserver.authenticator import Answer, Authenticator
+from mailserver.clock import Clock
 from mailserver.config import Config
 from mailserver.directory import following, logins
 from panel.environment import dovecot_key
 from panel.mailboxes import foreign, passwords
-from panel.mailboxes.models import Address, Credential, Mailbox, MailboxUsage
+from panel.mailboxes.models import Address, Credential, LoginEvent, Mailbox, MailboxUsage
 from panel.mailboxes.services import set_password
 from panel.operations import services as operations
 from panel.rules.status import Status
 from panel.tenants.models import Tenant
+from panel.tenants.sign_in import second_factor
 from tests.support import dovecot_dict, world
 from tests.support.authd import (  # noqa: F401 (fixtures)
     IP,
@@ -44,6 +46,7 @@ from tests.support.authd import (  # noqa: F401 (fixtures)
     running_house,
     task_connection,
 )
+from tests.support.authenticator import code_of
 from tests.support.database import database_gone
 from tests.support.postgres import Postgres
 from tests.support.waiting import until
@@ -596,6 +599,40 @@ async def test_dovecot_refuses_the_frozen_the_expired_and_the_suspended(dovecot:
     Credential.objects.update(frozen_at=timezone.now())
     world.changed("demo.test")
     await until(refused)
+
+
+async def test_a_main_password_beside_a_second_factor_is_wrong_everywhere_at_once_and_app_passwords_go_on(
+    house: House, dovecot: Dovecot, demo: Mailbox
+):
+    every = ("submission", "imap", "pop3", "sieve")
+    _, secret = world.app_password(demo, scopes=every)
+    assert {(await house.ask(protocol=each)).verdict for each in every} == {"ok"}
+    key = second_factor.new_secret()
+    second_factor.add(demo.person, key, code_of(key))
+
+    async def refused() -> bool:
+        return (await house.ask()).verdict == "wrong"
+
+    await until(refused)
+    assert {(await house.ask(protocol=each)).verdict for each in every} == {"wrong"}
+    assert await house.ask() == await house.ask(password="wrong"), "nothing tells that it is the right one"
+    assert await dovecot.login() == NO
+    assert {(await house.ask(password=secret, protocol=each)).verdict for each in every} == {"ok"}
+    assert await dovecot.login(password=secret) == YES
+    main = await house.directory.login(demo.credentials.get(kind="main").pk)
+    assert (main.usable, main.has_factor) == (False, True)
+    second = Authenticator(house.directory, Clock())
+    await second.check("shop@demo.test", world.PASSWORD, IP, "imap")
+    await second.flush()
+    second.close()
+    event = LoginEvent.objects.get(outcome="factor", protocol="imap")
+    assert (event.mailbox, event.credential_text, event.ip) == (demo, "main password", IP)
+    second_factor.remove(demo.person, actor=None)
+
+    async def opens() -> bool:
+        return (await house.ask()).verdict == "ok"
+
+    await until(opens)
 
 
 async def test_dovecot_learns_where_a_mailbox_is_and_how_much_fits(dovecot: Dovecot, house: House, demo: Mailbox):

@@ -19,7 +19,7 @@ from panel.mailboxes.models import Credential, Mailbox
 from panel.operations.dovecot.place import kick_socket
 from panel.rules.addresses import parse_address
 from panel.rules.status import Status
-from panel.tenants.models import Tenant
+from panel.tenants.models import SecondFactor, Tenant, User
 from tests.support import world
 from tests.support.authd import House, demo_mailbox, own_config, running, task_connection  # noqa: F401 (fixtures)
 from tests.support.doveadm import DONE, Doveadm, doveadm_on
@@ -62,6 +62,9 @@ ENDINGS = {
     "mailbox closed": lambda: Mailbox.objects.filter(address__local_part="shop").update(status=Status.CLOSED),
     "password changed": lambda: main().update(secret=passwords.hash_main("another one")),
     "credential frozen": lambda: main().update(frozen_at=timezone.now()),
+    "second factor": lambda: SecondFactor.objects.create(
+        user=User.objects.get(mailbox__address__local_part="shop")
+    ),
     "credential gone": lambda: main().delete(),
     "expired": lambda: main().update(expires_at=timezone.now() - timedelta(seconds=1)),
     "from elsewhere": lambda: main().update(networks=["198.51.100.0/24"]),

@@ -85,6 +85,12 @@ def app_password(house: House, mine: bool) -> Credential:
     return world.app_password(house.mailbox_of(mine), f"shop {house.number()}")[0]
 
 
+def mailbox_with_factor(house: House, mine: bool) -> Mailbox:
+    made = world.mailbox(f"m{house.number()}@{house.domain_of(mine)}")
+    with_second_factor(made.person)
+    return made
+
+
 def limit(house: House, mine: bool) -> SendingLimit:
     mailbox = world.mailbox(f"limited{house.number()}@{house.domain_of(mine)}")
     return set_limit(mailbox, window="hour", recipients=5, actor=None)
@@ -172,7 +178,7 @@ CASES: dict[type[models.Model], Case] = {
         add=lambda house: {"name": "new.test", "domain": house.domain.pk, "verified": "on"}, removable=True,
     ),
     Mailbox: Case(
-        row=lambda house, mine: world.mailbox(f"m{house.number()}@{house.domain_of(mine)}"),
+        row=mailbox_with_factor,
         add=lambda house: {"full_address": "new@acme.test", "name": "New", "password": PASSWORD, "quota_bytes": "2 GB"},
         change={"name": "Renamed", "quota_bytes": "500 MB"}, before={"resume": "suspend", "restore": "close"},
     ),

@@ -7,6 +7,7 @@ from django.db import connection
 from django.urls import reverse
 from django.utils import timezone
 
+from panel.mailboxes.models import Mailbox
 from panel.operations import services as operations
 from panel.operations.notices import Notices, domains, security, sign_ins
 from panel.sending import letters
@@ -14,8 +15,10 @@ from panel.sending.models import Message
 from panel.tenants import audit
 from panel.tenants import services as tenants
 from panel.tenants.models import AuditEntry, Tenant, Untold, User
+from panel.tenants.sign_in import second_factor
 from panel.tenants.sign_in.lockout import SIGNED_IN
 from tests.support import queue, world
+from tests.support.authenticator import code_of
 from tests.support.post import posted
 
 pytestmark = pytest.mark.django_db
@@ -160,17 +163,15 @@ def test_a_change_of_what_opens_an_account_is_told_to_it(acme):
     tenants.set_account_password(owner, "another unusual one", actor=owner, ip="192.0.2.1")
     audit.record(owner, "account.passkey_added", owner, tenant=None, after={"passkey": "Key"})
     audit.record(owner, "account.passkey_removed", owner, tenant=None, before={"passkey": "Key"})
-    box = world.mailbox("ann@acme.test")
-    audit.record(box.person, "account.second_factor_added", box.person, tenant=None)
     closed = User.objects.get(email="closed@elsewhere.test")
     audit.record(None, "account.password_set", closed, tenant=None)
     notices = Notices()
-    assert [to for to, _subject in told(notices)] == [*["owner@elsewhere.test"] * 3, "ann@acme.test"]
+    assert [to for to, _subject in told(notices)] == ["owner@elsewhere.test"] * 3
     assert told(notices) == told() == []
-    password, added, _removed, of_person = posted()
+    password, added, _removed = posted()
     assert password.subject == "owner@elsewhere.test: how one signs in was changed"
     assert "    From where: 192.0.2.1\n" in password.text and password.path() == reverse("console:account-own")
-    assert "A passkey was added, “Key”" in added.text and of_person.path() == reverse("console:me-sign-ins")
+    assert "A passkey was added, “Key”" in added.text
     assert set(security._SAID) == audit.TOLD and set(domains._ACTIONS) == audit.TOLD_OF_NOBODY
 
 
@@ -275,6 +276,30 @@ def test_nobodys_many_sign_ins_keep_anothers_from_being_told(acme, monkeypatch):
     world.login_event(bob, ip="198.51.100.1")
     signed_in(admin, "198.51.100.1")
     assert {to for to, _subject in told(notices)} == {"bob@acme.test", "admin@elsewhere.test"}
+
+
+def test_a_second_factor_that_comes_or_goes_is_told_to_whose_it_is(acme):
+    ann, owner = world.mailbox("ann@acme.test"), User.objects.get(email="owner@elsewhere.test")
+    Mailbox.objects.update(recovery="ann@elsewhere.test")
+    for account, by in ((ann.person, owner), (owner, None)):
+        secret = second_factor.new_secret()
+        second_factor.add(account, secret, code_of(secret), ip="192.0.2.1")
+        second_factor.remove(account, actor=by)
+    audit.record(owner, "account.passkey_removed", owner, tenant=None, before={"passkey": "Key"})
+    second_factor.SecondFactor.objects.create(user=owner)
+    second_factor.remove(owner, actor=owner)
+    notices = Notices()
+    subjects = [f"{name}: how one signs in was changed" for name in (ann, owner)]
+    assert told(notices) == [
+        *[(to, subjects[0]) for _ in range(2) for to in ("ann@elsewhere.test", "ann@acme.test")],
+        *[(str(owner), subjects[1])] * 3,
+    ], "the passkey that took the rest with it isn't told of apart"
+    assert told(notices) == told() == []
+    added, removed = (" ".join(each.text.split()) for each in (posted()[0], posted()[2]))
+    assert "somebody who signed in" in added and "192.0.2.1" in added and "needs an app password" in added
+    assert "your organisation" in removed and "in mail programs too" in removed
+    assert [posted()[at].path() for at in (0, 4)] == ["/me/sign-ins/", "/account/"]
+    assert "your provider" in posted()[5].text
 
 
 @pytest.mark.once("postgresql")

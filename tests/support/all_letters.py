@@ -42,7 +42,7 @@ def composers(name: str) -> dict[str, Callable[[], Letter]]:
             for act in domains._OF_SEVERAL
         },
         **{
-            act: lambda act=act: security._letter(account, AuditEntry(  # type: ignore[misc]
+            act: lambda act=act: security._letter(account if act.startswith("account") else mailbox, AuditEntry(  # type: ignore[misc]
                 action=act, at=AT, ip="192.0.2.1", before={"passkey": name}, after={"passkey": name},
             ))
             for act in security._SAID

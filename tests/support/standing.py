@@ -19,7 +19,8 @@ from panel.operations import services as operations
 from panel.tenants import services as tenants
 from panel.tenants.models import PanelSession, Tenant, User
 from panel.tenants.sign_in import second_factor
-from panel.tenants.sign_in.views import PENDING, VERIFIED
+from panel.tenants.sign_in.sessions import VERIFIED
+from panel.tenants.sign_in.views import PENDING
 from tests.support import world
 from tests.support.authenticator import code_of
 

@@ -37,7 +37,8 @@ def of_tenant(tenant: Tenant) -> Row:
         "domains": tenant.domain_count if counted else tenant.domains.count(),  # type: ignore[attr-defined]
         "mailboxes": tenant.mailbox_count if counted  # type: ignore[attr-defined]
         else tenant.addresses.filter(mailbox__isnull=False).count(),
-        "second_factor_required": tenant.second_factor_required, "notes": tenant.notes, **_state(tenant),
+        "second_factor_required": tenant.second_factor_required,
+        "people_second_factor_required": tenant.people_second_factor_required, "notes": tenant.notes, **_state(tenant),
     }
 
 

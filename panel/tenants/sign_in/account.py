@@ -1,12 +1,11 @@
-"""A panel account's own pages: what protects it, and how to change that."""
+"""The pages of an own sign-in: what protects it, and how to change that. Whose it is, and where they stand: door.py."""
 
 from typing import Any
 
 from django import forms
-from django.contrib import admin, messages
+from django.contrib import messages
 from django.contrib.auth import update_session_auth_hash
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.safestring import mark_safe
 from django.utils.translation import gettext as _
@@ -20,40 +19,31 @@ from panel.tenants.models import PanelSession, SecondFactor, User
 from panel.tenants.services import set_account_password
 from panel.tenants.shown import moment
 from panel.tenants.sign_in import passkeys, second_factor, sessions
+from panel.tenants.sign_in.door import ADMIN, Door
 from panel.tenants.sign_in.forms import EnrolForm, OwnCodeForm, OwnPasswordForm
-from panel.tenants.sign_in.views import VERIFIED
 
 OFFERED = "offered_second_factor"  # in the session, sealed: offered, and not yet proved
 
 
-class Door:
-    """Where these pages stand: here in the admin; the console has its own addresses and look."""
-
-    sign_in = "admin:login"
-
-    def url(self, name: str) -> str:
-        return reverse(f"account:{name}")
-
-    def page(self, request: HttpRequest, template: str, title: str, **context: Any) -> HttpResponse:
-        return TemplateResponse(request, template, {**admin.site.each_context(request), "title": title, **context})
-
-
-ADMIN = Door()
-
-
 def own(request: HttpRequest, door: Door = ADMIN) -> HttpResponse:
     """The account's page."""
-    account = account_of(request)
-    factor = SecondFactor.objects.filter(user=account).first()
-    left = factor.recovery_codes.filter(used_at=None).count() if factor else 0
-    own_passkeys = list(factor.passkeys.all()) if factor else []
+    account = door.account(request)
     return door.page(
-        request, "account/own.html", _("Your account"), account=account, factor=factor, left=left,
-        passkeys=own_passkeys, may_add_passkeys=passkeys.site() is not None,
-        # The last one stays where there must be one.
-        may_remove_last=not second_factor.is_kept(account),
+        request, "account/own.html", _("Your account"), account=account, **factor_of(account),
         sessions=[_shown(each, request) for each in sessions.of(account)],
     )
+
+
+def factor_of(account: User) -> dict[str, Any]:
+    """What a page tells of a second factor: two queries where there is none, three else."""
+    factor = SecondFactor.objects.filter(user=account).first()
+    left = factor.recovery_codes.filter(used_at=None).count() if factor else 0
+    return {
+        "factor": factor, "left": left, "passkeys": list(factor.passkeys.all()) if factor else [],
+        "may_add_passkeys": passkeys.site() is not None,
+        # The last one stays where there must be one.
+        "may_remove_last": not second_factor.is_kept(account),
+    }
 
 
 def _shown(session: PanelSession, request: HttpRequest) -> dict[str, Any]:
@@ -66,8 +56,8 @@ def _shown(session: PanelSession, request: HttpRequest) -> dict[str, Any]:
 
 def change_password(request: HttpRequest, door: Door = ADMIN) -> HttpResponse:
     """Another password, for the one that holds; the account's other sessions end."""
-    account = account_of(request)
-    form = OwnPasswordForm(request, request.POST or None)
+    account = door.account(request)
+    form = OwnPasswordForm(request, request.POST or None, door=door)
     if request.method == "POST" and form.is_valid():
         try:
             set_account_password(
@@ -91,7 +81,7 @@ def change_password(request: HttpRequest, door: Door = ADMIN) -> HttpResponse:
 @require_POST
 def end_session(request: HttpRequest, name: str, door: Door = ADMIN) -> HttpResponse:
     """Sign one of the account's own sessions out."""
-    account = account_of(request)
+    account = door.account(request)
     try:
         sessions.end(account, name, actor=account, ip=client_ip(request))
     except ServiceError as error:
@@ -104,7 +94,7 @@ def end_session(request: HttpRequest, name: str, door: Door = ADMIN) -> HttpResp
 @require_POST
 def end_all_sessions(request: HttpRequest, door: Door = ADMIN) -> HttpResponse:
     """Sign out everywhere: here too, unless "others" is asked for."""
-    account = account_of(request)
+    account = door.account(request)
     but = request.session.session_key if "others" in request.POST else None
     ended = sessions.end_all(account, but=but, actor=account, ip=client_ip(request))
     if but is None:
@@ -120,12 +110,12 @@ def end_all_sessions(request: HttpRequest, door: Door = ADMIN) -> HttpResponse:
 
 def enrol(request: HttpRequest, door: Door = ADMIN) -> HttpResponse:
     """Set up an authenticator app; shows the recovery codes when it is done."""
-    account = account_of(request)
+    account = door.account(request)
     factor = second_factor.of(account)
     if factor and factor.has_app:
         return HttpResponseRedirect(door.url("own"))
     secret = second_factor.unseal(request.session.get(OFFERED, "")) or second_factor.new_secret()
-    form = EnrolForm(request, request.POST or None)
+    form = EnrolForm(request, request.POST or None, door=door)
     if request.method == "POST" and form.is_valid():
         try:
             codes = second_factor.add(
@@ -135,7 +125,7 @@ def enrol(request: HttpRequest, door: Door = ADMIN) -> HttpResponse:
             form.add_error(error.field or None, str(error))
         else:
             request.session.pop(OFFERED, None)
-            request.session[VERIFIED] = True
+            door.verified(request, True)
             return shown_codes(request, door, codes, _("Your second factor is set up"))
     request.session[OFFERED] = second_factor.seal(secret)
     return door.page(
@@ -149,8 +139,8 @@ def enrol(request: HttpRequest, door: Door = ADMIN) -> HttpResponse:
 
 def renew_recovery_codes(request: HttpRequest, door: Door = ADMIN) -> HttpResponse:
     """Ten new recovery codes, for password and code."""
-    account = account_of(request)
-    form = own_code_form(request, account)
+    account = door.account(request)
+    form = own_code_form(request, account, door)
     if form is None:
         return HttpResponseRedirect(door.url("own"))
     if request.method == "POST" and form.is_valid():
@@ -164,8 +154,8 @@ def renew_recovery_codes(request: HttpRequest, door: Door = ADMIN) -> HttpRespon
 
 def remove(request: HttpRequest, door: Door = ADMIN) -> HttpResponse:
     """Remove the own authenticator app, for password and code."""
-    account = account_of(request)
-    form = own_code_form(request, account)
+    account = door.account(request)
+    form = own_code_form(request, account, door)
     factor = second_factor.of(account)
     if form is None or factor is None or not factor.has_app:
         return HttpResponseRedirect(door.url("own"))
@@ -174,13 +164,15 @@ def remove(request: HttpRequest, door: Door = ADMIN) -> HttpResponse:
         return HttpResponseRedirect(door.url("own"))
     if request.method == "POST" and form.is_valid():
         try:
-            is_left = second_factor.remove_app(account, ip=client_ip(request))
+            is_left = second_factor.remove_app(
+                account, keep=request.session.session_key, ip=client_ip(request)
+            )
         except ServiceError as error:
             form.add_error(None, str(error))
         else:
-            tell_removed(request, is_left)
+            tell_removed(request, door, is_left)
             return HttpResponseRedirect(door.url("own"))
-    alone = _("Whoever learns your password can then sign in as you.") + " "
+    alone = f"{door.weakens} "
     return confirm(
         request, door, form, _("Remove your authenticator app"), pgettext("a second factor", "Remove"),
         (alone if is_last else "") + _("To change to another phone, remove it here and set it up again there."),
@@ -188,22 +180,15 @@ def remove(request: HttpRequest, door: Door = ADMIN) -> HttpResponse:
     )
 
 
-def tell_removed(request: HttpRequest, is_left: bool) -> None:
+def tell_removed(request: HttpRequest, door: Door, is_left: bool) -> None:
     """A part of the second factor is gone; with the last part all of it."""
-    request.session[VERIFIED] = is_left
-    messages.success(request, _("Removed.") if is_left else _(
-        "Your second factor is removed; your password alone opens the account."
-    ))
+    door.verified(request, is_left)
+    messages.success(request, _("Removed.") if is_left else str(door.is_weaker))
 
 
-def own_code_form(request: HttpRequest, account: User) -> OwnCodeForm | None:
+def own_code_form(request: HttpRequest, account: User, door: Door) -> OwnCodeForm | None:
     """None when the account has no second factor."""
-    return OwnCodeForm(request, request.POST or None) if second_factor.of(account) else None
-
-
-def account_of(request: HttpRequest) -> User:
-    assert isinstance(request.user, User)  # admin_view lets nobody else in
-    return request.user
+    return OwnCodeForm(request, request.POST or None, door=door) if second_factor.of(account) else None
 
 
 def shown_codes(request: HttpRequest, door: Door, codes: list[str], title: str) -> HttpResponse:

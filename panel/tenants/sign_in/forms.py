@@ -6,7 +6,6 @@ from typing import Any
 
 from django import forms
 from django.contrib.auth.forms import AuthenticationForm as AnyAuthenticationForm
-from django.contrib.auth.hashers import check_password
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest
 from django.utils import timezone
@@ -19,6 +18,8 @@ from panel.client_address import client_ip
 from panel.tenants.changes import RULES_IN_WORDS
 from panel.tenants.models import User
 from panel.tenants.sign_in import lockout, passkeys, second_factor
+from panel.tenants.sign_in.door import ADMIN, Door
+from panel.tenants.sign_in.whose import name_of
 
 WRONG: Any = gettext_lazy(
     "This email address and password don't belong together. The password minds capital and small letters."
@@ -99,7 +100,7 @@ class CodeForm(forms.Form):
         self.fields["code"].widget.attrs["autofocus"] = True
 
     def clean_code(self) -> str:
-        login, ip, code = str(self.account.email), client_ip(self.request), self.cleaned_data["code"]
+        login, ip, code = name_of(self.account), client_ip(self.request), self.cleaned_data["code"]
         self.wait_s = lockout.wait_s(login, ip)
         if self.wait_s:
             raise ValidationError(locked_sentence(self.wait_s), code="locked")
@@ -128,7 +129,7 @@ class PasskeyForm(forms.Form):
         answer, ip = str(self.cleaned_data["passkey"]), client_ip(self.request)
         purpose = passkeys.Purpose.STEP if self.account else passkeys.Purpose.ALONE
         challenge = passkeys.spent(self.request, purpose)
-        login = str(self.account.email) if self.account else passkeys.login_of(answer)
+        login = name_of(self.account) if self.account else passkeys.login_of(answer)
         self.wait_s = lockout.wait_s(login, ip)
         if self.wait_s:
             raise ValidationError(locked_sentence(self.wait_s), code="locked")
@@ -171,17 +172,16 @@ class OwnForm(forms.Form):
         widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "current-password"}),
     )
 
-    def __init__(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, request: HttpRequest, *args: Any, door: Door = ADMIN, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        assert isinstance(request.user, User)
-        self.request, self.account = request, request.user
+        self.request, self.door, self.account = request, door, door.account(request)
 
     def clean_password(self) -> str:
-        login, ip, password = str(self.account.email), client_ip(self.request), self.cleaned_data["password"]
+        login, ip, password = name_of(self.account), client_ip(self.request), self.cleaned_data["password"]
         wait_s = lockout.wait_s(login, ip)
         if wait_s:
             raise ValidationError(locked_sentence(wait_s), code="locked")
-        if not check_password(password, self.account.password):
+        if not self.door.is_password(self.account, password):
             lockout.wrong(login, ip, password)
             raise ValidationError(_("This isn't your password."))
         return str(password)
@@ -221,7 +221,7 @@ class OwnCodeForm(OwnForm):
         # The code is used up last: a wrong password costs none.
         if self.errors:
             return self.cleaned_data
-        login = str(self.account.email)
+        login = name_of(self.account)
         if answer:
             challenge = passkeys.spent(self.request, passkeys.Purpose.PROVE)
             if not passkeys.take(answer, challenge, account=self.account, ip=ip):

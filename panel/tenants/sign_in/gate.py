@@ -1,4 +1,7 @@
-"""Who must have a second factor and came in without one sees one page: where it is set up."""
+"""Who must have a second factor and came in without one sees one page: where it is set up.
+
+Here that is a panel account; of a person with a mailbox console/access asks it, as of a tenant's members.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +12,7 @@ from django.urls import reverse
 
 from panel.tenants.models import User
 from panel.tenants.sign_in import second_factor
-from panel.tenants.sign_in.views import VERIFIED
+from panel.tenants.sign_in.sessions import VERIFIED
 
 OPEN = {
     "account:second-factor", "account:add-passkey", "account:offer-passkey", "admin:logout", "admin:login",
@@ -31,7 +34,9 @@ class SecondFactorGate:
 
     def process_view(self, request: HttpRequest, view: Any, args: Any, kwargs: Any) -> HttpResponse | None:
         account = request.user
-        if not isinstance(account, User) or request.session.get(VERIFIED) or not second_factor.is_required(account):
+        if not isinstance(account, User) or account.kind != User.Kind.PANEL or request.session.get(VERIFIED):
+            return None
+        if not second_factor.is_required(account):
             return None
         if request.resolver_match is not None and request.resolver_match.view_name in OPEN:
             return None
@@ -39,10 +44,12 @@ class SecondFactorGate:
 
 
 def to_second_factor(request: HttpRequest, account: User) -> HttpResponse:
-    """To where one is set up; to the sign-in, which asks for it, when the account has one."""
+    """To where one is set up; to the sign-in, which asks for it, when there is one."""
     if second_factor.of(account):
         logout(request)  # it came to have one, or to need one, since this session began
         return lead(request, reverse("admin:login" if account.is_staff else "console:sign-in"))
+    if account.kind == User.Kind.PERSON:
+        return lead(request, reverse("console:me-second-factor"))
     return lead(request, reverse("account:second-factor" if account.is_staff else "console:account-second-factor"))
 
 

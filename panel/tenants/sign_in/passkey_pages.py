@@ -1,4 +1,4 @@
-"""An account's pages on which passkeys are added, renamed and removed, and what their script asks."""
+"""The pages of an own sign-in on which passkeys are added, renamed and removed, and what their script asks."""
 
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils.translation import gettext as _
@@ -9,26 +9,19 @@ from panel.client_address import client_ip
 from panel.tenants.changes import ServiceError
 from panel.tenants.models import Passkey, User
 from panel.tenants.sign_in import passkeys, second_factor, sessions
-from panel.tenants.sign_in.account import (
-    ADMIN,
-    Door,
-    account_of,
-    confirm,
-    own_code_form,
-    shown_codes,
-    tell_removed,
-)
+from panel.tenants.sign_in.account import confirm, own_code_form, shown_codes, tell_removed
+from panel.tenants.sign_in.door import ADMIN, Door
 from panel.tenants.sign_in.forms import AddPasskeyForm, OfferForm, PasskeyNameForm
-from panel.tenants.sign_in.views import VERIFIED, needed, not_now
+from panel.tenants.sign_in.views import needed, not_now
 
 
 def add(request: HttpRequest, door: Door = ADMIN) -> HttpResponse:
     """Make a passkey and give it to the account; shows recovery codes with the first second factor."""
-    account = account_of(request)
+    account = door.account(request)
     if passkeys.site() is None:
         return HttpResponseRedirect(door.url("own"))
     name = sessions.browser(request.headers.get("User-Agent", ""))
-    form = AddPasskeyForm(request, request.POST or None, initial={"name": name})
+    form = AddPasskeyForm(request, request.POST or None, door=door, initial={"name": name})
     if request.method == "POST" and form.is_valid():
         try:
             codes = passkeys.add(
@@ -38,7 +31,7 @@ def add(request: HttpRequest, door: Door = ADMIN) -> HttpResponse:
         except ServiceError as error:
             form.add_error(error.field or None, str(error))
         else:
-            request.session[VERIFIED] = True
+            door.verified(request, True)
             return shown_codes(request, door, codes, _("Your passkey is set up"))
     return door.page(
         request, "account/passkey.html", _("Add a passkey"), form=form, ask=door.url("offer-passkey"),
@@ -49,8 +42,8 @@ def add(request: HttpRequest, door: Door = ADMIN) -> HttpResponse:
 @require_POST
 def offer(request: HttpRequest, door: Door = ADMIN) -> HttpResponse:
     """What the browser needs to make one, for the account's password: a wrong one leaves no key behind there."""
-    account = account_of(request)
-    form = OfferForm(request, request.POST)
+    account = door.account(request)
+    form = OfferForm(request, request.POST, door=door)
     if not form.is_valid():
         return not_now(" ".join(str(error) for errors in form.errors.values() for error in errors))
     return needed(lambda: passkeys.to_add(request, account))
@@ -59,12 +52,12 @@ def offer(request: HttpRequest, door: Door = ADMIN) -> HttpResponse:
 @require_POST
 def prove(request: HttpRequest, door: Door = ADMIN) -> HttpResponse:
     """What the browser needs to use one of the account's, in place of a code."""
-    account = account_of(request)
+    account = door.account(request)
     return needed(lambda: passkeys.to_use(request, passkeys.Purpose.PROVE, account))
 
 
 def rename(request: HttpRequest, passkey: int, door: Door = ADMIN) -> HttpResponse:
-    account = account_of(request)
+    account = door.account(request)
     found = _found(account, passkey)
     form = PasskeyNameForm(request.POST or None, initial={"name": found.name})
     if request.method == "POST" and form.is_valid():
@@ -82,20 +75,22 @@ def rename(request: HttpRequest, passkey: int, door: Door = ADMIN) -> HttpRespon
 
 def remove(request: HttpRequest, passkey: int, door: Door = ADMIN) -> HttpResponse:
     """Take one away, for password and code."""
-    account = account_of(request)
-    found, form = _found(account, passkey), own_code_form(request, account)
+    account = door.account(request)
+    found, form = _found(account, passkey), own_code_form(request, account, door)
     is_last = not found.factor.has_app and found.factor.passkeys.count() == 1
     if form is None or (is_last and second_factor.is_kept(account)):
         return HttpResponseRedirect(door.url("own"))
     if request.method == "POST" and form.is_valid():
         try:
-            is_left = passkeys.remove(account, found, ip=client_ip(request))
+            is_left = passkeys.remove(
+                account, found, keep=request.session.session_key, ip=client_ip(request)
+            )
         except ServiceError as error:
             form.add_error(None, str(error))
         else:
-            tell_removed(request, is_left)
+            tell_removed(request, door, is_left)
             return HttpResponseRedirect(door.url("own"))
-    alone = _("Whoever learns your password can then sign in as you.") + " "
+    alone = f"{door.weakens} "
     return confirm(
         request, door, form, _("Remove the passkey {name}").format(name=found.name),
         pgettext("a second factor", "Remove"),

@@ -1,4 +1,4 @@
-"""Passkeys of panel accounts (WebAuthn level 2): beside the password, or in place of password and code.
+"""Passkeys of panel accounts and of persons with a mailbox (WebAuthn level 2): beside the password, or instead.
 
 Decides what is a valid answer of an authenticator, by py_webauthn; the pages are passkey_pages.py's.
 A challenge is kept in the session, is asked for when the button is pressed, and opens once. Name and
@@ -34,10 +34,9 @@ from webauthn.helpers.structs import (
     UserVerificationRequirement,
 )
 
-from panel.tenants import audit
 from panel.tenants.changes import Gone, ServiceError, lock, one_line, taken_means
 from panel.tenants.models import Passkey, SecondFactor, User
-from panel.tenants.sign_in import second_factor
+from panel.tenants.sign_in import second_factor, whose
 
 LIFE_S = 5 * 60  # of a challenge; the browser's own limit is the same
 MOST_OF_ONE = 20
@@ -92,8 +91,8 @@ def to_add(request: HttpRequest, account: User) -> str:
     """What the browser needs to make a passkey, as JSON. Raises ServiceError."""
     here = _site()
     asked = webauthn.generate_registration_options(
-        rp_id=here.name, rp_name=f"Posthouse {settings.ENVIRONMENT.hostname}", user_name=str(account.email),
-        user_display_name=account.name or str(account.email), user_id=_handle(account), timeout=LIFE_S * 1000,
+        rp_id=here.name, rp_name=f"Posthouse {settings.ENVIRONMENT.hostname}", user_name=whose.name_of(account),
+        user_display_name=account.name or whose.name_of(account), user_id=_handle(account), timeout=LIFE_S * 1000,
         challenge=_new_challenge(request, Purpose.ADD), exclude_credentials=_named(of(account)),
         authenticator_selection=AuthenticatorSelectionCriteria(
             resident_key=ResidentKeyRequirement.PREFERRED, user_verification=UserVerificationRequirement.PREFERRED
@@ -189,7 +188,7 @@ def add(
                 public_key=verified.credential_public_key, sign_count=verified.sign_count,
                 transports=_transports(made),
             )
-        audit.record(account, "account.passkey_added", account, tenant=None, after={"passkey": name}, ip=ip)
+        whose.record(account, "passkey_added", actor=account, after={"passkey": name}, ip=ip)
     return codes
 
 
@@ -200,22 +199,22 @@ def rename(account: User, passkey: Passkey, name: str, *, ip: str | None = None)
     before = lock(passkey).name
     if before != name and Passkey.objects.filter(pk=passkey.pk, factor__user=account).update(name=name):
         told = {"before": {"passkey": before}, "after": {"passkey": name}}
-        audit.record(account, "account.passkey_renamed", account, tenant=None, **told, ip=ip)
+        whose.record(account, "passkey_renamed", actor=account, **told, ip=ip)
 
 
 @transaction.atomic
-def remove(account: User, passkey: Passkey, *, ip: str | None = None) -> bool:
+def remove(account: User, passkey: Passkey, *, keep: str | None = None, ip: str | None = None) -> bool:
     """Take it away; with the last one and no app the second factor goes too. Whether one is left.
 
-    Raises ServiceError: who must have a second factor keeps the last.
+    Raises ServiceError: who must have a second factor keeps the last. `keep`: see second_factor.remove.
     """
     factor = SecondFactor.objects.select_for_update().filter(user=account).first()
     if factor is None or not factor.passkeys.filter(pk=passkey.pk).delete()[0]:
         raise Gone(_("This passkey is no longer here."))
-    audit.record(account, "account.passkey_removed", account, tenant=None, before={"passkey": passkey.name}, ip=ip)
+    whose.record(account, "passkey_removed", actor=account, before={"passkey": passkey.name}, ip=ip)
     if factor.has_app or factor.passkeys.exists():
         return True
-    second_factor.remove(account, actor=account, ip=ip)
+    second_factor.remove(account, keep=keep, actor=account, ip=ip)
     return False
 
 
@@ -266,8 +265,8 @@ def _counted(passkey: Passkey, count: int, challenge: bytes, ip: str | None) -> 
         if rows.update(sign_count=count, challenge=digest, used_at=timezone.now()):
             return True
         # Signed by the right key, and yet used before, or elsewhere: there are two of it.
-        audit.record(
-            None, "account.passkey_refused", passkey.factor.user, tenant=None, after={"passkey": passkey.name},
+        whose.record(
+            passkey.factor.user, "passkey_refused", actor=None, after={"passkey": passkey.name},
             reason="it was used again, or its counter ran back: there may be a copy", ip=ip,
             by="sign-in",
         )
@@ -277,7 +276,7 @@ def _counted(passkey: Passkey, count: int, challenge: bytes, ip: str | None) -> 
 def login_of(answer: str) -> str:
     """Under which name the lockouts count it: the account's, or one for all that is nobody's."""
     passkey = _found(_read(answer))
-    return str(passkey.factor.user.email) if passkey else "passkey"
+    return whose.name_of(passkey.factor.user) if passkey else "passkey"
 
 
 def guess(answer: str) -> str:

@@ -1,4 +1,4 @@
-"""The second factor of panel accounts: codes of an authenticator app, and recovery codes in its place.
+"""The second factor of panel accounts and of persons with a mailbox: codes of an app, recovery codes in its place.
 
 Passkeys (passkeys.py) are one as well, beside the app or alone; the recovery codes are for both.
 
@@ -29,6 +29,7 @@ from django_otp.oath import hotp
 from panel.tenants import audit
 from panel.tenants.changes import AlreadySo, ServiceError, lock, one_line, owners_alone
 from panel.tenants.models import Membership, PanelSession, RecoveryCode, SecondFactor, User
+from panel.tenants.sign_in import whose
 
 STEP_S = 30
 TOLERANCE = 1  # steps before and after now (RFC 6238 §5.2)
@@ -50,15 +51,15 @@ class Opened:
 
 
 def is_required(account: User) -> bool:
-    """Whether the account may do nothing before it has a second factor."""
+    """Whether it may do nothing before it has a second factor: an account, or the person of a mailbox."""
+    if account.kind == User.Kind.PERSON:
+        return bool(account.mailbox.address.tenant.people_second_factor_required)
     return account.second_factor_required or (settings.ENVIRONMENT.staff_second_factor and account.is_staff)
 
 
 def is_kept(account: User) -> bool:
     """Whether the last one can't be taken away by its owner: the account must have it, or one of its tenants asks."""
-    return is_required(account) or Membership.objects.filter(
-        user=account, tenant__second_factor_required=True
-    ).exists()
+    return is_required(account) or Membership.objects.filter(user=account, tenant__second_factor_required=True).exists()
 
 
 def of(account: User) -> SecondFactor | None:
@@ -90,7 +91,7 @@ def uri(account: User, secret: str) -> str:
     """What the QR code says, by the apps' convention (otpauth)."""
     issuer = f"Posthouse {settings.ENVIRONMENT.hostname}"
     query = urlencode({"secret": secret, "issuer": issuer}, quote_via=quote)
-    return f"otpauth://totp/{quote(issuer)}:{quote(str(account.email))}?{query}"
+    return f"otpauth://totp/{quote(issuer)}:{quote(whose.name_of(account))}?{query}"
 
 
 def qr_code(text: str) -> str:
@@ -114,7 +115,7 @@ def add(
         without_an_app = SecondFactor.objects.filter(pk=factor.pk, secret="")
         if not without_an_app.update(secret=seal(secret), last_step=step):
             raise ServiceError(_("The account has an authenticator app already: remove that one first."))
-        audit.record(account, "account.second_factor_added", account, tenant=None, ip=ip)
+        whose.record(account, "second_factor_added", actor=account, ip=ip)
     return codes
 
 
@@ -128,7 +129,8 @@ def begun(account: User, *, keep: str | None) -> tuple[SecondFactor, list[str]]:
     factor = lock(factor)
     if not made:
         return factor, []
-    PanelSession.objects.filter(user=account).exclude(pk=keep or "").delete()
+    _end_sessions(account, but=keep)
+    whose.programs_changed(account)
     return factor, _new_recovery_codes(factor)
 
 
@@ -140,16 +142,19 @@ def renew_recovery_codes(account: User, *, ip: str | None = None) -> list[str]:
             raise ServiceError(_("The account has no second factor."))
         factor.recovery_codes.all().delete()
         codes = _new_recovery_codes(factor)
-        audit.record(account, "account.recovery_codes_renewed", account, tenant=None, ip=ip)
+        whose.record(account, "recovery_codes_renewed", actor=account, ip=ip)
     return codes
 
 
 @transaction.atomic
-def remove(account: User, *, actor: User | None, reason: str = "", ip: str | None = None) -> None:
+def remove(
+    account: User, *, keep: str | None = None, actor: User | None, reason: str = "", ip: str | None = None
+) -> None:
     """Take the second factor away, with its passkeys.
 
-    Who must have one can't do it alone; another account or the command line can, and then the account's sessions
-    end: opened with it, they would go on as if it were there, on a device that was lost as well.
+    Who must have one can't do it alone; another account or the command line can. The sessions end, but for the one
+    of the key `keep` in which its owner does it: opened with it, they would go on as if it were there, on a device
+    that was lost as well.
     """
     owners_alone(actor, account)
     reason = one_line(reason, "reason", most=audit.MOST_REASON)
@@ -158,23 +163,27 @@ def remove(account: User, *, actor: User | None, reason: str = "", ip: str | Non
     deleted, _rows = SecondFactor.objects.filter(user=account).delete()
     if not deleted:
         raise AlreadySo(f"The account {account} has no second factor.")
-    if actor != account:
-        PanelSession.objects.filter(user=account).delete()
-    audit.record(actor, "account.second_factor_removed", account, tenant=None, reason=reason, ip=ip)
+    _end_sessions(account, but=keep)
+    whose.record(account, "second_factor_removed", actor=actor, reason=reason, ip=ip)
+    whose.programs_changed(account)
 
 
 @transaction.atomic
-def remove_app(account: User, *, ip: str | None = None) -> bool:
-    """Take the authenticator app away; passkeys stay. Whether a second factor is left."""
+def remove_app(account: User, *, keep: str | None = None, ip: str | None = None) -> bool:
+    """Take the authenticator app away; passkeys stay. Whether a second factor is left. `keep`: see `remove`."""
     factor = SecondFactor.objects.select_for_update().filter(user=account).first()
     if factor is None or not factor.has_app:
         raise AlreadySo(_("The account has no authenticator app."))
     if not factor.passkeys.exists():
-        remove(account, actor=account, ip=ip)
+        remove(account, keep=keep, actor=account, ip=ip)
         return False
     SecondFactor.objects.filter(pk=factor.pk).update(secret="")
-    audit.record(account, "account.authenticator_removed", account, tenant=None, ip=ip)
+    whose.record(account, "authenticator_removed", actor=account, ip=ip)
     return True
+
+
+def _end_sessions(account: User, *, but: str | None) -> None:
+    PanelSession.objects.filter(user=account).exclude(pk=but or "").delete()
 
 
 def _new_recovery_codes(factor: SecondFactor) -> list[str]:
@@ -223,7 +232,7 @@ def _take_recovery_code(account: User, factor: SecondFactor, code: str, ip: str 
         if not unused.filter(digest=digest).update(used_at=timezone.now()):
             return None
         left = unused.count()
-        audit.record(account, "account.recovery_code_used", account, tenant=None, after={"left": left}, ip=ip)
+        whose.record(account, "recovery_code_used", actor=account, after={"left": left}, ip=ip)
     return Opened(left)
 
 

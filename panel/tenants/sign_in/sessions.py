@@ -23,6 +23,7 @@ from panel.tenants.changes import Gone, one_line, owners_alone
 from panel.tenants.models import PanelSession, User
 
 WHERE = "where"  # in the session: from where it began
+VERIFIED = "second_factor"  # in the session: it was opened with one
 SEEN_EVERY = timedelta(minutes=5)  # a request more often writes nothing
 MOST_OF_ONE = 50  # of one account; the longest unused go first
 MOST_OF_NOBODY = 10_000  # on the way in; the oldest go first

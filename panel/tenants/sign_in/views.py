@@ -27,10 +27,10 @@ from panel.tenants.models import User
 from panel.tenants.sign_in import lockout, passkeys, second_factor, sessions
 from panel.tenants.sign_in.forms import CodeForm, Guarded, PasskeyForm, SignInForm
 from panel.tenants.sign_in.language import in_language
+from panel.tenants.sign_in.whose import language_of, name_of
 
 PENDING = "pending_sign_in"  # in the session: whose password was right, and when
 PENDING_S = 10 * 60
-VERIFIED = "second_factor"  # in the session: it was opened with one
 
 
 class SignIn(LoginView):
@@ -59,11 +59,18 @@ class SignIn(LoginView):
     def form_valid(self, form: Any) -> HttpResponse:
         account = form.get_user()
         if second_factor.of(account) is None:
-            complete(self.request, account)
-            return in_language(HttpResponseRedirect(self.get_success_url()), account.language)
-        _remember(self.request, account)
+            self.let_in(account)
+            return in_language(HttpResponseRedirect(self.get_success_url()), language_of(account))
+        remember(self.request, account, self.holds_by(account))
         query = urlencode({"next": self.get_redirect_url()})
         return HttpResponseRedirect(f"{reverse(self.code_page)}?{query}")
+
+    def let_in(self, account: User, *, verified: bool = False, passkey: str = "") -> None:
+        complete(self.request, account, verified=verified, passkey=passkey)
+
+    def holds_by(self, account: User) -> str | None:
+        """Tells the password that was right from the next one; None when it opens nothing any more."""
+        return account.get_session_auth_hash()
 
     def form_invalid(self, form: Any) -> HttpResponse:
         return locked(super().form_invalid(form), form.wait_s)
@@ -93,12 +100,15 @@ class SignInCode(RedirectURLMixin, View):
             form = CodeForm(request, account, request.POST, recovery=self._by_recovery_code)
         if not form.is_valid() or form.opened is None:
             return locked(self._page(account, form), form.wait_s)
-        complete(request, account, verified=True, passkey=form.opened.passkey)
+        self.let_in(account, verified=True, passkey=form.opened.passkey)
         if form.opened.left is not None:
-            messages.warning(request, _(
+            told = _(
                 "You signed in with a recovery code; {left} are left. You find new ones under your account."
-            ).format(left=form.opened.left))
-        return in_language(HttpResponseRedirect(self.get_success_url()), account.language)
+            ) if account.kind == User.Kind.PANEL else _(
+                "You signed in with a recovery code; {left} are left. You find new ones under “Password and sign-ins”."
+            )
+            messages.warning(request, told.format(left=form.opened.left))
+        return in_language(HttpResponseRedirect(self.get_success_url()), language_of(account))
 
     @property
     def _by_recovery_code(self) -> bool:
@@ -108,8 +118,14 @@ class SignInCode(RedirectURLMixin, View):
         """What the page around the form needs."""
         return admin.site.each_context(self.request)
 
+    def let_in(self, account: User, *, verified: bool = False, passkey: str = "") -> None:
+        complete(self.request, account, verified=verified, passkey=passkey)
+
+    def holds_by(self, account: User) -> str | None:
+        return account.get_session_auth_hash()
+
     def _pending(self, request: HttpRequest) -> User | None:
-        account = _pending(request)
+        account = pending(request, self.holds_by)
         return account if account and (account.is_staff or not self.staff_alone) else None
 
     def _page(self, account: User, form: CodeForm | PasskeyForm | None = None) -> HttpResponse:
@@ -117,7 +133,8 @@ class SignInCode(RedirectURLMixin, View):
         factor = second_factor.of(account)
         has_app = factor is not None and factor.has_app
         context = {
-            **self.frame(), "title": _("Second step"), "account": account,
+            **self.frame(), "title": _("Second step"), "account": name_of(account),
+            "of_mailbox": account.kind == User.Kind.PERSON,
             "form": form if isinstance(form, CodeForm) else CodeForm(
                 self.request, account, recovery=self._by_recovery_code
             ),
@@ -139,7 +156,10 @@ class SignInCode(RedirectURLMixin, View):
 @require_POST
 def passkey_for_the_step(request: HttpRequest) -> HttpResponse:
     """What the browser needs to use a passkey of who gave the right password."""
-    account = _pending(request)
+    return for_the_step(request, pending(request))
+
+
+def for_the_step(request: HttpRequest, account: User | None) -> HttpResponse:
     if account is None:
         return not_now(_("That took longer than ten minutes. Start again with your password."))
     return needed(lambda: passkeys.to_use(request, passkeys.Purpose.STEP, account))
@@ -164,28 +184,32 @@ def complete(request: HttpRequest, account: User, *, verified: bool = False, pas
     with transaction.atomic():
         request.session.pop(PENDING, None)
         login(request, account, backend="django.contrib.auth.backends.ModelBackend")
-        request.session[VERIFIED] = verified
+        request.session[sessions.VERIFIED] = verified
         sessions.begin(request, account)
         after = ({"second factor": True} if verified else {}) | ({"passkey": passkey} if passkey else {})
         audit.record(account, lockout.SIGNED_IN, account, tenant=None, after=after, ip=ip)
     lockout.right(str(account.email), ip)
 
 
-def _remember(request: HttpRequest, account: User) -> None:
+def remember(request: HttpRequest, account: User, holds_by: str | None) -> None:
+    """The password was right: what `holds_by` tells of it. The second step is next."""
     # Another key than the one that the browser came with: nobody else holds it.
     request.session.cycle_key()
-    request.session[PENDING] = {"account": account.pk, "hash": account.get_session_auth_hash(), "at": time.time()}
+    request.session[PENDING] = {"account": account.pk, "hash": holds_by, "at": time.time()}
 
 
-def _pending(request: HttpRequest) -> User | None:
-    """Whose password was right in this session, if that still holds."""
-    pending = request.session.get(PENDING)
-    if not pending or not 0 <= time.time() - pending["at"] < PENDING_S:
+def pending(
+    request: HttpRequest, holds_by: Callable[[User], str | None] = lambda account: account.get_session_auth_hash()
+) -> User | None:
+    """Whose password was right in this session, if that still holds: `holds_by` tells the same of it."""
+    waiting = request.session.get(PENDING)
+    if not waiting or not 0 <= time.time() - waiting["at"] < PENDING_S:
         return None
-    account = get_user_model().objects.filter(pk=pending["account"]).first()
-    if account is None or not account.is_active or account.get_session_auth_hash() != pending["hash"]:
+    account = get_user_model().objects.filter(pk=waiting["account"]).first()
+    if account is None or not account.is_active:
         return None
-    return account
+    holds = holds_by(account)
+    return account if holds is not None and holds == waiting["hash"] else None
 
 
 def locked(answer: HttpResponse, wait_s: float) -> HttpResponse:

@@ -20,6 +20,7 @@ from panel.operations.moving.accounts import hosts_beyond_loopback, parse_host, 
 from panel.operations.moving.services import Options, Result, migrate, rehearse
 from panel.tenants import audit
 from panel.tenants.changes import ServiceError
+from panel.tenants.sign_in import second_factor
 
 MOST_FOLDER = 200  # characters of a folder's name
 
@@ -68,6 +69,19 @@ class Command(stops.Command):
         )
         password.add_argument("address", metavar="ADDRESS")
         base.add_password_stdin(password)
+        factor = acts.add(
+            "second-factor", self.second_factor, help="Show or remove the second factor of a mailbox's person.",
+            examples="""
+                mailbox second-factor ann@acme.example
+                mailbox second-factor ann@acme.example --reset --reason "lost the phone"
+            """,
+        )
+        factor.add_argument("address", metavar="ADDRESS")
+        factor.add_argument(
+            "--reset", action="store_true",
+            help="remove it: the main password alone opens the mailbox then, in mail programs too",
+        )
+        base.add_reason(factor, required=False)
         self.add_stops(acts, "ann@acme.example", "ADDRESS")
 
         take = acts.add(
@@ -128,6 +142,15 @@ class Command(stops.Command):
         )
         move.add_argument("--ca", metavar="FILE", help="trust the certificates in this file as well (PEM)")
         move.add_argument("--plain", action="store_true", help="without TLS; only from a host on loopback")
+
+    def second_factor(self, *, address: str, reset: bool, reason: str) -> None:
+        mailbox = find_mailbox(address)
+        if reset:
+            second_factor.remove(mailbox.person, actor=None, reason=reason)
+        factor = second_factor.of(mailbox.person)
+        said = f"has a second factor since {factor.created_at:%Y-%m-%d %H:%M} UTC" if factor else "has no second factor"
+        must = second_factor.is_required(mailbox.person)
+        self.done(f"The mailbox {mailbox} {said}{' and must have one' if must else ''}.", rows.of_mailbox(mailbox))
 
     def find(self, name: str) -> Mailbox:
         return find_mailbox(name)

@@ -30,7 +30,7 @@ class Command(stops.Command):
         show.add_argument("name", metavar="NAME")
         change = acts.add(
             "set", self.set,
-            help="Give a tenant another name, plan, parent or notes, or ask a second factor of its members.",
+            help="Give a tenant another name, plan, parent or notes, or ask a second factor of its people.",
             examples='tenant set Acme --plan Large\n tenant set Acme --rename "Acme Ltd" --parent ""',
         )
         change.add_argument("name", metavar="NAME")
@@ -40,6 +40,10 @@ class Command(stops.Command):
         change.add_argument("--notes", metavar="TEXT", help="for the provider only")
         change.add_argument(
             "--second-factor", choices=("required", "optional"), help="whether its members must have one in the console"
+        )
+        change.add_argument(
+            "--people-second-factor", choices=("required", "optional"),
+            help="whether people with its mailboxes must have one: then their mail programs need app passwords",
         )
         self.add_stops(acts, "Acme", "NAME")
 
@@ -69,7 +73,7 @@ class Command(stops.Command):
 
     def set(
         self, *, name: str, rename: str | None, plan: str | None, parent: str | None, notes: str | None,
-        second_factor: str | None,
+        second_factor: str | None, people_second_factor: str | None,
     ) -> None:
         tenant = base.find_tenant(name)
         values: dict[str, Any] = {}
@@ -83,8 +87,12 @@ class Command(stops.Command):
             values["notes"] = notes
         if second_factor is not None:
             values["second_factor_required"] = second_factor == "required"
+        if people_second_factor is not None:
+            values["people_second_factor_required"] = people_second_factor == "required"
         if not values:
-            raise base.Usage("Say what to change: --rename, --plan, --parent, --notes or --second-factor.")
+            raise base.Usage(
+                "Say what to change: --rename, --plan, --parent, --notes, --second-factor or --people-second-factor."
+            )
         before = rows.of_tenant(tenant)
         change_tenant(tenant, actor=None, **values)
         self.unchanged(before, rows.of_tenant(tenant), f"the tenant {tenant}")
