@@ -29,7 +29,7 @@ from panel.mailboxes.recovery import shown_asked, shown_recovery
 from panel.mailboxes.rule_services import rules_without_blocked
 from panel.mailboxes.services import change_mailbox, set_password
 from panel.mailboxes.storage import Storage
-from panel.operations.recovery import Became, ask_recovery, asked_of
+from panel.operations.recovery import Became, ask_recovery
 from panel.operations.services import close, restore, resume, suspend
 from panel.rules.limits import Kind, Window
 from panel.rules.status import Status
@@ -124,7 +124,7 @@ class RecoveryForm(forms.Form):
 
 def find(place: TenantPlace, pk: int) -> Mailbox:
     """The tenant's mailbox with what its page reads. Raises Http404."""
-    rows = Mailbox.objects.select_related(*standing.READ, "usage", "rules")
+    rows = Mailbox.objects.select_related(*standing.READ, "usage", "rules", "recovery_asked")
     found: Mailbox = place.find(
         rows.annotate(has_factor=Exists(SecondFactor.objects.filter(user=OuterRef("person")))), pk=pk
     )
@@ -152,9 +152,8 @@ def mailbox(request: HttpRequest, place: TenantPlace, mailbox: int) -> HttpRespo
     return page(
         request, place, "console/mailbox.html", str(found), crumbs=crumbs(place), mailbox=found, address=str(found),
         holds=holds, look=LOOKS[holds.look][0], state_icon=LOOKS[holds.look][1], passwords=passwords,
-        used_last=used_last, recovery=shown_recovery(found), recovery_asked=shown_asked(asked_of(found)),
-        has_factor=has_factor,
-        has_more_passwords=len(apps) > MOST_PASSWORDS,
+        used_last=used_last, recovery=shown_recovery(found), recovery_asked=shown_asked(getattr(found, "recovery_asked", None)),
+        has_factor=has_factor, has_more_passwords=len(apps) > MOST_PASSWORDS,
         frozen=sum(each.frozen_at is not None for each in credentials), known=len(credentials),
         knows_all=len(credentials) <= MOST_KNOWN,
         limits=[(bar, _comes_from(place, bar)) for bar in levels.bars], storage=filled(found), stored=Storage.of(found),
