@@ -152,8 +152,9 @@ def mailbox(request: HttpRequest, place: TenantPlace, mailbox: int) -> HttpRespo
     return page(
         request, place, "console/mailbox.html", str(found), crumbs=crumbs(place), mailbox=found, address=str(found),
         holds=holds, look=LOOKS[holds.look][0], state_icon=LOOKS[holds.look][1], passwords=passwords,
-        used_last=used_last, recovery=shown_recovery(found), recovery_asked=shown_asked(getattr(found, "recovery_asked", None)),
-        has_factor=has_factor, has_more_passwords=len(apps) > MOST_PASSWORDS,
+        used_last=used_last, recovery=shown_recovery(found),
+        recovery_asked=shown_asked(getattr(found, "recovery_asked", None)), has_factor=has_factor,
+        has_more_passwords=len(apps) > MOST_PASSWORDS,
         frozen=sum(each.frozen_at is not None for each in credentials), known=len(credentials),
         knows_all=len(credentials) <= MOST_KNOWN,
         limits=[(bar, _comes_from(place, bar)) for bar in levels.bars], storage=filled(found), stored=Storage.of(found),
