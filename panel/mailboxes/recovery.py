@@ -8,7 +8,7 @@ from django.utils.translation import gettext as _
 
 from panel.mailboxes import loops
 from panel.mailboxes.models import Mailbox, RecoveryAsked
-from panel.rules.addresses import Address, BadAddress, parse_address
+from panel.rules.addresses import BadAddress, parse_address
 from panel.tenants.changes import ServiceError
 from panel.tenants.decided import Freezer
 
@@ -64,5 +64,5 @@ def shown_asked(asked: RecoveryAsked | None) -> str:
 
 
 def _beginning(text: str) -> str:
-    address = parse_address(text)
-    return str(Address(f"{address.local_part[:1]}…", address.domain))
+    local_part, at, domain = text.rpartition("@")
+    return f"{local_part[:1]}…{at}{domain if at else ''}"
