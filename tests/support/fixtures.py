@@ -15,8 +15,10 @@ from tests.support.postgres import Postgres
 
 
 @pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory, cluster: Postgres | None) -> Template:
-    return Template(tmp_path_factory.mktemp("template"), cluster)
+def template(
+    tmp_path_factory: pytest.TempPathFactory, cluster: Postgres | None, migrated_file: Path | None
+) -> Template:
+    return Template(tmp_path_factory.mktemp("template"), cluster, migrated_file)
 
 
 @pytest.fixture

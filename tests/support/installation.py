@@ -59,10 +59,11 @@ world.mailbox("office@demo.test")
 class Template:
     """A data folder and database that installations are copied from; made once a run.
 
-    In it is the tenant Demo with demo.test, shop@ and office@, their password PASSWORD.
+    In it is the tenant Demo with demo.test, shop@ and office@, their password PASSWORD. `migrated` is a SQLite
+    database that has its tables already.
     """
 
-    def __init__(self, folder: Path, cluster: Postgres | None) -> None:
+    def __init__(self, folder: Path, cluster: Postgres | None, migrated: Path | None = None) -> None:
         self.folder = folder
         self.cluster = cluster
         self.name = "installation_template"
@@ -70,6 +71,8 @@ class Template:
         environment = os.environ | {"POSTHOUSE_DATA": str(folder)}
         if cluster:
             environment["DATABASE_URL"] = cluster.create(self.name)
+        elif migrated:
+            shutil.copy(migrated, folder / "db.sqlite3")
         environment["DJANGO_SETTINGS_MODULE"] = "panel.settings"
         for command in (["manage.py", "prepare"], ["-c", _DEMO]):
             subprocess.run([sys.executable, *command], cwd=ROOT, env=environment, check=True, capture_output=True)
