@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -181,6 +182,16 @@ class Python:
         self.errors.close()
 
 
+@dataclass(frozen=True)
+class People:
+    """A tenant, its domain, and the addresses of its two mailboxes, whose password is PASSWORD."""
+
+    tenant: str
+    domain: str
+    office: str
+    shop: str
+
+
 class Installation:
     """One data folder with its settings; `start` runs the mailserver on it."""
 
@@ -212,6 +223,7 @@ class Installation:
         self.finishing: list[subprocess.Popen[bytes]] = []  # that were taken over from
         self.log = data / "mailserver.log"
         self.python: Python | None = None
+        self.tenants = 0
 
     # --- the database ------------------------------------------------------------------
 
@@ -241,6 +253,17 @@ class Installation:
         code, printed, said = self.run(_MANAGE.format(typed=typed, arguments=arguments))
         assert not code, said
         return printed
+
+    def people(self) -> People:
+        """A tenant like Demo for one of several tests that share the installation."""
+        self.tenants += 1
+        name = f"tenant{self.tenants}"
+        made = People(name, f"{name}.test", f"office@{name}.test", f"shop@{name}.test")
+        self.run(
+            f"world.domain({made.domain!r}, world.tenant({name!r}))\n"
+            f"world.mailbox({made.office!r})\nworld.mailbox({made.shop!r})\nworld.changed({made.domain!r})"
+        )
+        return made
 
     # --- the mailserver ------------------------------------------------------------------
 
