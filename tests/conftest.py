@@ -21,6 +21,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from tests.support.migrated import Migrated
 from tests.support.postgres import Postgres, programs
 
 pytest_plugins = ["tests.support.fixtures", "tests.support.browser"]
@@ -61,6 +62,8 @@ signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 # Whether another run beside this one has the other database (tests/run).
 BOTH = os.environ.get("POSTHOUSE_TEST_BOTH") == "yes"
+# Where the run's processes share what has its tables; without it this process makes them itself.
+MIGRATED = Migrated(Path(folder)) if (folder := os.environ.get("POSTHOUSE_TEST_MIGRATED")) else None
 for name in [name for name in os.environ if name.startswith("POSTHOUSE_") and name != "POSTHOUSE_TEST_DATABASE"]:
     del os.environ[name]
 os.environ.pop("DATABASE_URL", None)
@@ -70,7 +73,7 @@ os.environ["DJANGO_SETTINGS_MODULE"] = "panel.settings"
 
 CLUSTER: Postgres | None = None
 if DATABASE == "postgresql":
-    CLUSTER = Postgres()
+    CLUSTER = Postgres(copied=MIGRATED.postgresql() if MIGRATED else None)
     CLUSTER.start()
     os.environ["DATABASE_URL"] = CLUSTER.url("posthouse")
 
@@ -125,6 +128,24 @@ def _is_there(program: str) -> bool:
 def cluster() -> Postgres | None:
     """The PostgreSQL that the suite runs on; None on SQLite."""
     return CLUSTER
+
+
+@pytest.fixture(scope="session")
+def migrated_file() -> Path | None:
+    """A SQLite database to copy, which has its tables; None on PostgreSQL, whose cluster has them, or by hand."""
+    return MIGRATED.sqlite() if MIGRATED and DATABASE == "sqlite" else None
+
+
+@pytest.fixture(scope="session")
+def django_db_keepdb(migrated_file: Path | None) -> bool:
+    """Whether the tests' database is there, with its tables."""
+    from django.db import connections
+
+    if migrated_file:
+        shutil.copy(migrated_file, connections.settings["default"]["NAME"])
+    elif CLUSTER and CLUSTER.copied:
+        CLUSTER.create("posthouse")
+    return MIGRATED is not None
 
 
 @pytest.fixture(scope="session")

@@ -55,12 +55,12 @@ class Lost:
 
 
 @pytest.fixture(scope="module")
-def own_cluster() -> Iterator[Postgres | None]:
+def own_cluster(cluster: Postgres | None) -> Iterator[Postgres | None]:
     """A PostgreSQL with fsync that only these tests kill."""
-    if IS_SQLITE:
+    if cluster is None:
         yield None
         return
-    made = Postgres(fsync=True)
+    made = Postgres(fsync=True, copied=cluster.copied)
     made.start()
     yield made
     made.discard()

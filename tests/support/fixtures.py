@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,10 @@ from tests.support.postgres import Postgres
 
 
 @pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory, cluster: Postgres | None) -> Template:
-    return Template(tmp_path_factory.mktemp("template"), cluster)
+def template(
+    tmp_path_factory: pytest.TempPathFactory, cluster: Postgres | None, migrated_file: Path | None
+) -> Template:
+    return Template(tmp_path_factory.mktemp("template"), cluster, migrated_file)
 
 
 @pytest.fixture
@@ -28,13 +31,19 @@ def installation(template: Template, tmp_path: Path) -> Iterator[Installation]:
     shutil.rmtree(made.data, ignore_errors=True)
 
 
-@pytest.fixture
-def open_folder() -> Iterator[Path]:
+@contextmanager
+def folder_for_all() -> Iterator[Path]:
     """A folder that every user can enter, with a short path; pytest's own are root's alone."""
     folder = Path(tempfile.mkdtemp(prefix="ph-"))
     folder.chmod(0o755)
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    with folder_for_all() as folder:
+        yield folder
 
 
 @pytest.fixture
@@ -44,14 +53,14 @@ def posthouse(installation: Installation) -> Installation:
     return installation
 
 
-@pytest.fixture
-def reading(template: Template, open_folder: Path) -> Iterator[Dovecot]:
+@contextmanager
+def read_by_dovecot(template: Template, folder: Path) -> Iterator[Dovecot]:
     """The demo's tenant on a running mailserver, and a Dovecot that lets its people read.
 
     It stores as well, by LMTP, for the domains that say so.
     """
     # A name that a configuration must quote.
-    installation = Installation(template, open_folder / "shop's data")
+    installation = Installation(template, folder / "shop's data")
     made = Dovecot(installation)
     installation.environment["POSTHOUSE_STORE"] = f"maildir,lmtp:{made.lmtp_socket}"
     try:
@@ -61,6 +70,12 @@ def reading(template: Template, open_folder: Path) -> Iterator[Dovecot]:
     finally:
         made.stop()
         installation.kill()
+
+
+@pytest.fixture
+def reading(template: Template, open_folder: Path) -> Iterator[Dovecot]:
+    with read_by_dovecot(template, open_folder) as made:
+        yield made
 
 
 @pytest.fixture

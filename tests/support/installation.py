@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -59,10 +60,11 @@ world.mailbox("office@demo.test")
 class Template:
     """A data folder and database that installations are copied from; made once a run.
 
-    In it is the tenant Demo with demo.test, shop@ and office@, their password PASSWORD.
+    In it is the tenant Demo with demo.test, shop@ and office@, their password PASSWORD. `migrated` is a SQLite
+    database that has its tables already.
     """
 
-    def __init__(self, folder: Path, cluster: Postgres | None) -> None:
+    def __init__(self, folder: Path, cluster: Postgres | None, migrated: Path | None = None) -> None:
         self.folder = folder
         self.cluster = cluster
         self.name = "installation_template"
@@ -70,6 +72,8 @@ class Template:
         environment = os.environ | {"POSTHOUSE_DATA": str(folder)}
         if cluster:
             environment["DATABASE_URL"] = cluster.create(self.name)
+        elif migrated:
+            shutil.copy(migrated, folder / "db.sqlite3")
         environment["DJANGO_SETTINGS_MODULE"] = "panel.settings"
         for command in (["manage.py", "prepare"], ["-c", _DEMO]):
             subprocess.run([sys.executable, *command], cwd=ROOT, env=environment, check=True, capture_output=True)
@@ -178,6 +182,16 @@ class Python:
         self.errors.close()
 
 
+@dataclass(frozen=True)
+class People:
+    """A tenant, its domain, and the addresses of its two mailboxes, whose password is PASSWORD."""
+
+    tenant: str
+    domain: str
+    office: str
+    shop: str
+
+
 class Installation:
     """One data folder with its settings; `start` runs the mailserver on it."""
 
@@ -209,6 +223,7 @@ class Installation:
         self.finishing: list[subprocess.Popen[bytes]] = []  # that were taken over from
         self.log = data / "mailserver.log"
         self.python: Python | None = None
+        self.tenants = 0
 
     # --- the database ------------------------------------------------------------------
 
@@ -238,6 +253,17 @@ class Installation:
         code, printed, said = self.run(_MANAGE.format(typed=typed, arguments=arguments))
         assert not code, said
         return printed
+
+    def people(self) -> People:
+        """A tenant like Demo for one of several tests that share the installation."""
+        self.tenants += 1
+        name = f"tenant{self.tenants}"
+        made = People(name, f"{name}.test", f"office@{name}.test", f"shop@{name}.test")
+        self.run(
+            f"world.domain({made.domain!r}, world.tenant({name!r}))\n"
+            f"world.mailbox({made.office!r})\nworld.mailbox({made.shop!r})\nworld.changed({made.domain!r})"
+        )
+        return made
 
     # --- the mailserver ------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 START_WITHIN_S = 120.0  # recovery after a kill, on a busy machine
 STOP_WITHIN_S = 30.0
+TEMPLATE = "migrated"  # the database that has the tables already, where a cluster is copied
 
 
 def programs() -> Path | None:
@@ -50,15 +51,17 @@ def free_port() -> int:
 class Postgres:
     """One cluster. `fsync` on for tests of durability; `kill`, `start` for tests of its loss.
 
-    Discarded at the end of this process at the latest, however far it came.
+    `copied` is the data folder of another one, with the database TEMPLATE: its databases have the tables when they
+    are made. Discarded at the end of this process at the latest, however far it came.
     """
 
-    def __init__(self, *, fsync: bool = False) -> None:
+    def __init__(self, *, fsync: bool = False, copied: Path | None = None) -> None:
         found = programs()
         if found is None:
             raise RuntimeError("PostgreSQL isn't installed: apt-get install postgresql")
         self.bin = found
         self.fsync = fsync
+        self.copied = copied
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
         # The server refuses to run as root.
@@ -69,6 +72,9 @@ class Postgres:
         atexit.register(self.discard)
         if self.user:
             shutil.chown(self.folder, "postgres", "postgres")
+        if copied:
+            subprocess.run(["cp", "-a", copied, self.folder / "data"], check=True)
+            return
         self.run("initdb", "-D", str(self.folder / "data"), "-A", "trust", "-U", "postgres", "-N", "-E", "UTF8",
                  "--locale=C.UTF-8")
 
@@ -104,11 +110,18 @@ class Postgres:
         )
         return ready.returncode == 0
 
+    def stop(self) -> None:
+        """Stop in order, so that its files are whole (SIGINT is PostgreSQL's fast shutdown)."""
+        self._end(signal.SIGINT)
+
     def kill(self) -> None:
         """Stop at once, as a crash of the database would (SIGQUIT is PostgreSQL's immediate shutdown)."""
+        self._end(signal.SIGQUIT)
+
+    def _end(self, how: signal.Signals) -> None:
         if self.process is None:
             return
-        self.process.send_signal(signal.SIGQUIT)
+        self.process.send_signal(how)
         try:
             self.process.wait(timeout=STOP_WITHIN_S)
         except subprocess.TimeoutExpired:
@@ -122,7 +135,8 @@ class Postgres:
 
     def create(self, name: str) -> str:
         """A new database; its URL."""
-        self.run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", name)
+        like = ("-T", TEMPLATE) if self.copied else ()
+        self.run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", *like, name)
         return self.url(name)
 
     def discard(self) -> None:
