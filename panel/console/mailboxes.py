@@ -123,7 +123,7 @@ def mailboxes(request: HttpRequest, place: TenantPlace) -> HttpResponse:
         rows = rows.filter(domain_name=domain)
     if state in STATES:
         rows = rows.filter(STATES[state][1])
-    shown = _page(rows, request.GET.get("after", ""))
+    shown = _page(place, rows, request.GET.get("after", ""))
     return page(
         request, place, "console/mailboxes.html", _("Mailboxes"), counts=counts, lines=_lines(shown[:PAGE]),
         last=_key(shown[PAGE - 1]) if len(shown) > PAGE else "", after=request.GET.get("after", ""), is_cut=is_cut,
@@ -241,13 +241,16 @@ def _found(place: TenantPlace, rows: "QuerySet[Any]", searched: Searched) -> tup
     return Mailbox.objects.filter(pk__in=keys), is_cut
 
 
-def _page(rows: "QuerySet[Any]", after: str) -> list[Mailbox]:
+def _page(place: TenantPlace, rows: "QuerySet[Any]", after: str) -> list[Mailbox]:
     """One more than a page, after this address."""
     local_part, _at, name = after[:400].replace("\x00", "").rpartition("@")
     if name:
         rows = rows.filter(found.after(name, local_part))
-    rows = rows.select_related("address__domain", "address__tenant__plan", "address__tenant__parent__parent", "usage")
-    return list(rows.order_by(*BY_ADDRESS)[: PAGE + 1])
+    shown = list(rows.select_related("address__domain", "usage").order_by(*BY_ADDRESS)[: PAGE + 1])
+    for mailbox in shown:
+        # The tenant is at hand, with what stands above it: to join the four tables PostgreSQL plans longer than it reads.
+        mailbox.address.tenant = place.tenant
+    return shown
 
 
 def _key(mailbox: Mailbox) -> str:
