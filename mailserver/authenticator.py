@@ -123,11 +123,13 @@ class Authenticator:
             because = MAIN_WITH_FACTOR if known.has_factor else refused.text
             log.login_failed(known.name, ip, f"{known.credential}: {because}")
             verdict = _verdict(refused)
-            if verdict == "wrong":
-                self._lockout.failed(name, password, ip)  # what reads like a wrong one counts like one
             outcome: str = verdict
             if verdict == "wrong":
                 outcome = "factor" if known.has_factor else "refused"
+                # What reads like a wrong one counts like one. Not a main password that is right: the console's sign-in,
+                # which takes it, tells as much, and an office whose programs still have theirs would be locked out.
+                if not known.has_factor:
+                    self._lockout.failed(name, password, ip)
             self._note(outcome, name, ip, protocol, known)
             return Answer(verdict, None, known.name)
         self._used[right.credential_id] = Use(right.credential_id, self._clock.now(), ip)

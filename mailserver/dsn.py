@@ -13,6 +13,7 @@ differ, the remote's name and words are left out as well, for they tell it.
 """
 
 import hashlib
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -322,8 +323,12 @@ def _shown(address: str) -> str:
 
 
 def _clean(text: str) -> str:
-    """One line of printable text: what comes from outside can't begin a field or a part of its own."""
-    return "".join(character if character.isprintable() else "?" for character in text)[:FIELD_CHARACTERS]
+    """One line of printable text: what comes from outside can't begin a field or a part of its own.
+
+    Any space but a line's end is one, as the wide one (U+3000) between Japanese words: Python prints none but U+0020.
+    """
+    spaced = (" " if unicodedata.category(character) == "Zs" else character for character in text)
+    return "".join(character if character.isprintable() else "?" for character in spaced)[:FIELD_CHARACTERS]
 
 
 def _xtext(text: str) -> str:

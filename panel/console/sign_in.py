@@ -24,7 +24,7 @@ from panel.mailboxes.main_passwords import credential_of, may_open
 from panel.mailboxes.models import Credential
 from panel.tenants import visits
 from panel.tenants.models import User
-from panel.tenants.sign_in import lockout, passkeys, sessions, views
+from panel.tenants.sign_in import lockout, passkeys, second_factor, sessions, views
 from panel.tenants.sign_in.forms import Guarded, PasskeyForm
 from panel.tenants.sign_in.language import in_language
 from panel.tenants.sign_in.whose import language_of
@@ -156,13 +156,16 @@ def _holds_by(account: User, ip: str | None) -> str | None:
 def _complete(
     request: HttpRequest, credential: Credential, *, verified: bool = False, passkey: str = ""
 ) -> None:
-    """The person is in: a session of its own, and the mailbox's login history says so."""
+    """The person is in: a session of its own, and the mailbox's login history says so; else as views.complete."""
     ip, mailbox = client_ip(request), credential.mailbox
     with transaction.atomic():
+        if not verified and second_factor.has_come(mailbox.person):
+            return
         request.session.pop(views.PENDING, None)
         login(request, mailbox.person, backend=BACKEND)
         request.session[sessions.VERIFIED] = verified
         persons.remember(request, credential)
         sessions.begin(request, mailbox.person)
+        request.session.save()
         persons.came_in(credential, str(mailbox), ip, passkey=passkey)
     lockout.right(str(mailbox), ip)

@@ -22,6 +22,7 @@ from django.utils.translation import gettext as _
 from panel.mailboxes.language import language_of
 from panel.mailboxes.models import Mailbox, RecoveryAsked
 from panel.mailboxes.recovery import parse_recovery
+from panel.operations.notices.readers import reaches
 from panel.sending import letters
 from panel.sending.letters import Aside, Facts, Letter, Link, Purpose, Words
 from panel.tenants import audit
@@ -148,7 +149,7 @@ def set_recovery(
     old = before.get("recovery", recovery)
     if old == recovery:
         return True  # another's word for the same address
-    for to in filter(None, (str(mailbox), old)):
+    for to in filter(None, (str(mailbox) if reaches(mailbox) else "", old)):
         letters.send(
             to, language_of(mailbox), partial(_notice, mailbox, by, ip), purpose=Purpose.RECOVERY_CHANGED,
             about=f"recovery of {mailbox.pk}", now=timezone.now(), within=WITHIN,

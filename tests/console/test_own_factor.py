@@ -97,6 +97,26 @@ def test_a_person_sets_it_up_is_asked_for_it_and_removes_it(ann):
     assert is_in(signed_in())
 
 
+def test_a_sign_in_that_it_overtakes_opens_nothing(ann, monkeypatch):
+    boss = User.objects.create(kind=User.Kind.PANEL, email="boss@letters.test", password=world.hash_once(PASSWORD))
+    known, key = second_factor.of, second_factor.new_secret()
+
+    def then_set_up(account):
+        """The password was looked at; now it is set up elsewhere."""
+        monkeypatch.setattr(second_factor, "of", known)
+        found = known(account)
+        second_factor.add(account, key, code_of(key))
+        return found
+
+    for account, login in ((ann.person, ANN), (boss, boss.email)):
+        monkeypatch.setattr(second_factor, "of", then_set_up)
+        client = Client()
+        sign_in(client, username=login)
+        assert not PanelSession.objects.filter(user=account).exists()
+        assert client.get("/account/")["Location"].startswith("/sign-in/")
+        assert sign_in(client, username=login)["Location"].startswith(STEP)
+
+
 def test_a_passkey_alone_opens_the_mailbox_while_it_may_log_in(ann, settings):
     settings.ENVIRONMENT = replace(settings.ENVIRONMENT, url="https://panel.provider.test")
     key, here = Authenticator("https://panel.provider.test"), signed_in()

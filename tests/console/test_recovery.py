@@ -273,7 +273,7 @@ def test_a_mailbox_in_a_domain_that_nobody_proved_sends_no_link(mailbox, acme):
     world.domain("bank.test", acme, proof="pending")
     set_recovery(world.mailbox("boss@bank.test"), PRIVATE, actor=None)
     ask("boss@bank.test")
-    assert not any("/reset/" in each.text for each in posted())
+    assert not any("/reset/" in each.text for each in posted()) and told() == [], "nor is anybody told of the change"
 
 
 def test_however_its_address_is_written_a_mailbox_gets_few_links(mailbox):

@@ -31,6 +31,7 @@ from panel.mailboxes import foreign, passwords
 from panel.mailboxes.models import Address, Credential, LoginEvent, Mailbox, MailboxUsage
 from panel.mailboxes.services import set_password
 from panel.operations import services as operations
+from panel.rules.lockout import MOST_GUESSES, Lock
 from panel.rules.status import Status
 from panel.tenants.models import Tenant
 from panel.tenants.sign_in import second_factor
@@ -621,6 +622,9 @@ async def test_a_main_password_beside_a_second_factor_is_wrong_everywhere_at_onc
     assert await dovecot.login(password=secret) == YES
     main = await house.directory.login(demo.credentials.get(kind="main").pk)
     assert (main.usable, main.has_factor) == (False, True)
+    tried = (world.PASSWORD, *(f"guess {number}" for number in range(MOST_GUESSES[Lock.ACCOUNT_FROM_NETWORK])))
+    verdicts = {(await house.ask(password=each, ip="203.0.113.66")).verdict for each in tried}
+    assert verdicts == {"wrong"}, "it is no guess: many programs that still have theirs lock nobody out"
     second = Authenticator(house.directory, Clock())
     await second.check("shop@demo.test", world.PASSWORD, IP, "imap")
     await second.flush()

@@ -18,6 +18,7 @@ from mailserver.clock import Clock
 from mailserver.directory import Crossing, DirectoryUnavailable, Uncounted, UsageFact
 from mailserver.directory import usage as rows
 from mailserver.usage import UsageBook, UsageClient
+from panel.domains.models import Domain
 from panel.mailboxes.models import Address, Mailbox, MailboxUsage
 from panel.operations.notices import room
 from panel.rules.quota import Fit, Wanted
@@ -484,5 +485,8 @@ async def test_warning_goes_into_the_queue_as_a_letter_in_the_persons_language(d
     assert "850 bytes" in said and "1.0 KB" in said and "150 bytes" in said
     for gone in (0, 10**9):
         assert room.tell(gone, 1, 1, message.accepted_at) is None
+    Domain.objects.update(proof="pending")
+    assert room.tell(demo.pk, 1, 1, message.accepted_at) is None, "mail to it goes to whose address it is"
+    Domain.objects.update(proof="proved")
     Mailbox.objects.filter(pk=demo.pk).update(status=Status.CLOSED)
     assert room.tell(demo.pk, 1, 1, message.accepted_at) is None

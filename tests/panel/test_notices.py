@@ -7,6 +7,7 @@ from django.db import connection
 from django.urls import reverse
 from django.utils import timezone
 
+from panel.domains.models import Domain
 from panel.mailboxes.models import Mailbox
 from panel.operations import services as operations
 from panel.operations.notices import Notices, domains, security, sign_ins
@@ -259,6 +260,9 @@ def test_a_mailboxs_sign_in_from_a_new_network_is_told_to_its_person(acme):
     assert "    Program: a mail program, reading\n" in letter.text
     world.login_event(box, ip="2001:db8::4")
     assert told(notices) == told() == [], "the same network"
+    Domain.objects.update(proof="pending")
+    world.login_event(box, ip="198.51.100.1")
+    assert told(notices) == [], "the address may be somebody else's"
 
 
 def test_nobodys_many_sign_ins_keep_anothers_from_being_told(acme, monkeypatch):
@@ -298,6 +302,13 @@ def test_a_second_factor_that_comes_or_goes_is_told_to_whose_it_is(acme):
     added, removed = (" ".join(each.text.split()) for each in (posted()[0], posted()[2]))
     assert "somebody who signed in" in added and "192.0.2.1" in added and "needs an app password" in added
     assert "your organisation" in removed and "in mail programs too" in removed
+    Domain.objects.update(proof="pending")
+    audit.record(None, "mailbox.second_factor_added", ann, tenant=acme)
+    assert [to for to, _subject in told(notices)] == ["ann@elsewhere.test"], "anybody's address, until it is proved"
+    Domain.objects.update(proof="proved")
+    operations.close(acme, reason="left", actor=None)
+    audit.record(None, "mailbox.second_factor_removed", ann, tenant=acme)
+    assert [to for to, _subject in told(notices)] == ["ann@elsewhere.test"], "there no mail is taken"
     assert [posted()[at].path() for at in (0, 4)] == ["/me/sign-ins/", "/account/"]
     assert "your provider" in posted()[5].text
 

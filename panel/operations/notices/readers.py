@@ -1,12 +1,17 @@
-"""Whom a letter about a tenant goes to."""
+"""Whom a letter about a tenant goes to, and whether one to a mailbox's own address would come there."""
 
 from collections.abc import Sequence
 
+from panel.domains.models import Proof
+from panel.mailboxes.models import Mailbox
+from panel.mailboxes.standing import READ
 from panel.rules.status import Status, strictest
 from panel.tenants.models import Membership, ProviderRole, Tenant, User
 from panel.tenants.standing import with_parents
 
 MOST = 20
+# What `reaches` reads of a mailbox, for select_related.
+OF_MAILBOX = READ
 OWNERS = (Membership.Role.OWNER,)
 OWNERS_AND_ADMINS = (Membership.Role.OWNER, Membership.Role.ADMIN)
 
@@ -26,3 +31,14 @@ def readers(tenant: Tenant, roles: Sequence[str]) -> list[User]:
         if people := list(found.order_by("pk")[:MOST]):
             return people
     return []
+
+
+def reaches(mailbox: Mailbox) -> bool:
+    """Whether mail to its address comes into it now.
+
+    In a domain that nobody has proved a mailbox may bear anybody's address, and mail to it goes to whose that is. Where
+    it, its domain or a tenant of theirs is closed it is refused.
+    """
+    address, domain = mailbox.address, mailbox.address.domain
+    all_of_them = (mailbox, domain, *with_parents(address.tenant), *with_parents(domain.tenant))
+    return domain.proof != Proof.PENDING and strictest(Status(each.status) for each in all_of_them) != Status.CLOSED

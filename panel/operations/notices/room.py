@@ -7,8 +7,8 @@ from django.utils.translation import gettext as _
 
 from panel.mailboxes.language import language_of
 from panel.mailboxes.models import Mailbox
+from panel.operations.notices.readers import OF_MAILBOX, reaches
 from panel.rules import quota
-from panel.rules.status import Status
 from panel.sending import letters
 from panel.sending.letters import Letter, Link, Purpose, Words
 from panel.sending.models import Message
@@ -19,10 +19,9 @@ _UNITS = ("bytes", "KB", "MB", "GB", "TB")  # each 1,024 of the one before, as m
 
 
 def tell(mailbox: int, used_bytes: int, quota_bytes: int, now: datetime) -> Message | None:
-    """The letter to the mailbox; None if it is gone, closed, a catch-all, or was told of it often today."""
-    found = Mailbox.objects.exclude(status=Status.CLOSED).filter(pk=mailbox)
-    box = found.select_related("address__domain").first()
-    if box is None or not box.address.local_part:
+    """The letter to the mailbox; None if it is gone, takes no mail, is a catch-all, or was told of it often today."""
+    box = Mailbox.objects.filter(pk=mailbox).select_related(*OF_MAILBOX).first()
+    if box is None or not box.address.local_part or not reaches(box):
         return None
     return letters.send(
         str(box), language_of(box), partial(_letter, box, used_bytes, quota_bytes), purpose=Purpose.ROOM, now=now,

@@ -13,6 +13,7 @@ from django.utils.translation import gettext as _
 
 from panel.mailboxes.language import language_of
 from panel.mailboxes.models import Mailbox
+from panel.operations.notices.readers import OF_MAILBOX, reaches
 from panel.operations.notices.told import Told
 from panel.rules.status import Status
 from panel.sending import letters
@@ -42,7 +43,7 @@ def tell(told: Told) -> None:
         ids[row.entry.subject_type].add(row.entry.subject_id or 0)
     whose: dict[str, dict[int, Any]] = {
         str(User._meta.model_name): User.objects.in_bulk(ids["user"]),
-        str(Mailbox._meta.model_name): Mailbox.objects.select_related("address__domain").in_bulk(ids["mailbox"]),
+        str(Mailbox._meta.model_name): Mailbox.objects.select_related(*OF_MAILBOX).in_bulk(ids["mailbox"]),
     }
     gone = {_key(row.entry): row.entry.at for row in rows if row.entry.action.endswith(_REMOVED)}
     for row in rows:
@@ -70,7 +71,7 @@ def _write(row: Untold, whom: Whose | None, told: Told) -> list[Message]:
     if not Untold.objects.filter(pk=row.pk).delete()[0]:
         return []  # another node told it
     if whom is None or not (whom.status != Status.CLOSED if isinstance(whom, Mailbox) else whom.is_active):
-        return []
+        return []  # of a mailbox whose domain or tenant is closed the recovery address is told
     sent = [
         letters.send(
             to, language_of(whom), partial(_letter, whom, row.entry), purpose=Purpose.SECURITY,
@@ -82,8 +83,9 @@ def _write(row: Untold, whom: Whose | None, told: Told) -> list[Message]:
 
 
 def _readers(whose: Whose) -> list[str]:
-    both = (whose.recovery, str(whose)) if isinstance(whose, Mailbox) else (whose.email,)
-    return [str(to) for to in both if to]
+    if isinstance(whose, User):
+        return [str(whose.email)] if whose.email else []
+    return [str(to) for to in (whose.recovery, str(whose) if reaches(whose) else "") if to]
 
 
 def _letter(whose: Whose, entry: AuditEntry) -> Letter:

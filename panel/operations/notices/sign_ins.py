@@ -18,6 +18,7 @@ from django.utils.translation import gettext_lazy
 from panel.database.indexed import Unindexed
 from panel.mailboxes.language import language_of
 from panel.mailboxes.models import LoginEvent, Mailbox
+from panel.operations.notices.readers import OF_MAILBOX, reaches
 from panel.operations.notices.told import Told
 from panel.rules.lockout import network_of
 from panel.rules.sign_in import PROTOCOL
@@ -58,7 +59,9 @@ class Known:
         first = dict(islice(unknown.items(), MOST))
         if len(unknown) > MOST:
             until = since  # what is known by then isn't looked at again
-        rows = LoginEvent.objects.select_related("mailbox__address__domain", "credential").in_bulk(first.values())
+        rows = LoginEvent.objects.select_related(
+            *(f"mailbox__{path}" for path in OF_MAILBOX), "credential"
+        ).in_bulk(first.values())
         new = {key: rows[pk] for key, pk in first.items() if pk in rows and rows[pk].mailbox is not None}
         if not new:
             return until
@@ -73,13 +76,17 @@ class Known:
             if told.is_leaving():
                 return since
             known, mailbox = earlier.setdefault(key[0], set()), event.mailbox
-            if known and key[1] not in known and mailbox is not None and mailbox.status == Status.ACTIVE:
+            if known and key[1] not in known and mailbox is not None and _is_told(mailbox):
                 told.each("sign-ins", partial(_write, mailbox, str(mailbox), key[1], event, "/me/sign-ins/", told.now))
             known.add(key[1])
             self._known[key] = None
         while len(self._known) > MOST_KNOWN:
             self._known.popitem(last=False)
         return until
+
+
+def _is_told(mailbox: Mailbox) -> bool:
+    return mailbox.status == Status.ACTIVE and reaches(mailbox)
 
 
 def _first_of_each(rows: Any) -> tuple[dict[tuple[int, str], int], datetime | None]:

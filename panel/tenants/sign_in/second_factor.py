@@ -125,6 +125,7 @@ def begun(account: User, *, keep: str | None) -> tuple[SecondFactor, list[str]]:
     Within a transaction that adds an app or a passkey to it. With the first, sessions that were opened without
     it end, but for the one of the key `keep`.
     """
+    _hold(account)  # as a sign-in that is just being completed does (has_come)
     factor, made = SecondFactor.objects.get_or_create(user=account)
     factor = lock(factor)
     if not made:
@@ -132,6 +133,20 @@ def begun(account: User, *, keep: str | None) -> tuple[SecondFactor, list[str]]:
     _end_sessions(account, but=keep)
     whose.programs_changed(account)
     return factor, _new_recovery_codes(factor)
+
+
+def has_come(account: User) -> bool:
+    """Whether the account has a second factor by now; within the transaction in which somebody comes in without.
+
+    Until its end none is set up: what sets one up ends the session that was begun before.
+    """
+    _hold(account)
+    return of(account) is not None
+
+
+def _hold(account: User) -> None:
+    # A request's account may be one that Django reads late, so not changes.lock.
+    User.objects.select_for_update(of=("self",), no_key=True).filter(pk=account.pk).first()
 
 
 def renew_recovery_codes(account: User, *, ip: str | None = None) -> list[str]:
@@ -162,7 +177,7 @@ def remove(
         raise ServiceError(_("This account must have a second factor."))
     deleted, _rows = SecondFactor.objects.filter(user=account).delete()
     if not deleted:
-        raise AlreadySo(f"The account {account} has no second factor.")
+        raise AlreadySo(_("The account has no second factor."))
     _end_sessions(account, but=keep)
     whose.record(account, "second_factor_removed", actor=actor, reason=reason, ip=ip)
     whose.programs_changed(account)

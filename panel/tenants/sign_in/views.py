@@ -179,13 +179,19 @@ def not_now(sentence: str) -> HttpResponse:
 
 
 def complete(request: HttpRequest, account: User, *, verified: bool = False, passkey: str = "") -> None:
-    """The account is in: a session of its own, an audit entry, and its network is known from now on."""
+    """The account is in: a session of its own, an audit entry, and its network is known from now on.
+
+    Not if a second factor was set up since the password was looked at: the sign-in begins anew.
+    """
     ip = client_ip(request)
     with transaction.atomic():
+        if not verified and second_factor.has_come(account):
+            return
         request.session.pop(PENDING, None)
         login(request, account, backend="django.contrib.auth.backends.ModelBackend")
         request.session[sessions.VERIFIED] = verified
         sessions.begin(request, account)
+        request.session.save()  # before a second factor can be set up, which ends it
         after = ({"second factor": True} if verified else {}) | ({"passkey": passkey} if passkey else {})
         audit.record(account, lockout.SIGNED_IN, account, tenant=None, after=after, ip=ip)
     lockout.right(str(account.email), ip)
