@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from django.db.models import Exists, OuterRef, Q, Subquery
@@ -21,7 +22,7 @@ from panel.domains import checks
 from panel.domains.listed import by_rank
 from panel.domains.models import Domain, Proof
 from panel.mailboxes.models import Credential, Mailbox
-from panel.operations.holdings import Holding, holdings, with_counts
+from panel.operations.holdings import holdings, with_counts
 from panel.rules.addresses import display_domain
 from panel.rules.status import Status
 from panel.rules.verdicts import Verdict
@@ -36,6 +37,7 @@ from panel.tenants.standing import status_words, with_parents
 
 NAMED = 3  # of each kind of what needs somebody
 LATEST = 6  # recipients
+BEGINNING = timedelta(days=7)  # so long a mailbox waits for its first message; a log is kept for longer
 MOST_TENANTS = 100  # on the page of choice; beyond that the search finds them
 NEAR = ("warn", "bad")
 
@@ -134,10 +136,15 @@ def home(request: HttpRequest, place: TenantPlace) -> HttpResponse:
     numbers = {each.name: each for each in held}
     # Whoever has addresses in a shared domain only is set up too.
     if not numbers["mailboxes"].used and not numbers["aliases"].used:
-        return _first_steps(request, place, numbers)
-    day, domains = day_of(tenant), _domains(place)
-    needs = sorted(_needs(place, domains), key=lambda each: each.look != "bad")
+        return _first_steps(request, place)
     latest = [line_of(each) for each in latest_seen_by([tenant.pk], LATEST)]
+    day = day_of(tenant)
+    if not (latest or day.used or numbers["aliases"].used) and numbers["mailboxes"].used == 1:
+        only = _untried(place)
+        if only is not None:
+            return _first_steps(request, place, only)
+    domains = _domains(place)
+    needs = sorted(_needs(place, domains), key=lambda each: each.look != "bad")
     now = timezone.now()
     bars = [*((each.title, each) for each in (*held, storage)), (_sent(day), day)]
     title = ngettext("One thing needs you", "{count} things need you", len(needs)).format(count=len(needs))
@@ -239,8 +246,22 @@ def line_of(seen: SeenLine) -> Line:
     return Line(seen, look, words, icon, inbound=not seen.submitted)
 
 
-def _first_steps(request: HttpRequest, place: TenantPlace, numbers: dict[str, Holding]) -> HttpResponse:
-    """One page that ticks itself, until there is a mailbox. A mailbox needn't wait for the records."""
+def _untried(place: TenantPlace) -> Mailbox | None:
+    """The only mailbox, if it is new, in a domain of the tenant's, and nothing is wrong with it."""
+    if place.status != Status.ACTIVE:
+        return None
+    fine = place.of(Mailbox.objects.all()).filter(
+        status=Status.ACTIVE, address__domain__tenant=place.tenant, address__domain__status=Status.ACTIVE,
+        created_at__gt=timezone.now() - BEGINNING,
+    )
+    found: Mailbox | None = fine.exclude(
+        credentials__frozen_at__isnull=False
+    ).select_related("address__domain").first()
+    return found
+
+
+def _first_steps(request: HttpRequest, place: TenantPlace, mailbox: Mailbox | None = None) -> HttpResponse:
+    """One page that ticks itself, until a first message came. A mailbox needn't wait for the records."""
     rows = by_rank(place.of(Domain.objects.exclude(status=Status.CLOSED))).select_related("tenant", "latest_check")
     first = rows.order_by("pk").first()
     of = _of(first, place) if first else None
@@ -253,7 +274,7 @@ def _first_steps(request: HttpRequest, place: TenantPlace, numbers: dict[str, Ho
     return page(
         request, place, "console/first_steps.html", title, of=of,
         domain=of.domain if of else None, wrong=wrong, are_right=are_right,
-        right=len(of.shown.required) - len(wrong) if of else 0, numbers=numbers,
+        right=len(of.shown.required) - len(wrong) if of else 0, mailbox=mailbox,
         add_domain=address("add-domain", tenant=place.tenant.pk),
         add_mailbox=address("add-mailbox", tenant=place.tenant.pk), visit=visits.lately(place.tenant),
     )

@@ -180,7 +180,11 @@ def _added(form: AddForm, place: TenantPlace, made: str) -> Mailbox | None:
 
 
 def _answer(request: HttpRequest, place: TenantPlace, mailbox: Mailbox, made: str) -> HttpResponse:
-    its_page = reverse("console:mailbox", args=[place.tenant.pk, mailbox.pk])
+    # Who came from the first steps goes on with them.
+    begun = "local_part" in request.GET
+    its_page = reverse("console:home", args=[place.tenant.pk]) if begun else reverse(
+        "console:mailbox", args=[place.tenant.pk, mailbox.pk]
+    )
     another = reverse("console:add-mailbox", args=[place.tenant.pk])
     if made:
         return page(

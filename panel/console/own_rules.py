@@ -57,8 +57,9 @@ class RulesForm(forms.Form):
         return [self[name] for name in ("vacation_subject", "vacation_text", "vacation_days")]
 
     @property
-    def has_junk_errors(self) -> bool:
-        return bool(self["junk"].errors or self["blocked"].errors)
+    def shows_junk(self) -> bool:
+        """Whether that section stands open: where something is wrong, or was typed that its summary doesn't say."""
+        return self.is_bound and bool({"junk", "blocked"} & {*self.errors, *self.changed_data})
 
 
 @mailbox_page(change=True)

@@ -41,6 +41,10 @@ class Told:
     entry: AuditEntry
 
     @property
+    def subject(self) -> str:
+        return subject_words(self.entry)
+
+    @property
     def who(self) -> str:
         return actor_words(self.entry.actor_name)
 

@@ -2,6 +2,7 @@
 
 import pytest
 from django.test import Client, RequestFactory
+from django.utils import timezone
 
 from panel.console import refusal
 from panel.domains.models import Domain
@@ -34,7 +35,7 @@ def home(client: Client, tenant) -> str:
     return answer.content.decode()
 
 
-def test_the_first_steps_tick_themselves_until_there_are_a_domain_and_a_mailbox(client, acme):
+def test_the_first_steps_tick_themselves_until_a_first_message_came(client, acme):
     page = home(client, acme)
     assert "3 steps left, Ann" in page and page.count('class="step done"') == 1
     domain = world.domain("acme.test", acme, proof="pending")
@@ -42,7 +43,14 @@ def test_the_first_steps_tick_themselves_until_there_are_a_domain_and_a_mailbox(
     Domain.objects.filter(pk=domain.pk).update(proof="proved")
     page = home(client, acme)
     assert "2 steps left, Ann" in page and page.count('class="step done"') == 2
-    world.mailbox("ann@acme.test")
+    mailbox = world.mailbox("ann@acme.test")
+    page = home(client, acme)
+    assert "2 steps left, Ann" in page and "<code>ann@acme.test</code> is there. Send it a message" in page
+    assert 'hx-target="#main" hx-swap="outerHTML" hx-trigger="every 5s"' in page, "what comes is shown, whichever page"
+    credential, _secret = world.app_password(mailbox, frozen_at=timezone.now(), frozen_reason="stolen")
+    assert "stolen" in home(client, acme), "what needs somebody comes first"
+    credential.delete()
+    queue.waiting(acme, "ann@acme.test")
     assert "Nothing needs you" in home(client, acme)
 
 

@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, datetime, timedelta
+from html import unescape
 
 import pytest
 from django.test import Client
@@ -265,6 +266,8 @@ def test_an_app_password_is_made_frozen_thawed_and_revoked(acme):
     acme.post(f"{its}freeze/", reason="stolen")
     one.refresh_from_db()
     assert one.frozen_reason == "stolen"
+    log = acme.client.get(f"/t/{acme.tenant.pk}/audit/", headers={"accept-language": "ja"}).content.decode()
+    assert "アプリパスワード「shop」" in log and ": ann@acme.test</p>" in log, "in the reader's words"
     acme.post(f"{its}unfreeze/")
     one.refresh_from_db()
     assert one.frozen_at is None
@@ -411,7 +414,12 @@ def test_aliases_are_added_changed_and_removed_and_no_neighbours_is_touched(acme
     assert "catch-all" in page and "info@acme.test" in page and "info@beta.test" not in page
     for typed, count in (("info", 1), ("bob@beta", 1), ("desk", 1), ("@acme.test", 2), ("x@", 0), ("%", 0)):
         assert acme.get("aliases/", q=typed).count('aria-label="Delete ') == count, typed
-    acme.post(f"aliases/{one.pk}/remove/")
+    page = acme.post(f"aliases/{one.pk}/remove/")
+    again = re.search(r'is deleted; its address is free again\. <a href="([^"]+)', page)
+    form = acme.client.get(unescape(again[1])).context["form"]
+    assert {name: form[name].value() for name in form.fields} == {
+        "address": "info@acme.test", "targets": "ann@acme.test\nbob@beta.test", "description": "Desk", "last_day": "",
+    }, "one click makes it anew"
     for act in ("", "remove/"):
         acme.post(f"aliases/{theirs.pk}/{act}", 404, targets="ann@acme.test")
     assert set(Alias.objects.values_list("address__local_part", flat=True)) == {"", "info"}

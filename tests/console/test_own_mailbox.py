@@ -193,6 +193,7 @@ def test_rules_are_saved_and_what_is_wrong_stands_beside_its_field(client, ann):
     given = {"forward_to": "ann@private.test", "vacation": "on", "vacation_days": "7", "blocked": "spam.test"}
     refused = client.post("/me/rules/", given | {"forward_to": "nobody"})
     assert refused.context["form"].errors.keys() == {"forward_to"} and "spam.test" in refused.content.decode()
+    assert '<details class="folded" open>' in refused.content.decode(), "a closed one would say that nobody is blocked"
     refused = client.post("/me/rules/", given)
     assert refused.context["form"].errors.keys() == {"vacation_text"}
     refused = client.post("/me/rules/", given | {"forward_to": "ann@acme.test", "vacation_text": "x"})
@@ -202,6 +203,7 @@ def test_rules_are_saved_and_what_is_wrong_stands_beside_its_field(client, ann):
     rules = rules_of(ann)
     assert (rules.forward_to, rules.forward_keep, rules.blocked) == (("ann@private.test",), False, ("spam.test",))
     page = text(client, "/me/rules/")
+    assert '<details class="folded">' in page and "1 blocked" in page
     assert "<script>alert" not in page and "without keeping a copy" in page
     assert "nothing stays here" in text(client, "/me/")
     assert AuditEntry.objects.get(action="mailbox.rules_changed").actor == ann.person
