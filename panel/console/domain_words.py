@@ -1,5 +1,7 @@
 """How a domain stands, as a tenant's pages say it: a state, a sentence, and what to do."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +12,13 @@ from panel.domains.checks import Shown
 from panel.domains.models import Domain
 from panel.rules.records import Record
 from panel.rules.status import Status
-from panel.rules.verdicts import Sentence, Verdict
+from panel.rules.verdicts import Row, Sentence, Verdict
 
 DRAWINGS = {"good": "circle-check-filled", "warn": "alert-triangle-filled", "bad": "circle-x-filled"}
+_COUNTED = {
+    Verdict.SAME: "right", Verdict.DIFFERENT: "change", Verdict.CONFLICTS: "change", Verdict.NOTHING: "add",
+    Verdict.UNREACHABLE: "unanswered", Verdict.UNKNOWN: "unknown",
+}
 _CHIPS = {"good": "check", "warn": "alert-triangle", "bad": "x"}
 
 
@@ -106,6 +112,16 @@ def verdict(verdict: Verdict) -> str:
         Verdict.UNREACHABLE: _("no answer"), Verdict.CONFLICTS: _("conflicting"),
         Verdict.UNKNOWN: _("not looked up yet"),
     }[verdict]
+
+
+def counted(rows: Sequence[Row]) -> str:
+    """Such as "2 right, 1 to change, 1 to add"."""
+    numbers = Counter(_COUNTED[row.verdict] for row in rows)
+    words = {
+        "right": _("{count} right"), "change": _("{count} to change"), "add": _("{count} to add"),
+        "unanswered": _("{count} without an answer"), "unknown": _("{count} not looked up yet"),
+    }
+    return _(", ").join(text.format(count=numbers[what]) for what, text in words.items() if numbers[what])
 
 
 def record_label(record: Record) -> str:

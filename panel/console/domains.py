@@ -1,7 +1,6 @@
 """A tenant's domains: the list, a new one, and the records of each with what the DNS says of them."""
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -15,7 +14,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from panel.console.access import tenant_page
-from panel.console.domain_words import Chip, Told, chips, coming, record_label, said, told
+from panel.console.domain_words import Chip, Told, chips, coming, counted, record_label, said, told
 from panel.console.frame import page
 from panel.console.places import Role, TenantPlace
 from panel.domains import checks, listed
@@ -217,7 +216,12 @@ def tabs(domain: Domain) -> dict[str, Any]:
         "mailboxes": Mailbox.objects.filter(domain_name=domain.name).count(),
         "aliases": Alias.objects.filter(domain_name=domain.name).count(),
     }
-    return {"held": held, "names_count": domain.aliases.count(), "name": display_domain(domain.name)}
+    names = domain.aliases.count()
+    return {
+        "held": held, "names_count": names, "name": display_domain(domain.name),
+        # Only typed: it is removed at once, and nothing is lost.
+        "is_typed": domain.proof == Proof.PENDING and not (any(held.values()) or names),
+    }
 
 
 def crumbs(place: TenantPlace) -> list[tuple[Any, str]]:
@@ -295,10 +299,6 @@ def _lede(place: TenantPlace, ranks: dict[int, int]) -> dict[str, str]:
 
 
 _ORDER = {"bad": 0, "warn": 0, "off": 1, "good": 2}
-_COUNTED = {
-    Verdict.SAME: "right", Verdict.DIFFERENT: "change", Verdict.CONFLICTS: "change", Verdict.NOTHING: "add",
-    Verdict.UNREACHABLE: "unknown", Verdict.UNKNOWN: "unknown",
-}
 
 
 def _parted(shown: checks.Shown) -> tuple[list[Row], list[Row]]:
@@ -313,16 +313,6 @@ def _parted(shown: checks.Shown) -> tuple[list[Row], list[Row]]:
 
 def _trouble_first(row: Row) -> int:
     return _ORDER[row.look] if row.record.key != "proof" else -1
-
-
-def counted(rows: Sequence[Row]) -> str:
-    """Such as "2 right, 1 to change, 1 to add"."""
-    numbers = Counter(_COUNTED[row.verdict] for row in rows)
-    words = {
-        "right": _("{count} right"), "change": _("{count} to change"), "add": _("{count} to add"),
-        "unknown": _("{count} not known"),
-    }
-    return _(", ").join(text.format(count=numbers[what]) for what, text in words.items() if numbers[what])
 
 
 def _changes(place: TenantPlace, found: Domain) -> list[Change]:

@@ -13,7 +13,7 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from panel.console import persons
 from panel.console.access import account_page, anybody, tenant_page, to_sign_in
-from panel.console.domain_words import Told, said, told
+from panel.console.domain_words import Told, counted, said, told
 from panel.console.frame import address, page
 from panel.console.hours import chart
 from panel.console.places import AccountPlace, TenantPlace
@@ -253,7 +253,7 @@ def _first_steps(request: HttpRequest, place: TenantPlace, numbers: dict[str, Ho
     return page(
         request, place, "console/first_steps.html", title, of=of,
         domain=of.domain if of else None, wrong=wrong, are_right=are_right,
-        right=len(of.shown.required) - len(wrong) if of else 0, numbers=numbers,
+        counted=counted(of.shown.required) if of else "", numbers=numbers,
         add_domain=address("add-domain", tenant=place.tenant.pk),
         add_mailbox=address("add-mailbox", tenant=place.tenant.pk), visit=visits.lately(place.tenant),
     )
