@@ -140,7 +140,8 @@ def domain(request: HttpRequest, place: TenantPlace, domain: int) -> HttpRespons
     may_restore = is_closed and place.may_change and not held
     return page(
         request, place, "console/domain.html", display_domain(found.name), crumbs=crumbs(place), domain=found,
-        shown=shown, told=now, coming=coming(found, shown, now, is_held=held), may_restore=may_restore,
+        shown=shown, told=now, coming=coming(found, shown, now, is_held=held, above=place.status),
+        may_restore=may_restore,
         may_check=place.may_change and not is_closed, may_close=place.may_change and not (is_closed or held),
         # The first look is made as soon as somebody opens the page: they wait for it.
         looks_at_once=shown.checked_at is None and not request.headers.get("HX-Request"),
@@ -318,7 +319,10 @@ def _trouble_first(row: Row) -> int:
 def _changes(place: TenantPlace, found: Domain) -> list[Change]:
     """The latest, of this tenant's time with it."""
     entries = place.of(AuditEntry.objects.select_related("actor")).filter(subject_type="domain", subject_id=found.pk)
-    return [change_told(entry) for entry in entries.order_by("-pk")[:MOST_CHANGES]]
+    changes = [change_told(entry) for entry in entries.order_by("-pk")[:MOST_CHANGES]]
+    return [
+        replace(each, differences=[one for one in each.differences if one.before and one.after]) for each in changes
+    ]
 
 
 def _letter(found: Domain, shown: checks.Shown, *, required_only: bool = False) -> str:
