@@ -42,7 +42,8 @@ class AliasForm(forms.Form):
     """Where an alias leads, and what for."""
 
     targets = LinesField(
-        label=gettext_lazy("Leads to"), help_text=gettext_lazy("Addresses here or elsewhere, one a line.")
+        label=gettext_lazy("Leads to"), help_text=gettext_lazy("Addresses here or elsewhere, one a line."),
+        error_messages={"required": gettext_lazy("Write at least one address that it leads to.")},
     )
     description = forms.CharField(
         label=gettext_lazy("What it is for"), max_length=200, required=False,
@@ -138,7 +139,7 @@ def change(request: HttpRequest, place: TenantPlace, alias: int) -> HttpResponse
         request, place, "console/address_form.html", str(one), crumbs=_crumbs(place), form=form, button=_("Save"),
         back=_list(place), remove=reverse("console:remove-alias", args=[place.tenant.pk, one.pk]),
         told=_("It has expired: mail for it is refused, and nobody sends as it. Write a later last day to renew it.")
-        if one.has_expired else _("Whatever of your mailboxes it names may also send as it."),
+        if one.has_expired else _("Those of your mailboxes that it leads to may also send as it."),
     )
 
 
@@ -179,7 +180,12 @@ def remove(request: HttpRequest, place: TenantPlace, alias: int) -> HttpResponse
     return page(
         request, place, "console/confirm.html", _("Delete {alias}?").format(alias=one), crumbs=_crumbs(place),
         form=form, button=_("Delete"), harmful=True, back=_list(place),
-        sentence=_("Mail for it is refused from then on, and nobody sends as it. No mailbox is touched."),
+        sentence=_(
+            "Mail for it is refused from then on, and nobody sends as it. No mailbox is touched, and you can add it "
+            "again."
+        ) if one.address.local_part else _(
+            "Mail that nobody in {domain} has is refused from then on. No mailbox is touched, and you can add it again."
+        ).format(domain=one.address.domain),
     )
 
 

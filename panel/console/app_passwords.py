@@ -27,10 +27,11 @@ class AppPasswordForm(forms.Form):
     label = forms.CharField(
         label=gettext_lazy("What uses it"), max_length=100,
         widget=forms.TextInput({"autocomplete": "off", "placeholder": gettext_lazy("Web shop")}),
+        error_messages={"required": gettext_lazy("Say what uses it, so that you know it later.")},
     )
     scopes = forms.MultipleChoiceField(
         label=gettext_lazy("It may"), choices=SCOPES, widget=forms.CheckboxSelectMultiple,
-        initial=["submission", "imap"],
+        initial=["submission", "imap"], error_messages={"required": gettext_lazy("Choose at least one.")},
     )
     networks = LinesField(
         label=gettext_lazy("Only from"), required=False, rows=2,

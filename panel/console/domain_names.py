@@ -43,7 +43,7 @@ def names(request: HttpRequest, place: TenantPlace, domain: int) -> HttpResponse
     """All of them, and a form for another."""
     found = find(place, domain)
     form = NameForm(request.POST if request.method == "POST" else None)
-    form.fields["name"].help_text = _("anything@it then reaches anything@{domain}.").format(
+    form.fields["name"].help_text = _("Such as an old name: what comes to info@ it then reaches info@{domain}.").format(
         domain=display_domain(found.name)
     )
     alias, record = claimed(request, form, lambda name: claim_domain_alias(

@@ -1,18 +1,25 @@
 """How a domain stands, as a tenant's pages say it: a state, a sentence, and what to do."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from panel.console.log_words import utc
 from panel.domains.checks import Shown
 from panel.domains.models import Domain
 from panel.rules.records import Record
 from panel.rules.status import Status
-from panel.rules.verdicts import Sentence, Verdict
+from panel.rules.verdicts import Row, Sentence, Verdict
 
 DRAWINGS = {"good": "circle-check-filled", "warn": "alert-triangle-filled", "bad": "circle-x-filled"}
+_COUNTED = {
+    Verdict.SAME: "right", Verdict.DIFFERENT: "change", Verdict.CONFLICTS: "change", Verdict.NOTHING: "add",
+    Verdict.UNREACHABLE: "unanswered", Verdict.UNKNOWN: "unknown",
+}
 _CHIPS = {"good": "check", "warn": "alert-triangle", "bad": "x"}
 
 
@@ -56,16 +63,18 @@ def told(domain: Domain, shown: Shown, above: Status = Status.ACTIVE) -> Told:
     if status is Status.CLOSED:
         return Told("", _("Closed"), _until(domain), "lock")
     if status is not Status.ACTIVE:
-        return _told("bad", _word(status), _because(domain.status_reason))
+        return _told("bad", _word(status), because(domain.status_reason))
     if above is not Status.ACTIVE:
-        return _told("bad", _word(above), _("As the whole organisation."))
+        return _told("bad", _word(above), _("So is the whole organisation."))
     overall = shown.overall
     if shown.life == "warning" and shown.sending_ends_at:
         return _told("warn", said(overall.words), _("Sending stops on {day}.").format(day=day(shown.sending_ends_at)))
     return _told(overall.look, said(overall.words), said(overall.sentence))
 
 
-def coming(domain: Domain, shown: Shown, told: Told, *, is_held: bool) -> Next | None:
+def coming(
+    domain: Domain, shown: Shown, told: Told, *, is_held: bool, above: Status = Status.ACTIVE
+) -> Next | None:
     """The banner over a domain's records; none where everything is right. `is_held`: by somebody above its people."""
     if domain.status == Status.CLOSED:
         return Next("warn", _("Nobody logs in or sends, and mail for it is refused."), " ".join(filter(None, (
@@ -74,6 +83,8 @@ def coming(domain: Domain, shown: Shown, told: Told, *, is_held: bool) -> Next |
         ))))
     if domain.status != Status.ACTIVE:
         return Next("bad", f"{told.words}.", " ".join(filter(None, (told.sentence, _means(Status(domain.status))))))
+    if above is not Status.ACTIVE:
+        return Next("bad", _("{state}, with the whole organisation.").format(state=told.words), _means(above))
     if shown.life == "pending":
         if told.look == "bad":
             return Next("bad", told.words + ".", told.sentence)
@@ -108,13 +119,30 @@ def verdict(verdict: Verdict) -> str:
     }[verdict]
 
 
+def counted(rows: Sequence[Row]) -> str:
+    """Such as "2 right, 1 to change, 1 to add"."""
+    numbers = Counter(_COUNTED[row.verdict] for row in rows)
+    words = {
+        "right": _("{count} right"), "change": _("{count} to change"), "add": _("{count} to add"),
+        "unanswered": _("{count} without an answer"), "unknown": _("{count} not looked up yet"),
+    }
+    return _(", ").join(text.format(count=numbers[what]) for what, text in words.items() if numbers[what])
+
+
 def record_label(record: Record) -> str:
     """"MX"; of the names of records only the proof's is a word."""
     return _("Proof") if record.key == "proof" else record.label
 
 
+def because(reason: str) -> str:
+    """As a sentence: another may follow."""
+    if not reason:
+        return ""
+    return _("Reason: {reason}").format(reason=reason if reason.endswith((".", "!", "?", "。")) else f"{reason}.")
+
+
 def day(at: Any) -> str:
-    return _("{at:%Y-%m-%d, %H:%M} UTC").format(at=at)
+    return utc(at)
 
 
 def _told(look: str, words: str, sentence: str) -> Told:
@@ -130,20 +158,16 @@ def _word(status: Status) -> str:
 def _means(status: Status) -> str:
     if status is Status.NO_SENDING:
         return _("Mail for it still arrives; what it has in the queue waits.")
+    if status is Status.CLOSED:
+        return _("Nobody logs in or sends, and mail for it is refused.")
     return _("Nobody logs in or sends. Mail for it still arrives; what it has in the queue waits.")
-
-
-def _because(reason: str) -> str:
-    return _("Reason: {reason}").format(reason=reason if reason.endswith((".", "!", "?")) else f"{reason}.") if (
-        reason
-    ) else ""
 
 
 def _kept_until(domain: Domain) -> str:
     if domain.grace_ends_at is None:
         return ""
     if domain.grace_ends_at <= timezone.now():
-        return " ".join(filter(None, (_because(domain.status_reason), _("It is being removed."))))
+        return " ".join(filter(None, (because(domain.status_reason), _("It is being removed."))))
     return _("Everything is kept until {day}; then it is removed for good.").format(day=day(domain.grace_ends_at))
 
 

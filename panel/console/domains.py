@@ -1,7 +1,6 @@
 """A tenant's domains: the list, a new one, and the records of each with what the DNS says of them."""
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -15,7 +14,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from panel.console.access import tenant_page
-from panel.console.domain_words import Chip, Told, chips, coming, record_label, said, told
+from panel.console.domain_words import Chip, Told, chips, coming, counted, record_label, said, told
 from panel.console.frame import page
 from panel.console.places import Role, TenantPlace
 from panel.domains import checks, listed
@@ -141,7 +140,8 @@ def domain(request: HttpRequest, place: TenantPlace, domain: int) -> HttpRespons
     may_restore = is_closed and place.may_change and not held
     return page(
         request, place, "console/domain.html", display_domain(found.name), crumbs=crumbs(place), domain=found,
-        shown=shown, told=now, coming=coming(found, shown, now, is_held=held), may_restore=may_restore,
+        shown=shown, told=now, coming=coming(found, shown, now, is_held=held, above=place.status),
+        may_restore=may_restore,
         may_check=place.may_change and not is_closed, may_close=place.may_change and not (is_closed or held),
         # The first look is made as soon as somebody opens the page: they wait for it.
         looks_at_once=shown.checked_at is None and not request.headers.get("HX-Request"),
@@ -217,7 +217,12 @@ def tabs(domain: Domain) -> dict[str, Any]:
         "mailboxes": Mailbox.objects.filter(domain_name=domain.name).count(),
         "aliases": Alias.objects.filter(domain_name=domain.name).count(),
     }
-    return {"held": held, "names_count": domain.aliases.count(), "name": display_domain(domain.name)}
+    names = domain.aliases.count()
+    return {
+        "held": held, "names_count": names, "name": display_domain(domain.name),
+        # Only typed: it is removed at once, and nothing is lost.
+        "is_typed": domain.proof == Proof.PENDING and not (any(held.values()) or names),
+    }
 
 
 def crumbs(place: TenantPlace) -> list[tuple[Any, str]]:
@@ -295,10 +300,6 @@ def _lede(place: TenantPlace, ranks: dict[int, int]) -> dict[str, str]:
 
 
 _ORDER = {"bad": 0, "warn": 0, "off": 1, "good": 2}
-_COUNTED = {
-    Verdict.SAME: "right", Verdict.DIFFERENT: "change", Verdict.CONFLICTS: "change", Verdict.NOTHING: "add",
-    Verdict.UNREACHABLE: "unknown", Verdict.UNKNOWN: "unknown",
-}
 
 
 def _parted(shown: checks.Shown) -> tuple[list[Row], list[Row]]:
@@ -315,20 +316,13 @@ def _trouble_first(row: Row) -> int:
     return _ORDER[row.look] if row.record.key != "proof" else -1
 
 
-def counted(rows: Sequence[Row]) -> str:
-    """Such as "2 right, 1 to change, 1 to add"."""
-    numbers = Counter(_COUNTED[row.verdict] for row in rows)
-    words = {
-        "right": _("{count} right"), "change": _("{count} to change"), "add": _("{count} to add"),
-        "unknown": _("{count} not known"),
-    }
-    return _(", ").join(text.format(count=numbers[what]) for what, text in words.items() if numbers[what])
-
-
 def _changes(place: TenantPlace, found: Domain) -> list[Change]:
     """The latest, of this tenant's time with it."""
     entries = place.of(AuditEntry.objects.select_related("actor")).filter(subject_type="domain", subject_id=found.pk)
-    return [change_told(entry) for entry in entries.order_by("-pk")[:MOST_CHANGES]]
+    changes = [change_told(entry) for entry in entries.order_by("-pk")[:MOST_CHANGES]]
+    return [
+        replace(each, differences=[one for one in each.differences if one.before and one.after]) for each in changes
+    ]
 
 
 def _letter(found: Domain, shown: checks.Shown, *, required_only: bool = False) -> str:

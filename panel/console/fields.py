@@ -8,6 +8,7 @@ from django import forms
 from django.db.models import Q
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy
 
 from panel.console.places import TenantPlace
 from panel.domains.models import Domain
@@ -58,6 +59,9 @@ class AddressField(forms.CharField):
     widget = AddressInput
 
     def __init__(self, **kwargs: Any) -> None:
+        kwargs.setdefault("error_messages", {
+            "required": gettext_lazy("Write an address: a name, the @ and one of your domains."),
+        })
         super().__init__(max_length=320, **kwargs)
         self.widget.attrs |= _TYPED
         self.domains: list[str] = []
@@ -96,4 +100,8 @@ class RecipientsField(forms.IntegerField):
     """A number of recipients. Empty: as the provider gave."""
 
     def __init__(self, **kwargs: Any) -> None:
+        kwargs.setdefault("error_messages", {
+            "invalid": gettext_lazy("Write a whole number, or leave it empty."),
+            "min_value": gettext_lazy("Write 0 or more, or leave it empty."),
+        })
         super().__init__(required=False, min_value=0, max_value=MOST_NUMBER, **kwargs)

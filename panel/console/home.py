@@ -14,7 +14,7 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from panel.console import persons
 from panel.console.access import account_page, anybody, tenant_page, to_sign_in
-from panel.console.domain_words import Told, said, told
+from panel.console.domain_words import Told, because, counted, day, said, told
 from panel.console.frame import address, page
 from panel.console.hours import chart
 from panel.console.places import AccountPlace, TenantPlace
@@ -169,9 +169,13 @@ def _needs(place: TenantPlace, domains: Sequence[OfDomain]) -> Iterator[Need]:
             url = address("settings", tenant=tenant.pk) if (
                 each == tenant and each.status == Status.CLOSED and place.is_owner
             ) else ""
-            reason = _reason(each.status_reason) if each == tenant else ""
+            sentences = [
+                because(each.status_reason) if each == tenant else "",
+                _("Until {day} it can be undone in the settings.").format(day=day(each.grace_ends_at))
+                if url and each.grace_ends_at else _("Ask your provider."),
+            ]
             yield Need("bad", _("{name} is {word}.").format(name=tenant, word=status_words(each.status)),
-                       reason or ("" if url else _("Ask your provider.")), url)
+                       " ".join(filter(None, sentences)), url)
             break
     for of in [of for of in domains if _is_troubled(of)][:NAMED]:
         yield _of_domain(of, address("domain", tenant=tenant.pk, domain=of.domain.pk))
@@ -184,17 +188,17 @@ def _needs(place: TenantPlace, domains: Sequence[OfDomain]) -> Iterator[Need]:
         url = address("mailbox", tenant=tenant.pk, mailbox=mailbox.pk)
         if mailbox.status != Status.ACTIVE:
             yield Need("warn", _("{name} is {word}.").format(name=mailbox, word=status_words(mailbox.status)),
-                       _reason(mailbox.status_reason), url)
+                       because(mailbox.status_reason), url)
         if mailbox.has_frozen:
             yield Need("bad", _("A password of {mailbox} is frozen.").format(mailbox=mailbox),
-                       _reason(mailbox.frozen_reason), url)
+                       because(mailbox.frozen_reason), url)
 
 
 def _of_domain(of: OfDomain, url: str) -> Need:
     domain = of.domain
     if domain.status != Status.ACTIVE:
         word = status_words(domain.status)
-        return Need("bad", _("{name} is {word}.").format(name=of.name, word=word), _reason(domain.status_reason), url)
+        return Need("bad", _("{name} is {word}.").format(name=of.name, word=word), because(domain.status_reason), url)
     if domain.proof == Proof.LAPSED:
         return Need(
             "bad", _("{name}: its proof lapsed, so nothing is sent for it.").format(name=of.name),
@@ -215,10 +219,6 @@ def _of_domain(of: OfDomain, url: str) -> Need:
     overall = of.shown.overall
     heading = _("{name}: {words}.").format(name=of.name, words=said(overall.words))
     return Need(overall.look, heading, said(overall.sentence), url)
-
-
-def _reason(text: str) -> str:
-    return _("Reason: {reason}").format(reason=text) if text else ""
 
 
 def _domains(place: TenantPlace) -> list[OfDomain]:
@@ -274,7 +274,7 @@ def _first_steps(request: HttpRequest, place: TenantPlace, mailbox: Mailbox | No
     return page(
         request, place, "console/first_steps.html", title, of=of,
         domain=of.domain if of else None, wrong=wrong, are_right=are_right,
-        right=len(of.shown.required) - len(wrong) if of else 0, mailbox=mailbox,
+        counted=counted(of.shown.required) if of else "", mailbox=mailbox,
         add_domain=address("add-domain", tenant=place.tenant.pk),
         add_mailbox=address("add-mailbox", tenant=place.tenant.pk), visit=visits.lately(place.tenant),
     )

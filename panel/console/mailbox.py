@@ -84,7 +84,9 @@ class ChangeForm(forms.Form):
         for window, each in most.items():
             self.fields[window].help_text = (
                 _("Empty: unlimited.") if each.recipients is None
-                else _("Up to {most}, which your provider gave. Empty: that.").format(most=f"{each.recipients:,}")
+                else _("Up to {most}, as your provider gave. Leave it empty for that.").format(
+                    most=f"{each.recipients:,}"
+                )
             )
 
 
@@ -94,6 +96,7 @@ class ReasonForm(forms.Form):
     reason = forms.CharField(
         label=gettext_lazy("Reason"), max_length=MOST_REASON, widget=forms.TextInput({"autocomplete": "off"}),
         help_text=gettext_lazy("It stands on the mailbox's page and in the audit log."),
+        error_messages={"required": gettext_lazy("Say why, for whoever asks later.")},
     )
 
 
@@ -111,6 +114,7 @@ class SuspendForm(ReasonForm):
             ("sending", gettext_lazy("Sending only: signing in, reading and receiving go on")),
             ("all", gettext_lazy("Signing in and sending: mail for it is still accepted")),
         ],
+        error_messages={"required": gettext_lazy("Choose what stops.")},
     )
     field_order = ["what", "reason"]
 
@@ -330,7 +334,7 @@ def shut(request: HttpRequest, place: TenantPlace, mailbox: int) -> HttpResponse
     ends = timezone.now() + timedelta(days=settings.ENVIRONMENT.grace_days)
     return confirm(
         request, place, found, None, act,
-        title=_("Close {mailbox}?").format(mailbox=found), button=pgettext("to end", "Close"), harmful=True,
+        title=_("Close {mailbox}?").format(mailbox=found), button=_("Close the mailbox"), harmful=True,
         sentence=_(
             "Nobody signs in or sends with it, and mail for it is refused. Its mail is kept, and you can restore it "
             "until {day}; then the mail is removed for good and the address is free again."

@@ -73,6 +73,7 @@ class PasswordForm(forms.Form):
     way = forms.ChoiceField(
         label=gettext_lazy("The password"), widget=forms.RadioSelect, initial="made",
         choices=[("made", gettext_lazy("Make one, and show it once")), ("typed", gettext_lazy("I type one"))],
+        error_messages={"required": gettext_lazy("Choose one of the two.")},
     )
     password = forms.CharField(
         label=gettext_lazy("The password that you type"), required=False, strip=False, help_text=RULES_IN_WORDS,

@@ -36,6 +36,7 @@ class CloseForm(forms.Form):
 
     name = forms.CharField(
         label=gettext_lazy("Name of the organisation"), max_length=100,
+        error_messages={"required": gettext_lazy("Type its name, so that nobody closes the wrong one.")},
         help_text=gettext_lazy("Type it as it stands above."),
         widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"}),
     )

@@ -47,13 +47,16 @@ def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpR
     """Django's handler404."""
     return _error(
         request, 404, _("There is nothing here"),
-        _("The address is wrong, or what it named is gone, or it isn't yours to see."),
+        _("The address is wrong, or what it named is gone, or it isn't yours to see. Look for it from the start."),
     )
 
 
 def forbidden(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
     """Django's handler403."""
-    return _error(request, 403, _("This isn't yours to see"), _("The account that you are signed in with may not."))
+    return _error(
+        request, 403, _("This isn't yours to see"),
+        _("The account that you are signed in with may not. Sign in with another, or ask your provider."),
+    )
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
@@ -89,7 +92,10 @@ def _who_may(place: TenantPlace, needs: Role) -> str:
     """The tenant's own members of that role or above, as far as they are few."""
     roles = [each.stored for each in Role if each >= needs]
     found = Membership.objects.filter(tenant=place.tenant, role__in=roles, user__is_active=True)
-    return ", ".join(map(str, found.order_by("user__email").values_list("user__email", flat=True)[:MOST_NAMED]))
+    named = [str(email) for email in found.order_by("user__email").values_list("user__email", flat=True)[:MOST_NAMED]]
+    if len(named) < 2:
+        return "".join(named)
+    return _("{some} or {last}").format(some=_(", ").join(named[:-1]), last=named[-1])
 
 
 def _error(request: HttpRequest, status: int, title: Any, sentence: Any) -> HttpResponse:

@@ -177,7 +177,8 @@ def _mx(record: Record, answer: Answer, found: Found, installation: Installation
     others = ", ".join(sorted(foreign)[:3])
     if foreign <= _unknown(values, found, installation):
         return Row(record, Verdict.UNREACHABLE, values, Sentence(
-            "The DNS didn't say where {others} is. Nothing changes because of it; we look again.", {"others": others},
+            "The DNS didn't say where {others} is. We look again; if it stays so, change it to what it should be.",
+            {"others": others},
         ))
     if len(foreign) < len(hosts):
         return Row(record, Verdict.CONFLICTS, values, Sentence(
@@ -266,7 +267,8 @@ def _spf(record: Record, answer: Answer, found: Found, installation: Installatio
         untold = [term[2:] for term in installation.spf if term.startswith("a:") and term[2:] not in found.addresses]
         if untold:  # networks may be what lets us
             return Row(record, Verdict.UNREACHABLE, there, Sentence(
-                "The DNS didn't say where {others} is. Nothing changes because of it; we look again.",
+                "The DNS didn't say where our own {others} is, so nobody knows whether this lets us send. We look "
+                "again; you may change it to what it should be at once.",
                 {"others": ", ".join(untold)},
             ))
         if not found.is_followed:

@@ -91,6 +91,7 @@ def test_a_domain_is_typed_added_looked_up_and_works(client, acme, dns):
     assert answer["Location"] == f"{start}{domain.pk}/"
     page = client.get(answer["Location"]).content.decode()
     assert ">bücher.example</h1>" in page and "Waiting for proof" in page and 'hx-trigger="load, submit"' in page
+    assert "Required: 4 not looked up yet" in page and "Remove this domain" in page
     assert f"posthouse-proof=<wbr>{checks.token(domain.name, acme)}" in page
     dns.zone("xn--bcher-kva.example", right(domain) + "autoconfig CNAME evil<b>.example.\n")
     page = client.post(f"{start}{domain.pk}/check/", follow=True).content.decode()

@@ -39,7 +39,8 @@ def test_the_first_steps_tick_themselves_until_a_first_message_came(client, acme
     page = home(client, acme)
     assert "3 steps left, Ann" in page and page.count('class="step done"') == 1
     domain = world.domain("acme.test", acme, proof="pending")
-    assert "waits for proof" in home(client, acme)
+    page = home(client, acme)
+    assert "waits for proof" in page and "Its records: 4 to add" in page and "Add from a CSV file" in page
     Domain.objects.filter(pk=domain.pk).update(proof="proved")
     page = home(client, acme)
     assert "2 steps left, Ann" in page and page.count('class="step done"') == 2

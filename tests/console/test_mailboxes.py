@@ -84,7 +84,7 @@ def test_the_list_has_the_tenants_own_also_in_shared_domains_searched_filtered_a
     MailboxUsage.objects.create(mailbox=full, used_bytes=900, messages=3, known_at=timezone.now())
     operations.suspend(full, reason="left the company", actor=acme.admin)
     page = acme.get("mailboxes/")
-    assert "32 mailboxes" in page and "1 is nearly full" in page and "1 is suspended" in page
+    assert "32 mailboxes" in page and "One is nearly full" in page and "One is suspended" in page
     assert "ann@acme.test" in page and "m23@" in page and "m24@" not in page
     assert "left the company" in page and "beta.test" not in page and "tom@" not in page
     assert f"/{acme.of_ann('change/')}" in page, "a limit is three clicks from home"
@@ -128,7 +128,7 @@ def test_a_mailbox_is_added_with_a_password_that_is_shown_once(acme):
     page = acme.post("mailboxes/add/", address="dora@acme.test", way="typed", password="an unusual one")
     assert "dora@acme.test is there." in page and "an unusual one" not in page
     for fields, field in (
-        ({"address": "ann@acme.test", "way": "made"}, "it is a mailbox"), ({"address": "", "way": "made"}, "required"),
+        ({"address": "ann@acme.test", "way": "made"}, "it is a mailbox"), ({"address": "", "way": "made"}, "Write an address"),
         ({"address": "e@acme.test", "way": "typed"}, "Type the password"),
         ({"address": "e@acme.test", "way": "made", "password": "an unusual one"}, "leave this empty"),
         ({"address": "e@acme.test", "way": "typed", "password": "12345"}, "short"),
@@ -257,7 +257,7 @@ def test_an_app_password_is_made_frozen_thawed_and_revoked(acme):
     assert one.secret == passwords.hash_app(secret_in(page)) and one.networks == ["192.0.2.0/24", "2001:db8::/32"]
     assert one.expires_at.date() == tomorrow + timedelta(days=1)
     for fields, said in (
-        ({"label": "x"}, "required"), ({"label": "x", "scopes": "admin"}, "Select a valid choice"),
+        ({"label": "x"}, "Choose at least one"), ({"label": "x", "scopes": "admin"}, "Select a valid choice"),
         ({"label": "x", "scopes": "imap", "networks": "here"}, "not a network"),
         ({"label": "x", "scopes": "imap", "last_day": "2020-01-01"}, "expired already"),
     ):
@@ -311,7 +311,7 @@ def test_suspend_resume_close_and_restore_with_the_reason_in_the_audit_log(acme)
     def status() -> Status:
         return Status(Mailbox.objects.get(pk=acme.ann.pk).status)
 
-    assert "required" in faults(acme.post(acme.of_ann("suspend/"), what="sending"))
+    assert "Say why" in faults(acme.post(acme.of_ann("suspend/"), what="sending"))
     acme.post(acme.of_ann("suspend/"), what="sending", reason="new password needed")
     assert status() is Status.NO_SENDING
     acme.post(acme.of_ann("suspend/"), what="all", reason="left the company")
@@ -406,7 +406,7 @@ def test_aliases_are_added_changed_and_removed_and_no_neighbours_is_touched(acme
     assert one.description == "Desk" and one.targets.count() == 2
     for fields, said in (
         ({"targets": "info@acme.test"}, "lead back to itself"), ({"targets": "nonsense"}, "nonsense"),
-        ({"targets": ""}, "required"),
+        ({"targets": ""}, "at least one address"),
     ):
         page = acme.post(f"aliases/{one.pk}/", description="Desk", **fields)
         assert said in faults(page) and "Error:" in page, fields
