@@ -106,8 +106,9 @@ def message(request: HttpRequest, place: TenantPlace, message: str) -> HttpRespo
     answer = page(
         request, place, "console/parts/message_live.html" if live else "console/message.html", name,
         crumbs=[(_("Messages"), _log(place))], where=where, own=where.message, every_s=every_s, live=live,
-        legs=[_leg(each, where) for each in where.recipients], state=_state(where), next=_next(where, now), lost=_lost(where),
-        charged=_charged(where), tls=tls_in_words(where.message.tls) if where.message else "", queue_id=message.upper(),
+        legs=[_leg(each, where) for each in where.recipients], state=_state(where), next=_next(where, now),
+        lost=_lost(where), charged=_charged(where), tls=tls_in_words(where.message.tls) if where.message else "",
+        queue_id=message.upper(),
         try_url=reverse("console:message-try", args=[place.tenant.pk, message]),
         give_up_url=reverse("console:message-give-up", args=[place.tenant.pk, message]),
         may_try=place.may(Role.ADMIN) and bool(where.to_try),

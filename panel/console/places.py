@@ -15,7 +15,6 @@ from panel.tenants.roles import ROLES
 from panel.tenants.scoping import ScopedQuerySet
 from panel.tenants.standing import with_parents
 
-
 _YOURS = {
     "owner": gettext_lazy("You are an owner"), "admin": gettext_lazy("You are an admin"),
     "viewer": gettext_lazy("You are a viewer"),
