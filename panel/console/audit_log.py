@@ -1,5 +1,8 @@
 """What was done to a tenant, by whom: its entries of the audit log."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
 from django.utils.translation import get_language
@@ -9,6 +12,8 @@ from panel.console.access import tenant_page
 from panel.console.frame import page
 from panel.console.places import TenantPlace
 from panel.database.indexed import begins_folded, fold, is_folded
+from panel.sending.models import BulkAct
+from panel.sending.selection import Selection
 from panel.tenants.action_words import ACTIONS
 from panel.tenants.history import action_words, told
 from panel.tenants.models import AuditEntry
@@ -30,10 +35,25 @@ def log(request: HttpRequest, place: TenantPlace) -> HttpResponse:
     if before.isdecimal() and len(before) < 19:
         rows = rows.filter(pk__lt=int(before))
     found = list(rows.order_by("-pk")[: PAGE + 1])
+    _tell_of_bulk_acts(found)
     return page(
         request, place, "console/audit.html", _("Audit log"), changes=[told(each) for each in found[:PAGE]],
         searched=searched, before=before, last=found[PAGE - 1].pk if len(found) > PAGE else "",
     )
+
+
+def _tell_of_bulk_acts(entries: Sequence[AuditEntry]) -> None:
+    """Name what the provider's acts on many messages were about in the reader's language: kept is English."""
+    asked = {each.subject_id for each in entries if each.subject_type == "bulkact"}
+    if not asked or get_language() in (None, "en"):
+        return
+    acts = BulkAct.objects.in_bulk(asked)
+    for entry in entries:
+        act = acts.get(entry.subject_id) if entry.subject_type == "bulkact" else None
+        if act is not None and "which" in entry.after:
+            # That they are the reader's own needs no name.
+            words = replace(Selection.stored(act.selection).told_to_tenants(), tenant=None).sentence()
+            entry.subject_name, entry.after = words, {**entry.after, "which": words}
 
 
 def _begins(typed: set[str]) -> Q:

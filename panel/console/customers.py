@@ -17,7 +17,7 @@ from django.shortcuts import get_object_or_404
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, pgettext
 
 from panel.console.access import tenant_page
 from panel.console.frame import page
@@ -74,7 +74,7 @@ class AddForm(forms.Form):
     plan = PlanField(label=gettext_lazy("Plan"), queryset=Plan.objects.none(), empty_label=None)
     owner = forms.EmailField(
         label=gettext_lazy("Email address of its first owner"), max_length=254,
-        help_text=gettext_lazy("A letter with a link goes there, which is valid for seven days."),
+        help_text=gettext_lazy("We send it a letter with a link, valid for seven days."),
         widget=forms.EmailInput(attrs={"autocomplete": "off", "spellcheck": "false"}),
     )
 
@@ -269,8 +269,8 @@ def close(request: HttpRequest, place: TenantPlace, customer: int) -> HttpRespon
 
     ends = timezone.now() + timedelta(days=settings.ENVIRONMENT.grace_days)
     return _confirm(
-        request, place, found, form, act, title=_("Close {tenant}?").format(tenant=found), button=_("Close"),
-        harmful=True, sentence=_(
+        request, place, found, form, act, title=_("Close {tenant}?").format(tenant=found),
+        button=pgettext("to end", "Close"), harmful=True, sentence=_(
             "From then on nobody signs in to its mailboxes, nothing is sent for it, and mail to it is refused; the "
             "same goes for organisations that belong to it. All of it is kept, and an owner can undo this here until "
             "{time}. Then its domains, mailboxes and their mail are removed for good."

@@ -79,7 +79,7 @@ def fault(one: Fault) -> str:
 
 
 def asked_for(query: LogQuery) -> str:
-    """The query as a sentence goes on after "recipients": "of messages from …, since …"."""
+    """The query as a sentence goes on after "messages": "from …, since …"."""
     return _(", ").join(_parts(query))
 
 
@@ -93,7 +93,7 @@ def _parts(query: LogQuery) -> Iterator[str]:
     if query.domain:
         yield _("from or to the domain {domain}").format(domain=query.domain)
     if query.id:
-        yield _("of the message {id}").format(id=query.id)
+        yield _("with the queue id {id}").format(id=query.id)
     if query.network is not None:
         network = query.network
         yield _("sent from {network}").format(network=network[0] if network.num_addresses == 1 else network)

@@ -107,7 +107,8 @@ def message(request: HttpRequest, place: TenantPlace, message: str) -> HttpRespo
         request, place, "console/parts/message_live.html" if live else "console/message.html", name,
         crumbs=[(_("Messages"), _log(place))], where=where, own=where.message, every_s=every_s, live=live,
         legs=[_leg(each, where) for each in where.recipients], state=_state(where), next=_next(where, now),
-        charged=_charged(where), tls=tls_in_words(where.message.tls) if where.message else "", queue_id=message.upper(),
+        lost=_lost(where), charged=_charged(where), tls=tls_in_words(where.message.tls) if where.message else "",
+        queue_id=message.upper(),
         try_url=reverse("console:message-try", args=[place.tenant.pk, message]),
         give_up_url=reverse("console:message-give-up", args=[place.tenant.pk, message]),
         may_try=place.may(Role.ADMIN) and bool(where.to_try),
@@ -234,6 +235,21 @@ def _next(where: Whereabouts, now: datetime) -> dict[str, Any] | None:
         **told, "on_the_way": following.on_the_way, "is_due": following.due_at is not None and following.due_at <= now,
         "again": following.tries > 0, "sentence": " ".join(filter(None, (number, until))),
     }
+
+
+def _lost(where: Whereabouts) -> dict[str, Any] | None:
+    """Whom it never reached, when nothing of it waits any more: the first of them, and how many more.
+
+    `is_told`: what came back is shown.
+    """
+    failed = [each for each in where.recipients if each.state == Recipient.State.FAILED]
+    if not failed or where.waiting:
+        return None
+    others = len(failed) - 1
+    more = ngettext("Nor to {count} more.", "Nor to {count} more.", others).format(count=others)
+    return {"address": failed[0].original, "others": more if others else "", "is_told": any(
+        each.resolved and each.reply for each in failed
+    )}
 
 
 def _leg(seen: SeenRecipient, where: Whereabouts) -> Leg:

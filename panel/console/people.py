@@ -46,7 +46,9 @@ class MemberForm(RoleForm):
 
     email = forms.EmailField(
         label=gettext_lazy("Email address"), max_length=254,
-        help_text=gettext_lazy("A letter with a link goes there; whoever has no account yet makes one by it."),
+        help_text=gettext_lazy(
+            "We send a letter with a link, valid for seven days. Whoever has no account yet makes one with it."
+        ),
         widget=forms.EmailInput(attrs={"autocomplete": "off", "spellcheck": "false"}),
     )
     field_order = ["email", "role"]

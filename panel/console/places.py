@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from django.db.models import QuerySet
 from django.shortcuts import get_object_or_404
+from django.utils.translation import gettext_lazy
 
 from panel.mailboxes.models import Mailbox
 from panel.rules.status import Status, strictest
@@ -13,6 +14,11 @@ from panel.tenants.models import Membership, User, Visit
 from panel.tenants.roles import ROLES
 from panel.tenants.scoping import ScopedQuerySet
 from panel.tenants.standing import with_parents
+
+_YOURS = {
+    "owner": gettext_lazy("You are an owner"), "admin": gettext_lazy("You are an admin"),
+    "viewer": gettext_lazy("You are a viewer"),
+}
 
 
 class Role(IntEnum):
@@ -34,6 +40,10 @@ class Role(IntEnum):
     @property
     def word(self) -> Any:
         return ROLES[self.stored][0]
+
+    @property
+    def yours(self) -> Any:
+        return _YOURS[self.stored]
 
     @property
     def may(self) -> Any:

@@ -29,8 +29,8 @@ def role_too_small(request: HttpRequest, place: TenantPlace, needs: Role) -> Htt
 
 def only_looking(request: HttpRequest, place: TenantPlace) -> HttpResponse:
     """403: the provider's staff see what a viewer sees."""
-    sentence = _("You look into {tenant} as provider staff, and see what a viewer sees. What changes something "
-                 "is done by its own people, or in your admin.").format(tenant=place.tenant)
+    sentence = _("You are looking into {tenant} as provider staff, and see what a viewer sees. Changes are made by "
+                 "its own people, or in your admin.").format(tenant=place.tenant)
     return _refused(request, place, _("You only look here"), sentence)
 
 

@@ -62,7 +62,7 @@ def search(request: HttpRequest, place: TenantPlace) -> HttpResponse:
     if not hits and len(log) == 1:
         return HttpResponseRedirect(log[0].url)
     return page(
-        request, place, "console/search.html", _("Find “{text}”").format(text=searched.shown), groups=groups,
+        request, place, "console/search.html", _("Results for “{text}”").format(text=searched.shown), groups=groups,
         searched=searched.shown, log=log, looked_for=searched.text,
     )
 

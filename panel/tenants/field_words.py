@@ -12,6 +12,7 @@ from django.utils.translation import gettext_lazy
 
 # In English each is the name with its underscores as spaces (without "_bytes").
 WORDS: dict[str, Any] = {
+    "account": gettext_lazy("account"),
     "action": gettext_lazy("action"),
     "actor": gettext_lazy("actor"),
     "address": gettext_lazy("address"),

@@ -19,6 +19,7 @@ from panel.tenants.audit import BY_TIE
 from panel.tenants.credential_words import credential_words
 from panel.tenants.field_words import field_words
 from panel.tenants.models import AuditEntry, User
+from panel.tenants.roles import ROLES
 from panel.tenants.shown import moment, size
 
 MOST_CHANGES = 8  # on an object's page
@@ -104,6 +105,7 @@ def _differences(entry: AuditEntry) -> Iterator[Difference]:
         before, after = entry.before.get(field), entry.after.get(field)
         if _is_nothing(before) and _is_nothing(after):
             continue
+        before, after = _called(field, before), _called(field, after)
         words = _size if field.endswith("_bytes") else _allowed if entry.subject_type == "plan" else _short
         name = _name(entry, field)
         if field in entry.after:
@@ -155,7 +157,7 @@ def written(entry: AuditEntry) -> Written:
 def _whole(entry: AuditEntry, field: str, value: Any) -> str:
     if value is None and (entry.subject_type == "plan" or field == "quota_bytes"):
         return _("unlimited")
-    return size(value) if field.endswith("_bytes") and isinstance(value, int) else _in_words(value)
+    return size(value) if field.endswith("_bytes") and isinstance(value, int) else _in_words(_called(field, value))
 
 
 # Who acts and why where no person does or says it: kept in English.
@@ -207,6 +209,22 @@ _VALUES: dict[str, Any] = {
     "its hour was over": gettext_lazy("its hour was over"),
     "checked by us": gettext_lazy("checked by us"), "by TXT record": gettext_lazy("by TXT record"),
 }
+
+
+# And those that are so called in one field alone: people name mailboxes "admin".
+_VALUES_OF: dict[str, dict[str, Any]] = {
+    "role": {name: word for name, (word, _may) in ROLES.items()},
+    "kind": {
+        "own": gettext_lazy("own"), "shared": gettext_lazy("shared"), "main": gettext_lazy("main password"),
+        "app": gettext_lazy("app password"),
+    },
+}
+
+
+def _called(field: str, value: Any) -> Any:
+    """The value as this field's is called."""
+    words = _VALUES_OF.get(field, {}).get(value) if isinstance(value, str) else None
+    return value if words is None else str(words)
 
 
 def _known(value: str) -> str:

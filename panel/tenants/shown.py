@@ -54,7 +54,7 @@ def about(number: int) -> str:
     power = 0
     while number >= 1000 * 1024**power and power < len(_UNITS) - 1:
         power += 1
-    return f"{number / 1024**power:,.1f} {_UNITS[power]}" if power else f"{number:,} bytes"
+    return f"{number / 1024**power:,.1f} {_UNITS[power]}" if power else _("{n} bytes").format(n=f"{number:,}")
 
 
 def read_size(text: str) -> int | None:

@@ -192,7 +192,7 @@ def test_every_search_is_paged_by_key_without_a_loss_or_a_double(acme, beta, mon
 def test_the_list_says_what_was_searched_and_what_is_wrong_in_the_search(acme, sent):
     client, path = member(acme, "viewer"), f"/t/{acme.pk}/messages/"
     none = text(client, f"{path}?q=to:nobody@elsewhere.test")
-    assert "There are no recipients to nobody@elsewhere.test. Searched were all your messages, back to" in none
+    assert "There are no messages to nobody@elsewhere.test. All of them were searched, back to the first: " in none
     wrong = text(client, f"{path}?q=status:lost")
     assert "There is no state “lost”" in wrong and 'value="status:lost"' in wrong and 'aria-invalid="true"' in wrong
     hostile = text(client, f"{path}?q=%22%3Cscript%3Ealert(1)%3C/script%3E%00%22&after=9.x")

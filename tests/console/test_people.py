@@ -3,14 +3,17 @@
 import pytest
 from django.test import Client
 from django.utils import timezone
+from django.utils.translation import override
 
 from panel.operations import invitations
 from panel.operations import services as operations
-from panel.sending import letters
+from panel.sending import bulk, letters
+from panel.sending.selection import Selection
 from panel.tenants import services as tenants
 from panel.tenants.changes import ServiceError
 from panel.tenants.models import AuditEntry, Invitation, Membership, User
-from tests.support import world
+from panel.tenants.roles import ROLES
+from tests.support import queue, world
 from tests.support.post import posted
 
 pytestmark = pytest.mark.django_db
@@ -276,6 +279,15 @@ def test_the_audit_log_is_the_tenants_own_searched_by_how_things_begin_and_paged
         found = client.get(f"/t/{acme.pk}/audit/", {"q": typed})
         assert len(found.context["changes"]) == count, typed
         assert "<b>" not in found.content.decode() or typed != "<b>"
-    assert b"Nothing begins with" in found.content
+    assert b"No entry begins with" in found.content
     called = client.get(f"/t/{acme.pk}/audit/", {"q": "メンバー"}, headers={"accept-language": "ja"})
     assert {each.entry.action for each in called.context["changes"]} == {"membership.created"}
+    queue.waiting(acme, "a@slow.test")
+    bulk.ask("retry", Selection(tenant=acme.pk, hop="slow.test"), actor=None)
+    told = client.get(f"/t/{acme.pk}/audit/", headers={"accept-language": "ja"}).context["changes"][0]
+    with override("ja"):
+        which = Selection(state="waiting").sentence()
+        role = str(ROLES["owner"][0])
+    assert told.subject == which != "waiting recipients" and which in {each.after for each in told.differences}
+    joined = called.context["changes"][0]
+    assert role in {each.after for each in joined.differences}

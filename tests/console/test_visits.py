@@ -56,7 +56,7 @@ def test_support_looks_and_the_tenant_is_told_when_it_begins_and_ends(acme):
     assert not Visit.objects.exists(), "not without a reason"
     assert look(client, acme) == home
     page = client.get(home).content.decode()
-    assert "looking into" not in page, "to whoever looks"
+    assert "Your provider" not in page, "to whoever looks"
     assert "as provider staff" in page and "read-only" in page and 'href="/admin/account/"' in page
     theirs = browser(owner).get(home).content.decode()
     assert "Your provider is looking into this console" in theirs and REASON in theirs

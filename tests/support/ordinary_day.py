@@ -27,9 +27,10 @@ PEOPLE = (  # local part, name, bytes of the quota's, sent in 24 hours
     ("ben", "Ben Archer", 1.2, 41), ("office", "Office", 4.7, 18), ("shop", "Web shop", 0.2, 212),
     ("dora", "Dora Brook", 3.1, 7), ("finn", "Finn Carter", 0.0, 0), ("accounts", "Accounts payable", 2.2, 12),
 )
+GREYLISTED = "451 4.7.1 Greylisted, please try again later"
 SENT = (  # subject, to, state, the remote's answer
     ("Invoice 4711", "bob@partner.test", "delivered", "250 2.0.0 OK 1xyz"),
-    ("Minutes of Monday's meeting", "carl@elsewhere.test", "waiting", "451 4.7.1 Greylisted, please try again later"),
+    ("Minutes of Monday's meeting", "carl@elsewhere.test", "waiting", GREYLISTED),
     ("Your order 1024 is on its way", "kim@slow.test", "delivered", "250 2.0.0 Ok: queued as 4F1C2"),
     ("Offer for the spring catalogue", "nobody@gone.test", "failed", "550 5.1.1 No mailbox here by that name"),
     ("Re: Delivery on Thursday", "lea@uni.test", "delivered", "250 2.0.0 OK"),
@@ -130,26 +131,45 @@ def _sent(kind: Kind, subject: int, today: int) -> None:
 
 def _mail(house: House) -> None:
     now = timezone.now()
+    begun = now - timedelta(hours=5)
     Message.objects.filter(pk__in=(house.message.pk, house.sent.pk)).update(
-        reverse_path="ann@acme.test", subject="Order 1024 of the web shop"
+        reverse_path="ann@acme.test", subject="Order 1024 of the web shop", accepted_at=begun, size=48_200,
+        message_id="<1024.a7@shop.acme.test>", header_from="Ann Jones <ann@acme.test>", facts={"charged": [
+            _charge("credential", house.shop_password.pk, "web shop", "hour", 12, 200),
+            _charge("mailbox", house.mailbox.pk, "ann@acme.test", "day", 40, 500),
+            _charge("tenant", house.acme.pk, "Acme", "day", 6905, 10_000),
+        ]},
     )
+    Recipient.objects.filter(message=house.message).update(due_at=now + timedelta(minutes=9))
+    for name in ("first@elsewhere.test", "second@elsewhere.test"):
+        seen = queue.recipient(
+            house.message, name, state="waiting", last_reply=GREYLISTED, tries=2, due_at=now + timedelta(minutes=4)
+        )
+        for minutes in (290, 26):
+            queue.attempt(seen, reply=GREYLISTED, at=now - timedelta(minutes=minutes))
     for number, (subject, to, state, answer) in reversed(list(enumerate(SENT))):
         at = now - timedelta(minutes=4 + 37 * number)
         sent = queue.message(
             house.acme, credential=house.password, reverse_path="ann@acme.test", subject=subject, accepted_at=at,
         )
-        seen = queue.recipient(sent, to, state=state, last_reply=answer, due_at=now + timedelta(minutes=6))
+        seen = queue.recipient(
+            sent, to, state=state, last_reply=answer, tries=1, due_at=now + timedelta(minutes=6),
+            settled_at=None if state == "waiting" else at,
+        )
         if answer:
             queue.attempt(
                 seen, {"waiting": "deferred"}.get(state, state), reply=answer, at=at, host=f"mx.{to.partition('@')[2]}"
             )
     come = queue.message(reverse_path="kim@partner.test", subject="Re: Offer for the spring catalogue")
-    seen = queue.recipient(come, "sales@acme.test", last_reply="")
+    seen = queue.recipient(come, "sales@acme.test", last_reply="", settled_at=now)
     Recipient.objects.filter(pk=seen.pk).update(
-        resolved="ann@acme.test", tenant=house.acme, recipient_tenant=house.acme, next_hop=""
+        resolved="ann@acme.test", tenant=house.acme, recipient_tenant=house.acme, next_hop="local"
     )
-    for name in ("first@elsewhere.test", "second@elsewhere.test"):
-        queue.attempt(queue.recipient(house.message, name, state="waiting", last_reply="451 4.7.1 Greylisted"))
+
+
+def _charge(kind: str, pk: int, name: str, window: str, used: int, allowed: int) -> dict[str, object]:
+    """What a message keeps of a limit that it was charged to."""
+    return {"kind": kind, "id": pk, "name": name, "window": window, "used": used, "allowed": allowed}
 
 
 def _sign_ins(house: House) -> None:
