@@ -16,12 +16,14 @@ from django.utils.translation import gettext as _
 from django.views.decorators.debug import sensitive_post_parameters
 
 from panel.client_address import client_ip
+from panel.console.language import of_who_came_in
 from panel.console.places import Role
 from panel.operations import invitations
 from panel.tenants import visits
 from panel.tenants.changes import ServiceError
 from panel.tenants.models import Invitation, Membership, User
 from panel.tenants.sign_in.forms import NewPasswordForm
+from panel.tenants.sign_in.language import in_language
 from panel.tenants.sign_in.views import complete
 
 
@@ -48,7 +50,7 @@ def answer(request: HttpRequest, token: str) -> HttpResponse:
         if act == "join" and new is not None and new.is_valid():
             made, membership = invitations.accept_as_new(token, new.cleaned_data["new"], ip=ip)
             complete(request, made)
-            return _in(request, membership)
+            return in_language(request, _in(request, membership), of_who_came_in(request, made))
     except ServiceError as error:
         if new is not None and error.field == "password":
             new.add_error("new", str(error))

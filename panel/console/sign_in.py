@@ -19,6 +19,7 @@ from django.views.decorators.http import require_POST
 
 from panel.client_address import client_ip
 from panel.console import persons
+from panel.console.language import of_who_came_in
 from panel.mailboxes import links, passwords
 from panel.mailboxes.main_passwords import credential_of, may_open
 from panel.mailboxes.models import Credential
@@ -27,7 +28,6 @@ from panel.tenants.models import User
 from panel.tenants.sign_in import lockout, passkeys, second_factor, sessions, views
 from panel.tenants.sign_in.forms import Guarded, PasskeyForm
 from panel.tenants.sign_in.language import in_language
-from panel.tenants.sign_in.whose import language_of
 
 BACKEND = "django.contrib.auth.backends.ModelBackend"
 
@@ -67,6 +67,9 @@ class _OfPersonsToo(View):
         elif credential := persons.opening(account, client_ip(self.request)):
             _complete(self.request, credential, verified=verified)
 
+    def language(self, account: User) -> str:
+        return of_who_came_in(self.request, account)
+
     def holds_by(self, account: User) -> str | None:
         return _holds_by(account, client_ip(self.request))
 
@@ -91,7 +94,7 @@ class ConsoleSignIn(_OfPersonsToo, views.SignIn):
         form = PasskeyForm(request, None, request.POST)
         if form.is_valid() and form.opened and form.account:
             if self._came_in(form.account, form.opened.passkey):
-                return in_language(HttpResponseRedirect(self.get_success_url()), language_of(form.account))
+                return in_language(request, HttpResponseRedirect(self.get_success_url()), self.language(form.account))
             form.add_error("passkey", passkeys.WRONG)
         told = self.get_context_data(form=ConsoleSignInForm(request), passkey_fault=form.fault())
         return views.locked(self.render_to_response(told), form.wait_s)

@@ -125,6 +125,13 @@ def test_who_signs_in_elsewhere_sees_the_language_that_was_chosen_once(ann, mail
         elsewhere.post("/language/", {"language": "en"})
         japanese = Client(headers={"accept-language": "ja"})
         assert sign_in(login, password, japanese).cookies["django_language"].value == "en"
+        # What is chosen on the way in is what they want now: it is kept, and counts once.
+        here = Client()
+        here.post("/language/", {"language": "ja"})
+        assert sign_in(login, password, here).cookies["django_language"].value == "ja"
+        assert b'<html lang="ja"' in here.get(home).content
+        assert "django_language_choice" not in {name for name, kept in here.cookies.items() if kept.value}
+        assert sign_in(login, password, Client()).cookies["django_language"].value == "ja"
 
 
 def test_an_imported_password_opens_the_page_as_it_opens_the_mailbox(mailbox):

@@ -60,13 +60,17 @@ class SignIn(LoginView):
         account = form.get_user()
         if second_factor.of(account) is None:
             self.let_in(account)
-            return in_language(HttpResponseRedirect(self.get_success_url()), language_of(account))
+            return in_language(self.request, HttpResponseRedirect(self.get_success_url()), self.language(account))
         remember(self.request, account, self.holds_by(account))
         query = urlencode({"next": self.get_redirect_url()})
         return HttpResponseRedirect(f"{reverse(self.code_page)}?{query}")
 
     def let_in(self, account: User, *, verified: bool = False, passkey: str = "") -> None:
         complete(self.request, account, verified=verified, passkey=passkey)
+
+    def language(self, account: User) -> str:
+        """What whoever came in sees the panel in; empty: what the browser asks for."""
+        return language_of(account)
 
     def holds_by(self, account: User) -> str | None:
         """Tells the password that was right from the next one; None when it opens nothing any more."""
@@ -108,7 +112,7 @@ class SignInCode(RedirectURLMixin, View):
                 "You signed in with a recovery code; {left} are left. You find new ones under “Password and sign-ins”."
             )
             messages.warning(request, told.format(left=form.opened.left))
-        return in_language(HttpResponseRedirect(self.get_success_url()), language_of(account))
+        return in_language(self.request, HttpResponseRedirect(self.get_success_url()), self.language(account))
 
     @property
     def _by_recovery_code(self) -> bool:
@@ -120,6 +124,9 @@ class SignInCode(RedirectURLMixin, View):
 
     def let_in(self, account: User, *, verified: bool = False, passkey: str = "") -> None:
         complete(self.request, account, verified=verified, passkey=passkey)
+
+    def language(self, account: User) -> str:
+        return language_of(account)
 
     def holds_by(self, account: User) -> str | None:
         return account.get_session_auth_hash()
