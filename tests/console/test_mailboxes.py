@@ -128,7 +128,8 @@ def test_a_mailbox_is_added_with_a_password_that_is_shown_once(acme):
     page = acme.post("mailboxes/add/", address="dora@acme.test", way="typed", password="an unusual one")
     assert "dora@acme.test is there." in page and "an unusual one" not in page
     for fields, field in (
-        ({"address": "ann@acme.test", "way": "made"}, "it is a mailbox"), ({"address": "", "way": "made"}, "Write an address"),
+        ({"address": "ann@acme.test", "way": "made"}, "it is a mailbox"),
+        ({"address": "", "way": "made"}, "Write an address"),
         ({"address": "e@acme.test", "way": "typed"}, "Type the password"),
         ({"address": "e@acme.test", "way": "made", "password": "an unusual one"}, "leave this empty"),
         ({"address": "e@acme.test", "way": "typed", "password": "12345"}, "short"),
