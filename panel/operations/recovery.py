@@ -92,7 +92,7 @@ def send_again(mailbox: Mailbox, *, link: LinkTo, actor: User | None, ip: str | 
     """A new letter with a new link; the link before is void. Raises ServiceError."""
     asked = asked_of(lock(mailbox))
     if asked is None:
-        raise _over()
+        raise _over(mailbox)
     ask_recovery(mailbox, asked.address, link=link, actor=actor, ip=ip)
     # Who asked first, not who sent it once more, is told of.
     RecoveryAsked.objects.filter(mailbox=mailbox).update(by=asked.by)
@@ -112,7 +112,7 @@ def opened(mailbox: Mailbox, token: str) -> RecoveryAsked:
     """What the link would make this mailbox's recovery address now. Raises ServiceError."""
     asked = _open(mailbox, token).first()
     if asked is None:
-        raise _over()
+        raise _over(mailbox)
     return asked
 
 
@@ -122,7 +122,7 @@ def confirm_recovery(mailbox: Mailbox, token: str, *, actor: User, ip: str | Non
     lock(mailbox)
     asked = opened(mailbox, token)
     if not _open(mailbox, token).delete()[0]:
-        raise _over()
+        raise _over(mailbox)
     address = parse_recovery(mailbox, asked.address)  # it may lead here alone by now
     set_recovery(mailbox, address, actor=actor, by=Freezer(asked.by), ip=ip)
     return address
@@ -157,8 +157,11 @@ def set_recovery(
     return True
 
 
-def _over() -> ServiceError:
-    return ServiceError(_("This link was used already, was taken back, or is older than a day."))
+def _over(mailbox: Mailbox) -> ServiceError:
+    # Whoever has several mailboxes may be in another one than the link's.
+    return ServiceError(_(
+        "This link was used already, was taken back, is older than a day, or belongs to another mailbox than {mailbox}."
+    ).format(mailbox=mailbox))
 
 
 def _open(mailbox: Mailbox, token: str) -> "QuerySet[RecoveryAsked]":

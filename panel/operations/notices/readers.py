@@ -1,6 +1,7 @@
 """Whom a letter about a tenant goes to, and whether one to a mailbox's own address would come there."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from panel.domains.models import Proof
 from panel.mailboxes.models import Mailbox
@@ -40,5 +41,5 @@ def reaches(mailbox: Mailbox) -> bool:
     it, its domain or a tenant of theirs is closed it is refused.
     """
     address, domain = mailbox.address, mailbox.address.domain
-    all_of_them = (mailbox, domain, *with_parents(address.tenant), *with_parents(domain.tenant))
+    all_of_them: tuple[Any, ...] = (mailbox, domain, *with_parents(address.tenant), *with_parents(domain.tenant))
     return domain.proof != Proof.PENDING and strictest(Status(each.status) for each in all_of_them) != Status.CLOSED

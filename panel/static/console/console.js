@@ -61,7 +61,7 @@
   let focused = "", opened = [];
   const wayTo = (at) => {
     if (at.id) return "";
-    if (at.matches("summary")) return `#${at.parentElement.id} > summary`;
+    if (at.matches("summary")) return at.parentElement.id && `#${CSS.escape(at.parentElement.id)} > summary`;
     return at.matches("a[href]") ? `a[href="${CSS.escape(at.getAttribute("href"))}"]` : "";
   };
   document.addEventListener("htmx:beforeSwap", (event) => {
