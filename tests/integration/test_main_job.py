@@ -198,6 +198,7 @@ def test_inbound_mail_is_delivered_with_subaddress_alias_and_domain_alias(postho
     assert posthouse.inbox(people.shop).subjects() == [everybody]
 
 
+@pytest.mark.once("sqlite")
 def test_postmaster_and_abuse_reach_a_person(installation):
     installation.start(postmaster="office@demo.test")
     with smtplib.SMTP("127.0.0.1", installation.mx) as other:
@@ -278,6 +279,7 @@ def test_a_stop_finishes_the_message_under_way(posthouse, people):
     assert posthouse.inbox(people.office).subjects() == ["At the last moment"]
 
 
+@pytest.mark.once("sqlite")
 def test_a_worker_that_is_killed_is_started_again(posthouse, people):
     children = Path(f"/proc/{posthouse.server.pid}/task/{posthouse.server.pid}/children")
     before = set(children.read_text().split())
@@ -296,6 +298,7 @@ def test_a_worker_that_is_killed_is_started_again(posthouse, people):
     until(works, what="a message through the new processes")
 
 
+@pytest.mark.once("postgresql")
 def test_a_second_mailserver_says_who_has_the_folder(posthouse):
     second = subprocess.run(
         posthouse.server.args, env=posthouse.environment, capture_output=True, text=True, timeout=60, check=False,
