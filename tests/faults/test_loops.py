@@ -35,6 +35,7 @@ def ends(installations: tuple[Installation, ...]) -> list[tuple[str, int, str]]:
     ]
 
 
+@pytest.mark.once("sqlite")
 def test_two_servers_that_forward_to_each_other_are_stopped_by_the_count_of_hops(two):
     one, two_ = two
     with smtplib.SMTP("127.0.0.1", one.mx) as outside:

@@ -24,6 +24,7 @@ def give(postfix: Postfix, *recipients: str, subject: str) -> None:
         client.sendmail("bob@elsewhere.test", recipients, message("bob@elsewhere.test", recipients[0], subject))
 
 
+@pytest.mark.once("sqlite")
 def test_a_postfix_delivers_inward(posthouse, sending):
     give(sending, "office@demo.test", subject="From outside")
     (path,) = posthouse.inbox("office@demo.test").wait()
@@ -32,6 +33,7 @@ def test_a_postfix_delivers_inward(posthouse, sending):
     assert b"with ESMTPS\r\n" in raw, "it used STARTTLS when it was offered"
 
 
+@pytest.mark.once("sqlite")
 def test_a_postfix_is_refused_for_an_unknown_address_and_bounces_it_itself(posthouse, sending):
     give(sending, "nobody@demo.test", subject="To nobody")
     (path,) = until(lambda: sending.inbox("bob"), what="the bounce")

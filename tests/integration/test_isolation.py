@@ -104,6 +104,7 @@ def test_a_message_to_two_tenants_tells_neither_of_the_other(two):
     assert log(two, "Demo") == "[]"
 
 
+@pytest.mark.once("sqlite")
 def test_what_lies_in_a_mailbox_names_no_other_recipient_and_no_client(two):
     send(two)
     for address, allowed in (

@@ -38,6 +38,7 @@ def states(posthouse) -> dict[str, str]:
     return posthouse.run("answer = {row.original: row.state for row in Recipient.objects.all()}")
 
 
+@pytest.mark.once("sqlite")
 def test_the_store_has_what_was_sent_byte_for_byte(posthouse, store):
     posthouse.send(SHOP, OFFICE, text=".a dot\r\nGrüße.\r\n")
     (mail,) = until(lambda: store.mail(OFFICE), what="the mail in Dovecot")
@@ -116,6 +117,7 @@ def read_all(reading: Dovecot, login: str) -> dict[str, bytes]:
     return found
 
 
+@pytest.mark.once("postgresql")
 def test_both_ways_of_storing_are_read_whole_and_byte_for_byte_alike(reading):
     reading.installation.run(
         "world.domain('lmtp.test', Tenant.objects.get(name='Demo'), store='lmtp')\nworld.mailbox('ann@lmtp.test')"

@@ -53,6 +53,7 @@ def test_a_server_that_is_down_is_waited_for(outward, postfix):
     assert b"Patience" in path.read_bytes()
 
 
+@pytest.mark.once("postgresql")
 def test_a_final_refusal_brings_a_delivery_report(outward, postfix):
     postfix.start()
     outward.send("shop@demo.test", "nobody@elsewhere.test", subject="Lost")
@@ -72,6 +73,7 @@ def test_a_final_refusal_brings_a_delivery_report(outward, postfix):
     assert outward.run("answer = Content.objects.count()") == 0
 
 
+@pytest.mark.once("sqlite")
 def test_a_route_leads_past_the_mx(outward, postfix):
     postfix.start()
     outward.manage("route", "set", "elsewhere.test", f"smtp://127.0.0.1:{postfix.port}")
@@ -81,6 +83,7 @@ def test_a_route_leads_past_the_mx(outward, postfix):
     assert outward.run("answer = Attempt.objects.get().host") == "127.0.0.1"
 
 
+@pytest.mark.once("postgresql")
 def test_an_inner_network_is_not_reached(installation, dns, postfix):
     dns.zone("inner.test", "@ MX 10 mx\nmx A 127.0.0.1\n")
     postfix.start()

@@ -92,6 +92,7 @@ def authenticate(reading: Dovecot, *plain: str) -> str:
     return ""
 
 
+@pytest.mark.once("postgresql")
 def test_logins_are_answered_while_another_mailserver_takes_over(reading, people):
     """Dovecot's auth processes keep their connections to the authd before, until that ends.
 
@@ -386,6 +387,7 @@ def test_a_full_mailbox_takes_no_more_and_recovers(reading, people):
 # Other clients
 
 
+@pytest.mark.once("sqlite")
 @needs("mbsync")
 @pytest.mark.slow
 def test_mbsync_syncs_both_ways_with_flags(reading, people, tmp_path):
