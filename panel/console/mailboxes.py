@@ -253,7 +253,7 @@ def _page(place: TenantPlace, rows: "QuerySet[Any]", after: str) -> list[Mailbox
         rows = rows.filter(found.after(name, local_part))
     shown = list(rows.select_related("address__domain", "usage").order_by(*BY_ADDRESS)[: PAGE + 1])
     for mailbox in shown:
-        # The tenant is at hand, with what stands above it: PostgreSQL plans the four joins longer than it reads.
+        # At hand, with what stands above it: to join those four tables PostgreSQL plans longer than it reads.
         mailbox.address.tenant = place.tenant
     return shown
 

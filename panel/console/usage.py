@@ -18,7 +18,7 @@ from panel.operations.holdings import holdings
 from panel.rules.cells import harmless
 from panel.rules.forecast import Forecast
 from panel.rules.limits import Kind, Window
-from panel.sending.usage import MOST_COUNTED, Usage, forecasts, limited, usage_of
+from panel.sending.usage import MOST_COUNTED, Usage, days_of, forecasts, limited, usage_of
 from panel.sending.used import Bar, window_words
 
 MOST_SENDERS = 8
@@ -56,7 +56,7 @@ class Column:
 def usage(request: HttpRequest, place: TenantPlace) -> HttpResponse:
     """The page."""
     now = timezone.now()
-    found = usage_of(place.tenant, now, most=MOST_SENDERS)
+    found = usage_of(place.tenant, now, MOST_SENDERS)
     bars = limited(place.tenant, found)
     coming = forecasts(bars, now)
     held, storage = holdings(place.tenant)
@@ -68,10 +68,10 @@ def usage(request: HttpRequest, place: TenantPlace) -> HttpResponse:
         first=_first(fullest), sentence=_sentence(day, coming, fullest), usage=found, most_counted=MOST_COUNTED,
         columns=_columns(found, allowed), top=_top(found, allowed), allowed=allowed,
         half=_top(found, allowed) // 2, marks=_marks(found),
-        days=list(zip(found.days, found.tenant.by_day, strict=True)),
-        label=_label(found, allowed), has_reached=bool(allowed) and max(found.tenant.by_day) >= (allowed or 0),
+        days=list(zip(found.days, found.by_day, strict=True)),
+        label=_label(found, allowed), has_reached=bool(allowed) and max(found.by_day) >= (allowed or 0),
         senders=[(each, address("mailbox", tenant=place.tenant.pk, mailbox=each.pk))
-                 for each in found.mailboxes[:MOST_SENDERS]],
+                 for each in found.mailboxes],
         domains=[(each, address("domain", tenant=place.tenant.pk, domain=each.pk))
                  for each in found.domains[:MOST_DOMAINS]],
         holdings=[*held, storage], plan=place.tenant.plan,
@@ -81,18 +81,15 @@ def usage(request: HttpRequest, place: TenantPlace) -> HttpResponse:
 @tenant_page()
 def export(request: HttpRequest, place: TenantPlace) -> HttpResponse:
     """A line a day and sender as CSV: the tenant, its domains, its mailboxes. Days without any are left out."""
-    found = usage_of(place.tenant, timezone.now())
-    days = [day.isoformat() for day in found.days]
+    now = timezone.now()
     written = StringIO()
     sheet = csv.writer(written)
     sheet.writerow(["day", "of", "name", "recipients"])
-    for each in (found.tenant, *found.domains, *found.mailboxes):
+    for each in days_of(place.tenant, now):
         name = harmless(each.name)
-        sheet.writerows(
-            (day, each.kind, name, recipients) for day, recipients in zip(days, each.by_day, strict=True) if recipients
-        )
+        sheet.writerows((day, each.kind, name, recipients) for day, recipients in each.sent)
     answer = HttpResponse(written.getvalue(), content_type="text/csv; charset=utf-8")
-    answer["Content-Disposition"] = f'attachment; filename="usage-{found.days[-1].isoformat()}.csv"'
+    answer["Content-Disposition"] = f'attachment; filename="usage-{now.astimezone(UTC).date()}.csv"'
     return answer
 
 
@@ -147,7 +144,7 @@ def _clock(at_s: int | None) -> str:
 
 def _top(found: Usage, allowed: int | None) -> int:
     """What the upper line of the chart stands for: the limit, or a round number above the largest day."""
-    most = max(found.tenant.by_day)
+    most = max(found.by_day)
     if allowed and allowed <= 4 * max(most, 1):
         return allowed
     power = 10
@@ -158,8 +155,8 @@ def _top(found: Usage, allowed: int | None) -> int:
 
 def _columns(found: Usage, allowed: int | None) -> Iterator[Column]:
     top = _top(found, allowed)
-    width = WIDTH / len(found.tenant.by_day)
-    for number, (day, sent) in enumerate(zip(found.days, found.tenant.by_day, strict=True)):
+    width = WIDTH / len(found.by_day)
+    for number, (day, sent) in enumerate(zip(found.days, found.by_day, strict=True)):
         # Calendar days and sliding hours: a day can hold a little more than the limit.
         height = min(HEIGHT, (HEIGHT - TOP) * sent / top)
         look = "full" if allowed and sent >= allowed else "today" if day == found.days[-1] else ""
@@ -172,10 +169,10 @@ def _marks(found: Usage) -> list[str]:
 
 
 def _label(found: Usage, allowed: int | None) -> str:
-    most = max(found.tenant.by_day)
-    at = found.days[found.tenant.by_day.index(most)]
+    most = max(found.by_day)
+    at = found.days[found.by_day.index(most)]
     told = _("Recipients a day, {first} to {last}: {total} in all, at most {most}, on {day}.").format(
-        first=_day(found.days[0]), last=_day(found.days[-1]), total=f"{found.tenant.total:,}", most=f"{most:,}",
+        first=_day(found.days[0]), last=_day(found.days[-1]), total=f"{found.total:,}", most=f"{most:,}",
         day=_day(at),
     )
     return f"{told} " + _("The limit is {allowed}.").format(allowed=f"{allowed:,}") if allowed else told

@@ -88,6 +88,7 @@ _MINUTES = _ring(_HEAD.size, 61, 1)
 _HOURS = _ring(_MINUTES.offset + _MINUTES.values.size, 25, 60)
 _DAYS = _ring(_HOURS.offset + _HOURS.values.size, 32, 24 * 60)  # for a month's window, when one comes
 _EACH = (_MINUTES, _HOURS, _DAYS)
+_HOURS_AND_DAYS = Struct(f"<{_HOURS.buckets + _DAYS.buckets}I")  # which stand side by side
 _OF = {Window.HOUR: _MINUTES, Window.DAY: _HOURS}
 PACKED_BYTES = _DAYS.offset + _DAYS.values.size  # 477
 
@@ -203,19 +204,45 @@ class Rings:
         self._head = minute
 
 
-def seen(raw: Raw | None, days: int, now_s: float) -> tuple[tuple[int, ...], int]:
-    """`by_day`, and the `count` of a day's window, of packed bytes that aren't copied: for thousands at once (5 µs).
+def summed(raws: Iterable[Raw | None], days: int, now_s: float) -> Iterator[tuple[int, int]]:
+    """Of each, the sum of `by_day` and the `count` of a day's window: for thousands at once (2 µs each).
 
-    Without charges in these days the first is empty. Raises UnknownRings.
+    Without charges in these days both are 0; so they are of bytes that aren't understood.
     """
-    if raw is None or len(raw) == 0:
-        return (), 0
-    head = _head(raw)
-    by_day = _each(raw, head, _DAYS, days, now_s)
-    if not any(by_day):
-        return (), 0
-    # 25 hours reach no farther back than yesterday.
-    return by_day, _count(raw, head, _HOURS, now_s) if any(by_day[-2:]) else 0
+    today, hour = (int(now_s) // (_MINUTE_S * ring.minutes) for ring in (_DAYS, _HOURS))
+    # Where something stands that no longer counts, or not yet: the same for all whose newest day, or hour, is the same.
+    not_days: dict[int, list[int]] = {}
+    not_hours: dict[int, list[int]] = {}
+    for raw in raws:
+        if not raw or len(raw) != PACKED_BYTES or raw[0] != _FORMAT:
+            yield 0, 0
+            continue
+        head = _HEAD.unpack_from(raw)[1]
+        last, last_hour = head // _DAYS.minutes, head // _HOURS.minutes
+        if last not in not_days:
+            held = range(last - _DAYS.buckets + 1, last + 1)
+            not_days[last] = [
+                _HOURS.buckets + each % _DAYS.buckets for each in held if not today - days < each <= today
+            ]
+        if last_hour not in not_hours:
+            gone = range(last_hour - _HOURS.buckets + 1, min(hour - _HOURS.buckets, last_hour) + 1)
+            not_hours[last_hour] = [each % _HOURS.buckets for each in gone]
+        values = _HOURS_AND_DAYS.unpack_from(raw, _HOURS.offset)
+        total = sum(values[_HOURS.buckets :])
+        for slot in not_days[last]:
+            total -= values[slot]
+        if not total:
+            yield 0, 0
+            continue
+        day = sum(values[: _HOURS.buckets])
+        for slot in not_hours[last_hour]:
+            day -= values[slot]
+        yield total, day
+
+
+def by_day(raw: Raw | None, days: int, now_s: float) -> tuple[int, ...]:
+    """`Rings.by_day` of packed bytes that aren't copied; empty for what was never charged. Raises UnknownRings."""
+    return _each(raw, _head(raw), _DAYS, days, now_s) if raw else ()
 
 
 def _head(packed: Raw) -> int:

@@ -4,6 +4,7 @@ A few queries, however many mailboxes there are; a page looks at no more than MO
 is the sum of its mailboxes': a domain without a limit is not counted by itself.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from heapq import nlargest, nsmallest
@@ -15,7 +16,7 @@ from django.db.models import OuterRef, Subquery
 from panel.domains.models import Domain
 from panel.mailboxes.models import BY_ADDRESS, Mailbox
 from panel.rules.forecast import Forecast, forecast
-from panel.rules.limits import Kind, Rings, UnknownRings, Window, seen
+from panel.rules.limits import Kind, Rings, UnknownRings, Window, by_day, summed
 from panel.sending.models import Counter, SendingLimit
 from panel.sending.used import Subject, used
 from panel.tenants.models import Tenant
@@ -28,25 +29,20 @@ MOST_COUNTED = 10_000  # mailboxes that a page looks at, at some 10 µs each
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What one sent, day by day: oldest first, today last."""
+    """What a mailbox or a domain sent in these days."""
 
-    kind: str  # tenant, domain or mailbox
     name: str
     pk: int | None
-    by_day: tuple[int, ...]
+    total: int
     day: int = 0  # in the last 24 hours
-
-    @property
-    def total(self) -> int:
-        return sum(self.by_day)
 
 
 @dataclass(slots=True)
 class Usage:
     """`mailboxes` and `domains` with the largest first; those that sent nothing are left out."""
 
-    first_day: date
-    tenant: Sent
+    days: list[date]
+    by_day: tuple[int, ...]  # the tenant's, oldest first, today last
     domains: list[Sent] = field(default_factory=list)
     mailboxes: list[Sent] = field(default_factory=list)
     fullest: list[Sent] = field(default_factory=list)  # mailboxes that sent most in the last 24 hours
@@ -54,44 +50,87 @@ class Usage:
     is_cut: bool = False  # only MOST_COUNTED mailboxes were looked at, which `domains` and `mailboxes` are of
 
     @property
-    def days(self) -> list[date]:
-        return [self.first_day + timedelta(days=each) for each in range(DAYS)]
+    def total(self) -> int:
+        return sum(self.by_day)
 
 
-def usage_of(tenant: Tenant, now: datetime, *, most: int | None = None) -> Usage:
-    """Three queries. With `most` so many mailboxes are named, of MOST_COUNTED; else all of them."""
-    today = now.astimezone(UTC).date()
-    own = _counter(Kind.TENANT, tenant.pk).first()
-    by_day, day = _seen(own, now)
-    found = Usage(today - timedelta(days=DAYS - 1), Sent("tenant", str(tenant), tenant.pk, by_day or (0,) * DAYS, day))
-    rings = Subquery(_counter(Kind.MAILBOX, OuterRef("pk"))[:1])
-    boxes = Mailbox.objects.filter(tenant=tenant).order_by(*BY_ADDRESS)
-    told: Any = boxes.values_list("pk", "local_part", "domain_name", rings)
-    counted: list[tuple[int, str, str, int, tuple[int, ...], int]] = []
-    of_domains: dict[str, list[tuple[int, ...]]] = {}
-    for number, (pk, local_part, domain, raw) in enumerate(told[: None if most is None else MOST_COUNTED + 1]):
-        if most is not None and number == MOST_COUNTED:
-            found.is_cut = True
-            break
-        by_day, day = _seen(raw, now)
-        if by_day:
-            counted.append((sum(by_day), local_part, domain, pk, by_day, day))
-            of_domains.setdefault(domain, []).append(by_day)
-    largest = nsmallest(len(counted) if most is None else most, counted, key=lambda one: (-one[0], one[1], one[2]))
-    found.mailboxes = [_sent(one) for one in largest]
-    found.fullest = [_sent(one) for one in nlargest(FULLEST, counted, key=itemgetter(5)) if one[5]]
+@dataclass(frozen=True, slots=True)
+class OnDays:
+    """What one sent on each day on which it sent anything, oldest first."""
+
+    kind: str  # tenant, domain or mailbox
+    name: str
+    sent: list[tuple[date, int]]
+
+
+def usage_of(tenant: Any, now: datetime, most: int) -> Usage:
+    """Of a tenant of `used.with_day`; two queries. So many mailboxes are named, of MOST_COUNTED."""
+    found = Usage(_days(now), _by_day(tenant.day_rings, now) or (0,) * DAYS)
+    counted: list[tuple[int, str, str, int, int]] = []
+    of_domains: dict[str, int] = {}
+    told = list(_mailboxes(tenant)[: MOST_COUNTED + 1])
+    found.is_cut = len(told) > MOST_COUNTED
+    told = told[:MOST_COUNTED]
+    sums = summed((rings for *_of, rings in told), DAYS, now.timestamp())
+    for (pk, local_part, domain, _rings), (total, day) in zip(told, sums, strict=True):
+        if total:
+            counted.append((total, local_part, domain, pk, day))
+            of_domains[domain] = of_domains.get(domain, 0) + total
+    found.mailboxes = [_sent(one) for one in nsmallest(most, counted, key=_largest)]
+    found.fullest = [_sent(one) for one in nlargest(FULLEST, counted, key=itemgetter(4)) if one[4]]
     keys = dict(Domain.objects.filter(name__in=list(of_domains)).order_by().values_list("name", "pk"))
-    sums = {name: tuple(map(sum, zip(*days, strict=True))) for name, days in of_domains.items()}
-    found.domains = [Sent("domain", name, keys.get(name), days) for name, days in sums.items()]
+    found.domains = [Sent(name, keys.get(name), total) for name, total in of_domains.items()]
     found.domains.sort(key=lambda one: (-one.total, one.name))
     if not found.is_cut:
-        found.others = max(0, found.tenant.total - sum(one[0] for one in counted))
+        found.others = max(0, found.total - sum(of_domains.values()))
     return found
 
 
-def _sent(one: tuple[int, str, str, int, tuple[int, ...], int]) -> Sent:
-    _total, local_part, domain, pk, by_day, day = one
-    return Sent("mailbox", f"{local_part}@{domain}", pk, by_day, day)
+def days_of(tenant: Any, now: datetime) -> Iterator[OnDays]:
+    """A tenant of `used.with_day`, its domains and all of its mailboxes, the largest of each first: one query."""
+    days = _days(now)
+    yield OnDays("tenant", str(tenant), _on(days, _by_day(tenant.day_rings, now)))
+    boxes: list[tuple[int, str, str, list[tuple[date, int]]]] = []
+    of_domains: dict[str, dict[date, int]] = {}
+    for _pk, local_part, domain, rings in _mailboxes(tenant):
+        sent = _on(days, _by_day(rings, now))
+        if not sent:
+            continue
+        in_all, of_domain = 0, of_domains.setdefault(domain, {})
+        for day, recipients in sent:
+            in_all += recipients
+            of_domain[day] = of_domain.get(day, 0) + recipients
+        boxes.append((in_all, local_part, domain, sent))
+    for name, of_domain in sorted(of_domains.items(), key=lambda each: (-sum(each[1].values()), each[0])):
+        yield OnDays("domain", name, sorted(of_domain.items()))
+    for _in_all, local_part, domain, sent in sorted(boxes, key=_largest):
+        yield OnDays("mailbox", f"{local_part}@{domain}", sent)
+
+
+def _days(now: datetime) -> list[date]:
+    today = now.astimezone(UTC).date()
+    return [today - timedelta(days=ago) for ago in range(DAYS - 1, -1, -1)]
+
+
+def _mailboxes(tenant: Tenant) -> Any:
+    """Key, local part, domain and rings of each, in the order of the addresses."""
+    counters = Counter.objects.filter(kind=Kind.MAILBOX, subject=OuterRef("pk")).order_by()
+    boxes = Mailbox.objects.filter(tenant=tenant).order_by(*BY_ADDRESS)
+    return boxes.values_list("pk", "local_part", "domain_name", Subquery(counters.values("rings")))
+
+
+def _largest(one: tuple[Any, ...]) -> tuple[int, str, str]:
+    """The order of the largest first."""
+    return -one[0], one[1], one[2]
+
+
+def _on(days: list[date], recipients: tuple[int, ...]) -> list[tuple[date, int]]:
+    return [each for each in zip(days, recipients, strict=False) if each[1]]
+
+
+def _sent(one: tuple[int, str, str, int, int]) -> Sent:
+    total, local_part, domain, pk, day = one
+    return Sent(f"{local_part}@{domain}", pk, total, day)
 
 
 def limited(tenant: Tenant, usage: Usage) -> list[Any]:
@@ -101,12 +140,12 @@ def limited(tenant: Tenant, usage: Usage) -> list[Any]:
     domains = {domain for domain, _ in rows if domain}
     mailboxes = {mailbox for _, mailbox in rows if mailbox}
     mailboxes |= {each.pk for each in usage.fullest if each.pk}
-    boxes = Mailbox.objects.filter(pk__in=mailboxes, tenant=tenant).select_related(
-        "address__domain", "address__tenant__plan"
-    )
+    boxes = Mailbox.objects.filter(pk__in=mailboxes, tenant=tenant).select_related("address__domain").order_by("pk")
+    found = list(boxes[: MOST_NAMED + FULLEST])
+    for mailbox in found:
+        mailbox.address.tenant = tenant  # with its plan, at hand
     subjects: list[Subject] = [
-        tenant, *Domain.objects.filter(pk__in=domains, tenant=tenant).order_by("name")[:MOST_NAMED],
-        *boxes.order_by("pk")[: MOST_NAMED + FULLEST],
+        tenant, *Domain.objects.filter(pk__in=domains, tenant=tenant).order_by("name")[:MOST_NAMED], *found,
     ]
     bars = used(subjects).bars
     # A mailbox of the plan's limit is told of when it comes near it.
@@ -131,16 +170,12 @@ def forecasts(bars: list[Any], now: datetime) -> dict[tuple[Kind, int], Forecast
     return found
 
 
-def _counter(kind: Kind, subject: Any) -> Any:
-    return Counter.objects.filter(kind=kind, subject=subject).order_by().values_list("rings", flat=True)
-
-
-def _seen(raw: Any, now: datetime) -> tuple[tuple[int, ...], int]:
-    """Day by day, and in the last 24 hours; nothing where the counter is of a format that isn't known here."""
+def _by_day(rings: Any, now: datetime) -> tuple[int, ...]:
+    """Empty: never anything, or the counter is of a format that isn't known here."""
     try:
-        return seen(raw, DAYS, now.timestamp())
+        return by_day(rings, DAYS, now.timestamp())
     except UnknownRings:
-        return (), 0
+        return ()
 
 
 def _read(raw: Any) -> Rings | None:

@@ -17,6 +17,7 @@ from panel.rules.limits import (
     charge_facts,
     effective,
     reserve,
+    summed,
     usage,
 )
 
@@ -278,6 +279,22 @@ def test_usage_says_what_is_used_and_free_next():
 
 def test_usage_of_what_was_never_charged_is_nothing():
     assert usage(None, NOW_S) == (Usage(Window.HOUR, 0), Usage(Window.DAY, 0))
+
+
+@given(st.lists(attempts, max_size=4), st.integers(-40 * 86400, 40 * 86400))
+@settings(max_examples=60, deadline=None)
+def test_many_are_summed_as_each_is_counted(many, later_s):
+    raws, expected, now_s = [None, b"?"], [(0, 0), (0, 0)], NOW_S + later_s
+    for tries in many:
+        rings = Rings()
+        at_s = NOW_S
+        for step, asked in tries:
+            at_s += step
+            rings.charge(asked, at_s)
+        total = sum(rings.by_day(30, now_s))
+        raws.append(rings.pack())
+        expected.append((total, rings.count(Window.DAY, now_s) if total else 0))
+    assert list(summed(raws, 30, now_s)) == expected
 
 
 @pytest.mark.parametrize(
