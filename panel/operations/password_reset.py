@@ -42,6 +42,7 @@ WINDOW = timedelta(hours=1)
 MOST_OF_ACCOUNT = 3  # letters for one account or mailbox in an hour
 MOST_OF_NETWORK = 20  # requests of one network
 MOST_ROWS = 10_000  # the oldest go first
+BY_LINK = "by a link sent to its address"  # as the audit log has it
 
 
 class TooMany(ServiceError):
@@ -157,7 +158,7 @@ def set_password(token: str, password: str, *, ip: str | None) -> User | Mailbox
         if not _open(token).update(token=""):
             raise _over()
         if isinstance(whose, User):
-            set_account_password(whose, hashed, actor=whose, reason="by a link sent to its address", ip=ip)
+            set_account_password(whose, hashed, actor=whose, reason=BY_LINK, ip=ip)
         else:
             mailboxes.set_password(
                 whose, hashed, reason="by a link sent to its recovery address", actor=whose.person, ip=ip

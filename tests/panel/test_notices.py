@@ -11,6 +11,7 @@ from panel.domains.models import Domain
 from panel.mailboxes.models import Mailbox
 from panel.operations import services as operations
 from panel.operations.notices import Notices, domains, security, sign_ins
+from panel.operations.password_reset import BY_LINK
 from panel.sending import letters
 from panel.sending.models import Message
 from panel.tenants import audit
@@ -173,6 +174,8 @@ def test_a_change_of_what_opens_an_account_is_told_to_it(acme):
     assert password.subject == "owner@elsewhere.test: how one signs in was changed"
     assert "    From where: 192.0.2.1\n" in password.text and password.path() == reverse("console:account-own")
     assert "A passkey was added, “Key”" in added.text
+    audit.record(owner, "account.password_set", owner, tenant=None, reason=BY_LINK)
+    assert told(notices) and "Changed by: whoever opened a link that was sent here\n" in posted()[-1].text
     assert set(security._SAID) == audit.TOLD and set(domains._ACTIONS) == audit.TOLD_OF_NOBODY
 
 

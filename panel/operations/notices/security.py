@@ -15,6 +15,7 @@ from panel.mailboxes.language import language_of
 from panel.mailboxes.models import Mailbox
 from panel.operations.notices.readers import OF_MAILBOX, reaches
 from panel.operations.notices.told import Told
+from panel.operations.password_reset import BY_LINK
 from panel.rules.status import Status
 from panel.sending import letters
 from panel.sending.letters import Facts, Letter, Link, Purpose, Words
@@ -109,7 +110,8 @@ def _is_own(whose: Whose, entry: AuditEntry) -> bool:
 
 def _by(whose: Whose, entry: AuditEntry) -> str:
     if _is_own(whose, entry):
-        return _("somebody who signed in")
+        by_link = entry.reason == BY_LINK
+        return _("whoever opened a link that was sent here") if by_link else _("somebody who signed in")
     if isinstance(whose, Mailbox) and decided.Freezer.of(entry.actor) is decided.Freezer.TENANT:
         return _("your organisation")
     return _("your provider")
