@@ -279,3 +279,4 @@ def test_the_audit_log_is_the_tenants_own_searched_by_how_things_begin_and_paged
     assert b"Nothing begins with" in found.content
     called = client.get(f"/t/{acme.pk}/audit/", {"q": "メンバー"}, headers={"accept-language": "ja"})
     assert {each.entry.action for each in called.context["changes"]} == {"membership.created"}
+    assert "owner" not in called.content.decode().split("<tbody>")[1] and "(オーナー)" in called.content.decode()
