@@ -7,12 +7,13 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from django.db import models
 from django.db.models import QuerySet
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, pgettext_lazy
 
 from panel.tenants.action_words import ACTIONS
 from panel.tenants.audit import BY_TIE
@@ -105,8 +106,10 @@ def _differences(entry: AuditEntry) -> Iterator[Difference]:
         before, after = entry.before.get(field), entry.after.get(field)
         if _is_nothing(before) and _is_nothing(after):
             continue
-        before, after = _called(field, before), _called(field, after)
-        words = _size if field.endswith("_bytes") else _allowed if entry.subject_type == "plan" else _short
+        words = (
+            _size if field.endswith("_bytes") else _allowed if entry.subject_type == "plan"
+            else partial(_short, field=field)
+        )
         name = _name(entry, field)
         if field in entry.after:
             yield Difference(name, words(before) if field in entry.before else "", words(after))
@@ -157,8 +160,11 @@ def written(entry: AuditEntry) -> Written:
 def _whole(entry: AuditEntry, field: str, value: Any) -> str:
     if value is None and (entry.subject_type == "plan" or field == "quota_bytes"):
         return _("unlimited")
-    return size(value) if field.endswith("_bytes") and isinstance(value, int) else _in_words(_called(field, value))
+    return size(value) if field.endswith("_bytes") and isinstance(value, int) else _in_words(value, field)
 
+
+# As Membership and Invitation call themselves; an address holds no space.
+_MEMBER = re.compile(rf"(?P<account>\S+) in (?P<tenant>.+) \((?P<role>{'|'.join(ROLES)})\)", re.DOTALL)
 
 # Who acts and why where no person does or says it: kept in English.
 _KEPT: dict[str, Any] = {
@@ -178,6 +184,11 @@ def subject_words(entry: AuditEntry) -> str:
     """What it was done to, as it was called then: of what the panel names itself in the reader's language."""
     if entry.subject_type == "credential":
         return credential_words(entry.subject_name)
+    found = _MEMBER.fullmatch(entry.subject_name) if entry.subject_type in ("membership", "invitation") else None
+    if found:
+        return _("{account} in {tenant} ({role})").format(
+            account=found["account"], tenant=found["tenant"], role=ROLES[found["role"]][0]
+        )
     return kept_words(entry.subject_name)
 
 
@@ -204,45 +215,41 @@ _VALUES: dict[str, Any] = {
     "pending": gettext_lazy("pending"), "proved": gettext_lazy("proved"), "lapsed": gettext_lazy("lapsed"),
     "unlimited": gettext_lazy("unlimited"), "inherit": gettext_lazy("none of its own"),
     "opportunistic": gettext_lazy("when offered"), "required": gettext_lazy("required, certificate checked"),
-    "left": gettext_lazy("left"), "signed out": gettext_lazy("signed out"),
+    "left": pgettext_lazy("whoever looked into a tenant", "left"), "signed out": gettext_lazy("signed out"),
     "looked into another tenant": gettext_lazy("looked into another tenant"),
     "its hour was over": gettext_lazy("its hour was over"),
     "checked by us": gettext_lazy("checked by us"), "by TXT record": gettext_lazy("by TXT record"),
 }
 
 
-# And those that are so called in one field alone: people name mailboxes "admin".
-_VALUES_OF: dict[str, dict[str, Any]] = {
-    "role": {name: word for name, (word, _may) in ROLES.items()},
-    "kind": {
-        "own": gettext_lazy("own"), "shared": gettext_lazy("shared"), "main": gettext_lazy("main password"),
-        "app": gettext_lazy("app password"),
+# … and in some fields: elsewhere such a word may be somebody's own.
+_OF_FIELD: dict[str, dict[str, Any]] = {
+    "role": {role: word for role, (word, _may) in ROLES.items()},
+    "kind": {"own": gettext_lazy("a tenant's own"), "shared": gettext_lazy("shared (the provider's)"),
+             "main": gettext_lazy("main password"), "app": gettext_lazy("app password")},
+    "scopes": {
+        "submission": gettext_lazy("send"), "imap": gettext_lazy("read"), "pop3": gettext_lazy("read by POP3"),
+        "sieve": gettext_lazy("filters"),
     },
 }
 
 
-def _called(field: str, value: Any) -> Any:
-    """The value as this field's is called."""
-    words = _VALUES_OF.get(field, {}).get(value) if isinstance(value, str) else None
-    return value if words is None else str(words)
-
-
-def _known(value: str) -> str:
+def _known(value: str, field: str) -> str:
     """The value in the reader's language."""
-    words = _VALUES.get(value)
+    words = _OF_FIELD.get(field, {}).get(value) or _VALUES.get(value)
     return value if words is None else str(words)
 
 
 _AT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?\+\d\d:\d\d")  # as audit.record keeps a time
 
 
-def _short(value: Any) -> str:
+def _short(value: Any, field: str = "") -> str:
     """In a line, and no longer than MOST_WORDS."""
-    text = " ".join(_in_words(value).split())
+    text = " ".join(_in_words(value, field).split())
     return text if len(text) <= MOST_WORDS else f"{text[:MOST_WORDS - 1]}…"
 
 
-def _in_words(value: Any) -> str:
+def _in_words(value: Any, field: str = "") -> str:
     """None for nothing, several with commas."""
     if value is None or value in ("", [], {}):
         return _("none")
@@ -252,4 +259,8 @@ def _in_words(value: Any) -> str:
         return f"{value:,}"
     if isinstance(value, str) and _AT.fullmatch(value):
         return f"{datetime.fromisoformat(value).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-    return ", ".join(map(str, value)) if isinstance(value, list) else _known(str(value))
+    if isinstance(value, list):
+        # Only where the field says what its words are: a list of names may hold any.
+        known = _OF_FIELD.get(field, {})
+        return ", ".join(str(known.get(str(each), each)) for each in value)
+    return _known(str(value), field)

@@ -230,3 +230,35 @@ EXPECTED: dict[str, OfATenant | OfAPerson | OfAnAccount | OfAVisit | OfAnybody] 
     "me-end-sessions": OfAPerson(get=NOT_SO, post=AWAY),
     "me-end-session": OfAPerson(get=NOT_SO, post=AWAY),
 }
+
+# How many questions a page asks of the database, whichever that is, in the house as it has grown; others may ask
+# MOST_QUESTIONS. Whoever makes one ask more says so here, and why in the commit.
+MOST_QUESTIONS = 15
+_ASKED = {
+    2: "sign-in",
+    5: "invitation me-settings me-apple me-mail me-add-password",
+    6: (
+        "account-password messages-export me-freeze-password me-revoke-password me-rules me-password "
+        "me-recovery me-confirm-recovery me-add-account"
+    ),
+    7: (
+        "account-add-mailbox export-mailboxes add-domain domain-zone close-tenant search add-member "
+        "me-passwords me-freeze-sign-in"
+    ),
+    8: (
+        "mailbox-password mailbox-recovery remove-mailbox-factor suspend-mailbox resume-mailbox "
+        "close-mailbox restore-mailbox add-app-password add-alias remove-alias domain-letter usage-export "
+        "suspend-customer resume-customer close-customer restore-customer member remove-member audit"
+    ),
+    9: (
+        "add-mailboxes app-passwords freeze-password unfreeze-password revoke-password alias "
+        "remove-domain-name require-second-factor require-people-second-factor customers customer"
+    ),
+    10: "account-second-factor add-mailbox aliases message message-give-up add-customer me-sent",
+    11: "account-own mailbox-change close-domain settings people",
+    12: "domains domain domain-names change-customer me-sent-message me-second-factor",
+    13: "messages me-sign-ins",
+    14: "mailboxes usage me",
+    15: "home mailbox",
+}
+QUESTIONS = {name: count for count, names in _ASKED.items() for name in names.split()}
