@@ -43,6 +43,7 @@ from panel.tenants.changes import AlreadySo, ServiceError, hash_password
 from panel.tenants.decided import is_held
 from panel.tenants.models import SecondFactor
 from panel.tenants.sign_in import second_factor
+from panel.tenants.standing import Standing
 
 LATEST = 6
 MOST_PASSWORDS = 50  # app passwords on a page
@@ -138,7 +139,12 @@ def find(place: TenantPlace, pk: int) -> Mailbox:
 @tenant_page()
 def mailbox(request: HttpRequest, place: TenantPlace, mailbox: int) -> HttpResponse:
     found = find(place, mailbox)
-    holds = standing.of_mailbox(found, place.account)
+    holds, storage = standing.of_mailbox(found, place.account), filled(found)
+    is_full = holds.look == "good" and storage.allowed is not None and (storage.used or 0) >= storage.allowed
+    if is_full:
+        holds = Standing("bad", _("full"), _(
+            "It sends, but new mail doesn't fit in. Give it more storage, or let its person delete some."
+        ))
     # The main one first ("main" is after "app"), then the newest.
     credentials = list(found.credentials.order_by("-kind", "-pk")[: 1 + MOST_KNOWN])
     mains = [each for each in credentials if each.kind == Credential.Kind.MAIN]
@@ -155,13 +161,13 @@ def mailbox(request: HttpRequest, place: TenantPlace, mailbox: int) -> HttpRespo
     theirs = is_held(found, place.account)
     return page(
         request, place, "console/mailbox.html", str(found), crumbs=crumbs(place), mailbox=found, address=str(found),
-        holds=holds, look=LOOKS[holds.look][0], state_icon=LOOKS[holds.look][1], passwords=passwords,
+        holds=holds, look=LOOKS[holds.look][0], state_icon="" if is_full else LOOKS[holds.look][1], passwords=passwords,
         used_last=used_last, recovery=shown_recovery(found),
         recovery_asked=shown_asked(getattr(found, "recovery_asked", None)), has_factor=has_factor,
         has_more_passwords=len(apps) > MOST_PASSWORDS,
         frozen=sum(each.frozen_at is not None for each in credentials), known=len(credentials),
         knows_all=len(credentials) <= MOST_KNOWN,
-        limits=[(bar, _comes_from(place, bar)) for bar in levels.bars], storage=filled(found), stored=Storage.of(found),
+        limits=[(bar, _comes_from(place, bar)) for bar in levels.bars], storage=storage, stored=Storage.of(found),
         aliases=aliases[:MOST_ALIASES], has_more_aliases=len(aliases) > MOST_ALIASES,
         rules=list(rules_without_blocked(found).sentences(timezone.now().date())),
         latest=[line_of(each) for each in latest_of_mailbox(found, [each.pk for each in credentials], LATEST)],

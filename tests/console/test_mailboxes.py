@@ -233,6 +233,10 @@ def test_a_mailboxs_page_shows_its_own_and_nothing_of_others(acme):
     assert "0 of 60" in page and "set here" in page and "Forwards to" in page and "with 1 other" in page
     assert "Waiting" in page and "Offer 118" in page and "and 2 more" in page
     assert "Not yours" not in page and "spy@" not in page and "x1@" not in page
+    Mailbox.objects.filter(pk=acme.ann.pk).update(quota_bytes=1000)
+    MailboxUsage.objects.update_or_create(mailbox=acme.ann, defaults={"used_bytes": 1000, "known_at": timezone.now()})
+    page = acme.get(acme.of_ann())
+    assert "new mail doesn't fit in" in page.replace("&#x27;", "'") and "Sends and receives." not in page
 
 
 @pytest.mark.once("postgresql")
