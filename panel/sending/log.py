@@ -131,7 +131,7 @@ class SeenLine:
     submitted: bool
     subject: str  # for the submitter only
     others: int = 0  # further addresses that it went to
-    sender: str = ""  # the reverse-path, of what came for a mailbox; empty also for the null path
+    sender: str = ""  # the reverse-path, of what came; empty also for the null path
 
     @property
     def queue_id(self) -> str:
@@ -163,6 +163,7 @@ def latest_seen_by(tenants: Collection[int], limit: int) -> list[SeenLine]:
         lines.append(SeenLine(
             key[0], found.accepted_at if found else None, key[1], told, submitted,
             found.subject if found and submitted else "",
+            sender=found.reverse_path if found and not submitted else "",
         ))
     return lines
 

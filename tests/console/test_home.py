@@ -71,7 +71,12 @@ def test_home_says_what_needs_somebody_the_worst_first_and_nothing_of_others(cli
     again.pk, again.resolved, again.state = row.pk + 1, "spy2@elsewhere.test", "failed"
     again.save(force_insert=True)
     queue.waiting(other, "spy@elsewhere.test")
+    came = queue.recipient(queue.message(reverse_path="kim@far.test", subject="Theirs"), "ann@acme.test", tenant=acme)
+    Recipient.objects.filter(pk=came.pk).update(recipient_tenant=acme)
+    unnamed = queue.recipient(queue.message(acme, subject=""), "lea@elsewhere.test")
     page = home(client, acme)
+    assert f'{came.message.queue_id}/"><code>kim@<wbr>far.<wbr>test</code></a> for' in page and "Theirs" not in page
+    assert f'{unnamed.message.queue_id}/">(no subject)</a>' in page
     order = [page.index(text) for text in ("old.test: its proof lapsed", "new.test waits for proof", "sent spam")]
     assert "3 things need you" in page and order == sorted(order)
     assert "bob@<wbr>elsewhere" in page and "Waiting" in page
