@@ -53,7 +53,7 @@ def faults(entry: Entry, forms: int) -> list[str]:
 
 def test_the_sources_texts_are_found(texts):
     assert len(texts) > 900
-    assert "panel/console/home.py" in texts[None, "Reason: {reason}"].files
+    assert "panel/console/domain_words.py" in texts[None, "Reason: {reason}"].files
     assert texts["a sender", "from"].text == "from", "by its context apart from the other"
     assert texts[None, "{count} alias"].plural == "{count} aliases"
     assert (None, "Doesn't receive") in texts, "and sentences of the rules"

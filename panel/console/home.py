@@ -138,12 +138,12 @@ def home(request: HttpRequest, place: TenantPlace) -> HttpResponse:
     if not numbers["mailboxes"].used and not numbers["aliases"].used:
         return _first_steps(request, place)
     latest = [line_of(each) for each in latest_seen_by([tenant.pk], LATEST)]
-    day = day_of(tenant)
-    if not (latest or day.used or numbers["aliases"].used) and numbers["mailboxes"].used == 1:
+    day, domains = day_of(tenant), _domains(place)
+    is_new = numbers["mailboxes"].used == 1 and not (latest or day.used or numbers["aliases"].used)
+    if is_new and not any(of.shown.sending_ends_at for of in domains):
         only = _untried(place)
         if only is not None:
             return _first_steps(request, place, only)
-    domains = _domains(place)
     needs = sorted(_needs(place, domains), key=lambda each: each.look != "bad")
     now = timezone.now()
     bars = [*((each.title, each) for each in (*held, storage)), (_sent(day), day)]

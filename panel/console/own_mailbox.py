@@ -77,7 +77,9 @@ def _works(mailbox: Mailbox, storage: Filled, bars: Sequence[Bar]) -> Works:
         why = mailbox.status_reason if mailbox.status == status else ""
         return Works(
             _("You can read, but not send"), "bad",
-            _("Sending is stopped: {reason}").format(reason=why) if why else _("Sending is stopped for now."), ask,
+            _("Sending is stopped: {reason}.").format(reason=why.rstrip(".。")) if why else _(
+                "Sending is stopped for now."
+            ), ask,
         )
     if domain.proof == Proof.LAPSED:
         return Works(

@@ -157,7 +157,7 @@ def freeze(request: HttpRequest, place: MailboxPlace, password: int) -> HttpResp
         return _back()
     return _ask(
         request, place, _("Freeze “{name}”?").format(name=name), _("Freeze"),
-        _("Whatever uses it is signed out at once and can neither read nor send. You can let it go on later."),
+        _("Whatever uses it is signed out at once and can neither read nor send. You can unfreeze it later."),
     )
 
 
@@ -181,7 +181,7 @@ def unfreeze(request: HttpRequest, place: MailboxPlace, password: int) -> HttpRe
             messages.success(request, _("“{name}” works again.").format(name=name))
         return _back()
     return _ask(
-        request, place, _("Let “{name}” go on?").format(name=name), _("Let it go on"),
+        request, place, _("Unfreeze “{name}”?").format(name=name), _("Unfreeze"),
         _("Whatever has it can read and send again. If you froze it because it isn't yours, revoke it instead."),
     )
 
@@ -211,7 +211,7 @@ def _once(
 ) -> HttpResponse:
     return page(
         request, place, "console/me_password_once.html", _("Your new app password"), crumbs=_crumbs(),
-        password=shown(credential), secret=secret, program=program, **offered(),
+        password=shown(credential), secret=secret, program=program, **offered(credential.scopes),
     )
 
 

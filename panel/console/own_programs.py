@@ -1,5 +1,6 @@
 """How a person's mail programs are set up: the servers, and Apple's profile."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.conf import settings
@@ -13,7 +14,10 @@ from panel.autoconfig.views import PROFILE
 from panel.console.access import mailbox_page
 from panel.console.frame import page
 from panel.console.places import MailboxPlace
+from panel.mailboxes.services import SCOPES
 from panel.rules.addresses import Address
+
+_SCOPE = {"smtp": "submission"}
 
 
 @mailbox_page()
@@ -37,9 +41,12 @@ def apple(request: HttpRequest, place: MailboxPlace) -> HttpResponse:
     return answer
 
 
-def offered() -> dict[str, Any]:
-    """What mail programs are told here: the servers to read and to send by, the preferred first."""
-    found = servers(settings.ENVIRONMENT)
+def offered(scopes: Sequence[str] = SCOPES) -> dict[str, Any]:
+    """What mail programs are told here: the servers to read and to send by, the preferred first.
+
+    `scopes`: those alone that a password opens.
+    """
+    found = [each for each in servers(settings.ENVIRONMENT) if _SCOPE.get(each.protocol, each.protocol) in scopes]
     read, send = ([_server(each) for each in found if (each.protocol == "smtp") is sends] for sends in (False, True))
     kinds = {each.protocol for each in found}
     return {"read": read, "send": send, "has_apple": kinds >= {"imap", "smtp"}}

@@ -10,6 +10,7 @@ from django.core.exceptions import ValidationError
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
@@ -29,7 +30,7 @@ from panel.tenants.sign_in import lockout, sessions
 from panel.tenants.sign_in.account import factor_of
 from panel.tenants.sign_in.forms import NewPasswordForm, locked_sentence
 
-PAGE = 25
+PAGE = 10
 KNOWN_BY = 200  # earlier sign-ins that tell which networks are known
 
 OWN: Any = gettext_lazy("Password and sign-ins")
@@ -157,7 +158,7 @@ def _name(event: LoginEvent, credential: Credential | None) -> str:
         return _("Main password")
     if credential is not None:
         return credential.label or _("An app password without a name")
-    return credential_words(event.credential_text) or _("No password of yours")
+    return capfirst(credential_words(event.credential_text)) or _("No password of yours")
 
 
 @mailbox_page(change=True)

@@ -74,7 +74,7 @@ def forgot(request: HttpRequest) -> HttpResponse:
         answer.headers["Retry-After"] = str(math.ceil(error.wait_s))
         return answer
     time.sleep(max(0.0, began_s + EVEN_S - time.monotonic()))
-    return _page(request, "sign_in/sent.html", _("Look into your mail"), email=form.cleaned_data["email"])
+    return _page(request, "sign_in/sent.html", _("Check your mail"), email=form.cleaned_data["email"])
 
 
 @sensitive_post_parameters()

@@ -282,6 +282,8 @@ def test_home_says_which_domain_is_in_trouble_and_the_first_steps_show_its_recor
     assert "Put the proof back before" in page
     assert page.index(">Proof</span>") < page.index("Optional: mail works without")
     DomainCheck.objects.update(missing_since=None)
+    assert "Your first message</h2>" in client.get(start).content.decode(), "until one came, as nothing is in the way"
+    world.mailbox("bob@acme.example")
     page = client.get(start).content.decode()
     assert "acme.example: Receives; others may refuse what it sends." in page and "Look at SPF." in page
     operations.suspend(acme, reason="unpaid", actor=None)

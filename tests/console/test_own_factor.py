@@ -66,7 +66,7 @@ def test_a_person_sets_it_up_is_asked_for_it_and_removes_it(ann):
     here, there = signed_in(), signed_in()
     page = here.get(SET_UP)
     text, shown = page.content.decode(), page.context["secret"].replace(" ", "")
-    assert "Mail programs need an app password then" in text and "reading, from <code>198.51.100.7</code>" in text
+    assert "Mail programs need an app password then" in text and "Reading, from <code>198.51.100.7</code>" in text
     assert "198.51.100.8" not in text, "what has an app password goes on"
     assert here.post(SET_UP, {"code": code_of(shown), "password": "wrong"}).context["form"].errors["password"]
     changes = DirectoryChange.objects.filter(domain="acme.test").count()

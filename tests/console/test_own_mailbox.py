@@ -167,7 +167,7 @@ def test_another_main_password_takes_the_old_one_and_ends_other_sessions_not_thi
 
 def test_sign_ins_are_the_own_paged_and_freeze_what_was_used(client, ann):
     phone, _ = world.app_password(ann, HOSTILE)
-    for _each in range(26):
+    for _each in range(11):
         world.login_event(ann, credential=phone)
     new = world.login_event(ann, credential=phone, ip="198.51.100.24")
     world.login_event(ann, credential=None, credential_text="", ip="198.51.100.77", outcome="wrong", protocol="x<b>")

@@ -220,7 +220,7 @@ def test_a_forgotten_password_is_chosen_by_the_link_once_and_ends_what_was_open(
     set_recovery(mailbox, PRIVATE, actor=mailbox.person)
     client = browser(mailbox.person, mailbox)
     links.link(mailbox.credentials.get(kind="main"), member(acme, "owner"), actor=None)
-    assert b"Look into your mail" in ask(" Ann@Acme.test ").content
+    assert b"Check your mail" in ask(" Ann@Acme.test ").content
     assert posted()[-1].to == PRIVATE and ANN in posted()[-1].text
     path = link()
     assert ANN in Client().get(path).content.decode()

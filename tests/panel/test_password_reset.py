@@ -96,7 +96,7 @@ def test_no_link_goes_where_others_decide_who_reads_it(owner, hosted):
         world.alias("@provider.test", "thief@elsewhere.test")
     else:
         world.domain_alias("provider.test", world.domain("demo.test", tenant))
-    assert b"Look into your mail" in ask().content
+    assert b"Check your mail" in ask().content
     assert not Message.objects.exists() and not PasswordReset.objects.exclude(token="").exists()
     assert AuditEntry.objects.get(action="account.password_reset_refused").subject_name == OWNER
 

@@ -13,21 +13,29 @@ from panel.domains import checks
 from panel.domains import services as domains
 from panel.domains.models import Domain, DomainCheck
 from panel.mailboxes import services as mailboxes
-from panel.mailboxes.models import Credential, Mailbox, MailboxUsage
+from panel.mailboxes.models import Credential, LoginEvent, Mailbox, MailboxUsage
 from panel.operations import services as operations
 from panel.operations.models import Node
 from panel.rules.limits import Kind, Rings
 from panel.sending.models import Counter, Message, Recipient
 from panel.sending.services import set_limit
+from panel.tenants.models import PanelSession
 from tests.support import queue, world
 from tests.support.console import House
 
 GB = 1 << 30
+LAPTOP = "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:140.0) Gecko/20100101 Firefox/140.0"
+PHONE = "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 Version/18.5 Safari/604.1"
 PEOPLE = (  # local part, name, bytes of the quota's, sent in 24 hours
     ("ben", "Ben Archer", 1.2, 41), ("office", "Office", 4.7, 18), ("shop", "Web shop", 0.2, 212),
     ("dora", "Dora Brook", 3.1, 7), ("finn", "Finn Carter", 0.0, 0), ("accounts", "Accounts payable", 2.2, 12),
 )
 GREYLISTED = "451 4.7.1 Greylisted, please try again later"
+NEWS = """<table width="560" cellpadding="12" style="border: 1px solid #ddd; font-family: Georgia, serif"><tr><td>
+<h1 style="color: #7a1f3d">Spring catalogue</h1>
+<img src="https://uni.test/cover.png" alt="The cover" width="200" height="90">
+<p>Forty new books, and one of them is about <a href="https://uni.test/horns">post horns</a>.</p>
+<p style="color: #666">You get this because you asked for it.</p></td></tr></table>"""
 SENT = (  # subject, to, state, the remote's answer
     ("Invoice 4711", "bob@partner.test", "delivered", "250 2.0.0 OK 1xyz"),
     ("Minutes of Monday's meeting", "carl@elsewhere.test", "waiting", GREYLISTED),
@@ -106,6 +114,13 @@ def _mailboxes(house: House) -> None:
             created_at=now - timedelta(days=days + 30), last_used_at=now - timedelta(days=days, minutes=4),
             last_used_ip="203.0.113.9",
         )
+    for label, more in (
+        ("Old phone", {"frozen_at": now - timedelta(days=2), "frozen_reason": "frozen by its owner"}),
+        ("Scanner", {"frozen_at": now - timedelta(hours=5), "frozen_reason": "It sent 40 times as much as usual."}),
+        ("Fair, May", {"expires_at": now - timedelta(days=9)}),
+        ("Ticket desk", {"networks": ["192.0.2.0/24", "2001:db8:40::/48"], "expires_at": now + timedelta(days=30)}),
+    ):
+        world.app_password(house.mailbox, label, ("submission", "imap"), **more)
     world.rules(house.mailbox, junk=True, vacation=True, vacation_text="I am away until Monday.")
     set_limit(house.mailbox, window="hour", recipients=200, actor=owner)
     _sent(Kind.MAILBOX, house.mailbox.pk, 64)
@@ -173,15 +188,28 @@ def _charge(kind: str, pk: int, name: str, window: str, used: int, allowed: int)
 
 
 def _sign_ins(house: House) -> None:
-    now = timezone.now()
-    for minutes, protocol, outcome, ip in (
-        (2000, "submission", "ok", "198.51.100.7"), (600, "imap", "wrong", "198.51.100.24"),
-        (95, "submission", "ok", "203.0.113.9"), (4, "imap", "ok", "203.0.113.9"),
+    now, main = timezone.now(), house.mailbox.credentials.get(kind="main")
+    LoginEvent.objects.filter(pk=house.sign_in.pk).update(
+        at=now - timedelta(days=2), last_at=now - timedelta(days=2)
+    )
+    for minutes, protocol, outcome, ip, used in (
+        (2000, "submission", "ok", "198.51.100.7", house.password), (600, "imap", "wrong", "198.51.100.24", None),
+        (300, "imap", "ok", "192.0.2.7", main), (95, "submission", "ok", "203.0.113.9", house.password),
+        (31, "panel", "ok", "2001:db8:40::1c", main), (4, "imap", "ok", "203.0.113.9", house.password),
     ):
         at = now - timedelta(minutes=minutes)
         world.login_event(
-            house.mailbox, at=at, last_at=at, protocol=protocol, outcome=outcome, ip=ip, credential=house.password,
-            credential_text='app password "Phone"',
+            house.mailbox, at=at, last_at=at, protocol=protocol, outcome=outcome, ip=ip, credential=used,
+            credential_text='app password "Phone"' if used == house.password else "main password",
+        )
+    # Each browser that is open, and another one.
+    for number, account in enumerate(filter(None, house.accounts.values())):
+        PanelSession.objects.filter(user=account).update(
+            browser=LAPTOP, ip="203.0.113.9", began_at=now - timedelta(hours=3), seen_at=now - timedelta(minutes=3)
+        )
+        PanelSession.objects.create(
+            session_key=f"phone{number}", user=account, browser=PHONE, ip="2001:db8:40::1c",
+            began_at=now - timedelta(days=3), seen_at=now - timedelta(hours=9), expire_date=now + timedelta(days=1),
         )
 
 
@@ -193,11 +221,14 @@ def _letters(mailbox: Mailbox, data: Path) -> None:
         ("Re: Offer for the spring catalogue", "Kim King <kim@partner.test>", "Thank you, we take it.\n\nKim\n"),
         ("Invoice 889", "Bob Hill <bob@elsewhere.test>", "The invoice is attached.\n"),
         ("Your password ends today", '"ann@acme.test" <x@slow.test>', "Sign in here: https://slow.test/\n"),
+        ("What is new in spring", "Uni Press <news@uni.test>", "Read it at https://uni.test/spring\n"),
     )):
         letter = EmailMessage()
         letter["From"], letter["To"], letter["Subject"] = sender, str(mailbox), subject
         letter.set_content(text)
         if number == 1:
             letter.add_attachment(b"%PDF-1.4\n", maintype="application", subtype="pdf", filename="invoice-889.pdf")
+        if number == 3:
+            letter.add_alternative(NEWS, subtype="html")
         name = "1790000000.M1.mail" if number == 1 else f"{now_s - number * 5000}.M{number}.mail"
         (folder / f"{name}:2,{'S' if number else ''}").write_bytes(letter.as_bytes())

@@ -4,18 +4,22 @@ Of the console and of the ways in; for pictures of them and for axe.
 """
 
 from collections.abc import Iterator
+from datetime import timedelta
 from unittest import mock
 
 from django.http import HttpResponse
 from django.test import Client, RequestFactory
 from django.urls import reverse
-from django.utils import translation
+from django.utils import timezone, translation
 
 from panel.console import refusal
+from panel.mailboxes import inbox
+from panel.mailboxes.models import Credential, LoginEvent, Mailbox, MailboxLink, MailboxUsage, RecoveryAsked
 from panel.operations import password_reset
 from panel.operations import services as operations
 from panel.rules.lockout import MOST_GUESSES, Lock
-from panel.tenants.models import User
+from panel.sending.models import Message
+from panel.tenants.models import Tenant, User
 from panel.tenants.sign_in import passkeys, second_factor
 from tests.support import world
 from tests.support.authenticator import code_of
@@ -36,7 +40,11 @@ def rare_pages(house: House, language: str) -> Iterator[Shown]:
         with undone(), mock.patch.object(passkeys, "site", return_value=SITE):
             yield from ways(house, browser)
     yield from _in_place_of_a_page(house, language)
-    for role, steps in (("owner", _own_account), ("owner", _made), ("person", _made_by_a_person), ("reseller", _empty)):
+    for role, steps in (
+        ("owner", _own_account), ("owner", _made), ("reseller", _empty), ("person", _made_by_a_person),
+        ("person", _letters), ("person", _in_trouble), ("person", _sent), ("person", _own_factor),
+        ("person", _nothing_yet),
+    ):
         client = house.client(role)
         client.defaults["HTTP_ACCEPT_LANGUAGE"] = language
         with undone(), mock.patch.object(passkeys, "site", return_value=SITE):
@@ -140,6 +148,91 @@ def _made(house: House, client: Client) -> Iterator[Shown]:
 def _made_by_a_person(house: House, client: Client) -> Iterator[Shown]:
     path = reverse("console:me-add-password")
     yield _marked("me-password-once", path, client.post(path, {"label": "Tablet", "imap": "on"}))
+    for program in ("apple", "thunderbird", "outlook"):
+        asked, given = f"{path}?for={program}", {"label": program.title(), "imap": "on", "submission": "on"}
+        yield _marked(f"me-password-once-{program}", asked, client.post(asked, given))
+    frozen = Credential.objects.get(mailbox=house.mailbox, label="Old phone")
+    yield from _got(client, "me-unfreeze-password", reverse("console:me-unfreeze-password", args=[frozen.pk]))
+    main = LoginEvent.objects.filter(mailbox=house.mailbox, credential=_main(house).pk).latest("pk")
+    yield from _got(client, "me-freeze-main", reverse("console:me-freeze-sign-in", args=[main.pk]))
+
+
+def _letters(house: House, client: Client) -> Iterator[Shown]:
+    """Each with the warning that it deserves, and one with its formatting, without its pictures and with them."""
+    found = {each["subject"]: each["kept"].base for each in client.get(reverse("console:me-mail")).context["letters"]}
+    yield from _got(client, "me-letter-forged", reverse("console:me-letter", args=[found["Your password ends today"]]))
+    path = reverse("console:me-letter", args=[found["What is new in spring"]])
+    yield from _got(client, "me-letter-formatted", path)
+    yield from _got(client, "me-letter-pictures", f"{path}?pictures=1")
+    yield from _got(client, "me-letter-text", f"{path}?as=text")
+    for name in ("me-letter-frame", "me-letter-pictures"):
+        framed = reverse(f"console:{name}", args=[found["What is new in spring"]])
+        yield from _got(client, f"framed-{name}", framed)
+
+
+def _in_trouble(house: House, client: Client) -> Iterator[Shown]:
+    """A mailbox that doesn't do what it should, and what waits to be confirmed."""
+    me, own = reverse("console:me"), reverse("console:me-sign-ins")
+    mailboxes = Mailbox.objects.filter(pk=house.mailbox.pk)
+    with undone():
+        mailboxes.update(quota_bytes=1 << 20)
+        yield from _got(client, "me-full", f"{me}?shown=full")
+    with undone():
+        operations.suspend(house.mailbox, reason="it sent junk", sending_only=True, actor=None)
+        yield from _got(client, "me-no-sending", f"{me}?shown=no-sending")
+    with undone():
+        RecoveryAsked.objects.update(sent_at=timezone.now() - timedelta(days=2))
+        yield from _got(client, "me-sign-ins-over", f"{own}?shown=over")
+    with undone():
+        RecoveryAsked.objects.all().delete()
+        mailboxes.update(recovery="ann.jones@private.test")
+        yield from _got(client, "me-sign-ins-recovery", f"{own}?shown=recovery")
+
+
+def _sent(house: House, client: Client) -> Iterator[Shown]:
+    sent = reverse("console:me-sent")
+    yield from _got(client, "me-sent-searched", f"{sent}?q=nobody-writes-this")
+    for name, subject in (("waiting", "Minutes of Monday's meeting"), ("failed", "Offer for the spring catalogue")):
+        found = Message.objects.filter(subject=subject, tenant=house.acme).latest("pk")
+        yield from _got(client, f"me-sent-{name}", reverse("console:me-sent-message", args=[found.queue_id]))
+
+
+def _own_factor(house: House, client: Client) -> Iterator[Shown]:
+    enrol, given = reverse("console:me-second-factor"), {"password": world.PASSWORD}
+    yield from _got(client, "me-add-passkey", reverse("console:me-add-passkey"))
+    with undone():
+        Tenant.objects.filter(pk=house.acme.pk).update(people_second_factor_required=True)
+        yield from _got(client, "me-second-factor-required", f"{enrol}?shown=required")
+        yield from _got(client, "me-add-passkey-required", f"{reverse('console:me-add-passkey')}?shown=required")
+    secret = "".join(client.get(enrol).context["secret"].split())
+    yield _marked("me-codes", enrol, client.post(enrol, {**given, "code": code_of(secret)}))
+    factor = second_factor.of(house.mailbox.person)
+    assert factor is not None
+    key = factor.passkeys.create(name="Work laptop", credential_id="y", public_key=b"y")
+    yield from _got(client, "me-sign-ins-protected", f"{reverse('console:me-sign-ins')}?shown=protected")
+    for name, more in (("remove-second-factor", {}), ("recovery-codes", {}), ("remove-passkey", {"passkey": key.pk})):
+        yield from _got(client, f"me-{name}", reverse(f"console:me-{name}", kwargs=more))
+    browser = Client(headers={"accept-language": client.defaults["HTTP_ACCEPT_LANGUAGE"]}, REMOTE_ADDR=ELSEWHERE)
+    start = {"username": str(house.mailbox), "password": world.PASSWORD}
+    at = browser.post(reverse("console:sign-in"), start)["Location"]
+    yield from _got(browser, "me-sign-in-code", f"{at}&shown=person")
+
+
+def _nothing_yet(house: House, client: Client) -> Iterator[Shown]:
+    """A mailbox of today."""
+    LoginEvent.objects.filter(mailbox=house.mailbox).delete()
+    Message.objects.filter(credential__in=house.mailbox.credentials.all()).update(credential=None)
+    Credential.objects.filter(mailbox=house.mailbox, kind=Credential.Kind.APP).delete()
+    MailboxUsage.objects.filter(mailbox=house.mailbox).delete()
+    MailboxLink.objects.all().delete()
+    RecoveryAsked.objects.all().delete()
+    with mock.patch.object(inbox, "newest", return_value=inbox.Listing([], False)):
+        for name in ("me", "me-mail", "me-passwords", "me-sent", "me-sign-ins"):
+            yield from _got(client, f"{name}-empty", f"{reverse(f'console:{name}')}?shown=empty")
+
+
+def _main(house: House) -> Credential:
+    return house.mailbox.credentials.get(kind=Credential.Kind.MAIN)
 
 
 def _empty(house: House, client: Client) -> Iterator[Shown]:
