@@ -291,4 +291,4 @@ def test_the_audit_log_is_the_tenants_own_searched_by_how_things_begin_and_paged
     assert told.subject == which != "waiting recipients" and which in {each.after for each in told.differences}
     joined = called.context["changes"][0]
     assert role in {each.after for each in joined.differences}
-    assert "owner" not in called.content.decode().split("<tbody>")[1] and "(オーナー)" in called.content.decode()
+    assert "owner" not in called.content.decode().split("<tbody>")[1] and "（オーナー）" in called.content.decode()
