@@ -71,6 +71,7 @@ def test_a_list_takes_no_expression_and_no_field_that_is_none(owner, asked):
     assert owner.get(reverse("admin:tenants_user_changelist"), asked).status_code == 400
 
 
+@pytest.mark.once("postgresql")
 @pytest.mark.parametrize("model", admin.site._registry, ids=lambda each: each.__name__)
 def test_a_list_is_narrowed_down_only_by_what_its_own_rows_hold(model, rf, accounts):
     request = rf.get("/")
@@ -184,6 +185,7 @@ def test_every_page_opens_for_each_provider_role(accounts):
             assert client.get(url).status_code == 200, (role, url)
 
 
+@pytest.mark.once("postgresql")
 def test_nobody_else_enters(accounts):
     mailbox_person = User.objects.create(kind=User.Kind.PERSON, email=None, password="!")
     for client in (Client(), client_of(accounts["tenant"]), client_of(mailbox_person)):
@@ -225,6 +227,7 @@ def test_a_person_is_not_listed_as_an_account(owner):
     assert Membership.objects.count() == 0
 
 
+@pytest.mark.once("postgresql")
 def test_pages_carry_a_content_security_policy(owner):
     policy = owner.get(reverse("admin:index")).headers["Content-Security-Policy"]
     assert "default-src 'self'" in policy

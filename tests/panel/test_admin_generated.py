@@ -376,6 +376,7 @@ def test_deleting_writes_one_entry_each(model, house, owner):
     assert not model.objects.filter(pk__in=[one.pk, two.pk, three.pk]).exists()
 
 
+@pytest.mark.once("sqlite")
 @pytest.mark.parametrize("model", [model for model in MODELS if not CASES[model].removable], ids=named)
 def test_what_is_not_removable_stays(model, house, owner):
     row = CASES[model].row(house, True)
@@ -492,6 +493,7 @@ def test_what_is_not_scoped_has_no_tenant_and_says_why():
         assert bool(CASES[model].unscoped) != hasattr(model, "to_tenant"), model
 
 
+@pytest.mark.once("postgresql")
 @pytest.mark.parametrize("model", SCOPED, ids=named)
 def test_rows_of_another_tenant_are_not_there(model, house, member):
     case = CASES[model]
@@ -524,6 +526,7 @@ def theirs_of(house: House, model: type[models.Model]) -> models.Model:
     )
 
 
+@pytest.mark.once("postgresql")
 @pytest.mark.parametrize("model", [model for model in MODELS if CASES[model].add], ids=named)
 def test_a_foreign_key_to_another_tenants_row_is_refused_beside_its_field(model, house, member):
     case = CASES[model]
@@ -542,6 +545,7 @@ def test_a_foreign_key_to_another_tenants_row_is_refused_beside_its_field(model,
         assert str(theirs) not in answer.content.decode()
 
 
+@pytest.mark.once("sqlite")
 @pytest.mark.parametrize("model", SCOPED, ids=named)
 def test_completion_offers_no_row_of_another_tenant(model, house, member):
     case = CASES[model]
@@ -562,6 +566,7 @@ def test_completion_offers_no_row_of_another_tenant(model, house, member):
 # --- queries ------------------------------------------------------------------------------
 
 
+@pytest.mark.once("sqlite")
 @pytest.mark.parametrize("model", MODELS, ids=named)
 def test_a_list_asks_a_fixed_number_of_questions(model, house, owner):
     case = CASES[model]
@@ -577,6 +582,7 @@ def test_a_list_asks_a_fixed_number_of_questions(model, house, owner):
     assert counts[1] <= LISTS[named(model)], [each["sql"][:200] for each in asked]
 
 
+@pytest.mark.once("sqlite")
 def test_the_first_page_asks_a_fixed_number_of_questions(house, owner):
     owner.get(reverse("admin:index"))
     counts = []

@@ -23,7 +23,8 @@ from panel.tenants.models import AuditEntry, PanelSession, Plan, Tenant, User
 from panel.tenants.sign_in import sessions
 from tests.support import queue, world
 
-pytestmark = pytest.mark.django_db
+# The same pages are opened and posted on SQLite by test_admin_generated.
+pytestmark = [pytest.mark.django_db, pytest.mark.once("postgresql")]
 
 PASSWORD = "an unusual password"
 MOST_QUERIES = 15

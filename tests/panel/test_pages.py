@@ -51,6 +51,7 @@ def all_pages() -> list[Page]:
     return without_repeats(pages(an_owner(), thorough=False))
 
 
+@pytest.mark.once("postgresql")
 def test_no_page_asks_more_than_fifteen_questions_or_more_of_them_for_more_rows(client):
     filling.fill(filling.Size(tenants=3, mailboxes=15, messages=60))
     ContentType.objects.get_for_models(*admin.site._registry)  # asked for once in a process, as is the next
