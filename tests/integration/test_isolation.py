@@ -6,10 +6,13 @@ reports, and the headers of what lies in the mailbox.
 
 import email
 import smtplib
+from collections.abc import Iterator
 
 import pytest
 
-from tests.support.installation import Installation, message, until
+from tests.support.dns import dns_server
+from tests.support.installation import Installation, Template, message, until
+from tests.support.postfix import Postfix
 
 pytestmark = pytest.mark.postfix
 
@@ -19,21 +22,38 @@ OF_BETA = ("Beta", "beta.test", SECRET, "ben@beta.test")
 OF_ACME = ("web shop", "127.0.0.1", "hidden@isp.test", "other@acme.test")
 
 
-@pytest.fixture
-def two(installation: Installation, dns, postfix) -> Installation:
+@pytest.fixture(scope="module")
+def elsewhere() -> Iterator[Postfix]:
+    made = Postfix("elsewhere.test")
+    made.start()
+    yield made
+    made.discard()
+
+
+@pytest.fixture(scope="module")
+def two(template: Template, tmp_path_factory: pytest.TempPathFactory, elsewhere: Postfix) -> Iterator[Installation]:
     """Acme with ann@isp.test, Beta with ben@isp.test; Beta's desk@isp.test leads outside and fails there."""
-    installation.run(
-        "acme, beta = world.tenant('Acme'), world.tenant('Beta')\n"
-        "world.domain('isp.test')\nworld.domain('acme.test', acme)\nworld.domain('beta.test', beta)\n"
-        "world.mailbox('ann@isp.test', owner=acme)\nworld.mailbox('hidden@isp.test', owner=acme)\n"
-        "world.mailbox('other@acme.test')\n"
-        "world.mailbox('ben@isp.test', owner=beta)\nworld.mailbox('ben@beta.test')\n"
-        f"world.alias('desk@isp.test', {SECRET!r}, 'ben@beta.test', owner=beta)\n"
-    )
-    dns.zone("elsewhere.test", "@ MX 10 mx\nmx A 127.0.0.1\n")
-    postfix.start()
-    installation.start(dns=dns.listen, outward_port=postfix.port)
-    return installation
+    installation = Installation(template, tmp_path_factory.mktemp("isolation") / "data")
+    try:
+        installation.run(
+            "acme, beta = world.tenant('Acme'), world.tenant('Beta')\n"
+            "world.domain('isp.test')\nworld.domain('acme.test', acme)\nworld.domain('beta.test', beta)\n"
+            "world.mailbox('ann@isp.test', owner=acme)\nworld.mailbox('hidden@isp.test', owner=acme)\n"
+            "world.mailbox('other@acme.test')\n"
+            "world.mailbox('ben@isp.test', owner=beta)\nworld.mailbox('ben@beta.test')\n"
+            f"world.alias('desk@isp.test', {SECRET!r}, 'ben@beta.test', owner=beta)\n"
+        )
+        with dns_server(elsewhere_test="@ MX 10 mx\nmx A 127.0.0.1\n") as dns:
+            installation.start(dns=dns.listen, outward_port=elsewhere.port)
+            yield installation
+    finally:
+        installation.kill()
+
+
+@pytest.fixture(scope="module")
+def sent(two: Installation) -> str:
+    """The one message of which most is asked; its queue id."""
+    return send(two)
 
 
 def send(two: Installation) -> str:
@@ -66,8 +86,8 @@ def assert_tells_nothing(text: str, secrets: tuple[str, ...]) -> None:
     assert not found, (found, text)
 
 
-def test_a_message_to_two_tenants_tells_neither_of_the_other(two):
-    queue_id = send(two)
+def test_a_message_to_two_tenants_tells_neither_of_the_other(two, sent):
+    queue_id = sent
     (report,) = two.inbox("ann@isp.test").wait()
     until(lambda: two.run("answer = Recipient.objects.filter(state='waiting').count()") == 0, what="the end")
 
@@ -105,8 +125,7 @@ def test_a_message_to_two_tenants_tells_neither_of_the_other(two):
 
 
 @pytest.mark.once("sqlite")
-def test_what_lies_in_a_mailbox_names_no_other_recipient_and_no_client(two):
-    send(two)
+def test_what_lies_in_a_mailbox_names_no_other_recipient_and_no_client(two, sent):
     for address, allowed in (
         ("ben@isp.test", "ben@isp.test"), ("ben@beta.test", "desk@isp.test"), ("other@acme.test", "other@acme.test"),
         ("hidden@isp.test", "hidden@isp.test"),
@@ -120,8 +139,8 @@ def test_what_lies_in_a_mailbox_names_no_other_recipient_and_no_client(two):
         assert email.message_from_string(path.read_text())["Return-Path"] == "<ann@isp.test>"
 
 
-def test_while_it_waits_neither_sees_more(two, postfix):
-    postfix.stop()
+def test_while_it_waits_neither_sees_more(two, sent, elsewhere):
+    elsewhere.stop()
     queue_id = send(two)
     until(lambda: two.run("answer = Recipient.objects.filter(state='waiting', tries__gt=0).count()"), what="a try")
     listed = queue(two, "list", "--tenant", "Acme")
