@@ -45,16 +45,17 @@ class Said:
     at: datetime | None
 
 
-def waiting_hops(rows: QuerySet[Recipient]) -> list[Hop]:
-    """The next hops of what waits among the rows, the fullest first. Two queries.
+def waiting_hops(rows: QuerySet[Recipient], *, deferred: bool = True) -> list[Hop]:
+    """The next hops of what waits among the rows, the fullest first; without `deferred` what was put off isn't counted.
 
-    What is held, which is little as a rule, apart from what goes: so few columns are summed of all the rest.
+    Two queries. What is held, which is little as a rule, apart from what goes: so few columns are summed of all the
+    rest.
     """
     waits = rows.filter(state=Recipient.State.WAITING).order_by()
     put_off = Q(tries__gt=0)
+    more = {"deferred": Count("pk", filter=put_off), "first_deferred": Min("pk", filter=put_off)} if deferred else {}
     going = waits.filter(holds=0).values_list("next_hop").annotate(
-        Count("pk"), Min("pk"), Min("due_at"), tried=Max("pk", filter=put_off),
-        deferred=Count("pk", filter=put_off), first_deferred=Min("pk", filter=put_off),
+        Count("pk"), Min("pk"), Min("due_at"), tried=Max("pk", filter=put_off), **more
     )
     hops = {name: Hop(name, *sums) for name, *sums in going}
     held = waits.filter(holds__gt=0).values_list("next_hop", "holds").annotate(

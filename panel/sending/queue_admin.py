@@ -178,7 +178,7 @@ class QueuePages(ScopedAdmin):
     def queue(self, request: HttpRequest) -> HttpResponse:
         if not self.has_view_permission(request):
             raise PermissionDenied
-        hops = waiting_hops(self.get_queryset(request))
+        hops = waiting_hops(self.get_queryset(request), deferred=False)
         sought = request.GET.get("q", "").strip().lower()[:255]
         shown = [hop for hop in hops if sought in hop.name.lower()] if sought else hops
         pages = Paginator(shown, HOPS).get_page(request.GET.get("p"))

@@ -66,7 +66,7 @@ class OnDays:
 def usage_of(tenant: Any, now: datetime, most: int) -> Usage:
     """Of a tenant of `used.with_day`; two queries. So many mailboxes are named, of MOST_COUNTED."""
     found = Usage(_days(now), _by_day(tenant.day_rings, now) or (0,) * DAYS)
-    counted: list[tuple[int, str, str, int, int]] = []
+    counted: list[tuple[int, str, str, int, int]] = []  # with what it sent below zero: so the largest is the first
     of_domains: dict[str, int] = {}
     told = list(_mailboxes(tenant)[: MOST_COUNTED + 1])
     found.is_cut = len(told) > MOST_COUNTED
@@ -74,9 +74,9 @@ def usage_of(tenant: Any, now: datetime, most: int) -> Usage:
     sums = summed((rings for *_of, rings in told), DAYS, now.timestamp())
     for (pk, local_part, domain, _rings), (total, day) in zip(told, sums, strict=True):
         if total:
-            counted.append((total, local_part, domain, pk, day))
+            counted.append((-total, local_part, domain, pk, day))
             of_domains[domain] = of_domains.get(domain, 0) + total
-    found.mailboxes = [_sent(one) for one in nsmallest(most, counted, key=_largest)]
+    found.mailboxes = [_sent(one) for one in nsmallest(most, counted)]
     found.fullest = [_sent(one) for one in nlargest(FULLEST, counted, key=itemgetter(4)) if one[4]]
     keys = dict(Domain.objects.filter(name__in=list(of_domains)).order_by().values_list("name", "pk"))
     found.domains = [Sent(name, keys.get(name), total) for name, total in of_domains.items()]
@@ -100,10 +100,10 @@ def days_of(tenant: Any, now: datetime) -> Iterator[OnDays]:
         for day, recipients in sent:
             in_all += recipients
             of_domain[day] = of_domain.get(day, 0) + recipients
-        boxes.append((in_all, local_part, domain, sent))
+        boxes.append((-in_all, local_part, domain, sent))
     for name, of_domain in sorted(of_domains.items(), key=lambda each: (-sum(each[1].values()), each[0])):
         yield OnDays("domain", name, sorted(of_domain.items()))
-    for _in_all, local_part, domain, sent in sorted(boxes, key=_largest):
+    for _minus, local_part, domain, sent in sorted(boxes):
         yield OnDays("mailbox", f"{local_part}@{domain}", sent)
 
 
@@ -119,18 +119,13 @@ def _mailboxes(tenant: Tenant) -> Any:
     return boxes.values_list("pk", "local_part", "domain_name", Subquery(counters.values("rings")))
 
 
-def _largest(one: tuple[Any, ...]) -> tuple[int, str, str]:
-    """The order of the largest first."""
-    return -one[0], one[1], one[2]
-
-
 def _on(days: list[date], recipients: tuple[int, ...]) -> list[tuple[date, int]]:
     return [each for each in zip(days, recipients, strict=False) if each[1]]
 
 
 def _sent(one: tuple[int, str, str, int, int]) -> Sent:
-    total, local_part, domain, pk, day = one
-    return Sent(f"{local_part}@{domain}", pk, total, day)
+    minus, local_part, domain, pk, day = one
+    return Sent(f"{local_part}@{domain}", pk, -minus, day)
 
 
 def limited(tenant: Tenant, usage: Usage) -> list[Any]:

@@ -22,8 +22,8 @@ class TenantQuerySet(ScopedQuerySet):
         """The tenants that this account is a member of, and their children."""
         if not user.is_active or user.kind != user.Kind.PANEL:
             return self.none()
+        # Not joined: each tenant would be read with all of its members, its parent's and theirs.
+        own = apps.get_model("tenants", "Membership").objects.filter(user=user).order_by().values("tenant")
         return self.filter(
-            models.Q(memberships__user=user)
-            | models.Q(parent__memberships__user=user)
-            | models.Q(parent__parent__memberships__user=user)
-        ).distinct()
+            models.Q(pk__in=own) | models.Q(parent__in=own) | models.Q(parent__parent__in=own)
+        )

@@ -1,5 +1,6 @@
 """What the console's templates write again and again."""
 
+import re
 from collections.abc import Iterable
 from datetime import datetime
 from functools import cache
@@ -26,6 +27,7 @@ _DRAWINGS = {
     "good": "circle-check-filled", "warn": "alert-triangle-filled", "bad": "circle-x-filled", "now": "clock",
 }
 _BREAKS = ".:=@/"  # after these a long address, record or name may be broken
+_AFTER_BREAK = re.compile(f"(?<=[{re.escape(_BREAKS)}])")
 
 
 @register.simple_tag
@@ -95,8 +97,9 @@ def number(value: int | None) -> str:
 @register.filter
 def breakable(text: object) -> SafeString:
     """The text with a chance of a line break after each of _BREAKS."""
-    escaped = "".join(f"{escape(each)}<wbr>" if each in _BREAKS else escape(each) for each in str(text))
-    return mark_safe(escaped.removesuffix("<wbr>"))  # noqa: S308 - each character was escaped
+    parts = _AFTER_BREAK.split(str(text))
+    escaped = "<wbr>".join(escape(each) for each in parts)
+    return mark_safe(escaped.removesuffix("<wbr>"))  # noqa: S308 - each part was escaped
 
 
 @register.inclusion_tag("console/parts/copied.html")
