@@ -10,6 +10,7 @@ from django.utils import timezone
 from panel.domains.models import Domain
 from panel.mailboxes.models import Mailbox
 from panel.operations import services as operations
+from panel.operations.models import Look
 from panel.operations.notices import Notices, domains, security, sign_ins
 from panel.operations.password_reset import BY_LINK
 from panel.sending import letters
@@ -146,8 +147,11 @@ def test_what_happened_while_no_mailserver_ran_is_told_by_the_next_one(acme):
     box, owner = world.mailbox("ann@acme.test"), User.objects.get(email="owner@elsewhere.test")
     world.login_event(box, ip="192.0.2.1")
     signed_in(owner, "192.0.2.1")
-    now = timezone.now()
-    Notices().tell(now - timedelta(days=2))
+    now, goes_on = timezone.now(), Notices()
+    goes_on.tell(now - timedelta(days=2))
+    goes_on.tell(now + timedelta(days=1000))  # a clock that was wrong for a while
+    goes_on.tell(now - timedelta(days=1))
+    assert max(Look.objects.values_list("since", flat=True)) < now
     world.login_event(box, ip="198.51.100.1")
     signed_in(owner, "198.51.100.1")
     happened(acme.domains.get(), "domain.lapsed")

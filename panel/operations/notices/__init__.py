@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from django.db import InterfaceError, OperationalError, transaction
+from django.db.models import Q
 
 from panel.operations.models import Look
 from panel.operations.notices import domains, limits, security
@@ -60,6 +61,9 @@ class Notices:
         if name not in self._since:
             stored = Look.objects.filter(pk=name).values_list("since", flat=True).first()
             self._since[name] = max(stored, told.now - letters.KEPT) if stored else told.now - FIRST
+        if self._since[name] > told.now:  # a clock was ahead, here or on another node: till then nothing would be told
+            self._since[name] = told.now - FIRST
+            self._stored.pop(name, None)
         until = look(told, self._since[name]) or told.now - OVERLAP
         # Forwards only: the clock may go back.
         self._since[name] = until = max(until, self._since[name])
@@ -68,5 +72,5 @@ class Notices:
         with transaction.atomic():
             Look.objects.get_or_create(pk=name, defaults={"since": until})
             # Not if another node came further meanwhile.
-            Look.objects.filter(pk=name, since__lt=until).update(since=until)
+            Look.objects.filter(Q(since__lt=until) | Q(since__gt=told.now), pk=name).update(since=until)
         self._stored[name] = until
