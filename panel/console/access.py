@@ -83,7 +83,9 @@ def tenant_page(
             needs = role if request.method in READING or change is None else max(role, change)
             if place.role < needs:
                 return refusal.role_too_small(request, place, needs)
-            if request.method not in READING and not (while_stopped or place.status.may_log_in):
+            # A form alone isn't shown either: nobody fills in what is refused then.
+            changes = request.method not in READING or (change is not None and role >= change)
+            if changes and not (while_stopped or place.status.may_log_in):
                 return refusal.stopped(request, place)
             return view(request, place, **named)
 

@@ -13,7 +13,7 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.http import urlencode
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, ngettext
 
 from panel.console.access import tenant_page
 from panel.console.fields import AddressField, LinesField, domains_for_addresses, end_of, last_day_of
@@ -111,6 +111,7 @@ def add(request: HttpRequest, place: TenantPlace) -> HttpResponse:
             _tell(form, error)
         else:
             messages.success(request, _("{alias} is there.").format(alias=made))
+            _warn(request, place, made)
             return _to_list(place)
     return page(
         request, place, "console/address_form.html", _("Add alias"), crumbs=_crumbs(place), form=form,
@@ -134,6 +135,7 @@ def change(request: HttpRequest, place: TenantPlace, alias: int) -> HttpResponse
             _tell(form, error)
         else:
             messages.success(request, _("{alias} is changed.").format(alias=one))
+            _warn(request, place, one)
             return _to_list(place)
     return page(
         request, place, "console/address_form.html", str(one), crumbs=_crumbs(place), form=form, button=_("Save"),
@@ -187,6 +189,31 @@ def remove(request: HttpRequest, place: TenantPlace, alias: int) -> HttpResponse
             "Mail that nobody in {domain} has is refused from then on. No mailbox is touched, and you can add it again."
         ).format(domain=one.address.domain),
     )
+
+
+def _warn(request: HttpRequest, place: TenantPlace, alias: Alias) -> None:
+    """Say which of its targets nobody in the tenant's own domains has; of others' nothing is told."""
+    written = alias.targets.order_by("target").values_list("target", flat=True)
+    targets = [(text, *text.rsplit("@", 1)) for text in written]
+    own = dict(place.of(Domain.objects.all()).filter(
+        name__in={name for _text, _at, name in targets}
+    ).values_list("pk", "name"))
+    # What takes it: the address itself, the one that it is a subaddress of, or the catch-all.
+    taking = {text: {(name, at), (name, at.partition("+")[0]), (name, "")} for text, at, name in targets}
+    asked = {at for each in taking.values() for _name, at in each}
+    there = {
+        (own[domain], at) for domain, at in Address.objects.filter(
+            domain__in=own, local_part__in=asked
+        ).values_list("domain", "local_part")
+    }
+    missing = [text for text, _at, name in targets if name in own.values() and not taking[text] & there]
+    if missing:
+        shown = _(", ").join(missing[:SHOWN_TARGETS])
+        messages.warning(request, ngettext(
+            "Nobody has {addresses}: what leads there reaches nobody until there is such a mailbox or alias.",
+            "{count} of its targets are nobody's, such as {addresses}: what leads there reaches nobody until there "
+            "are such mailboxes or aliases.", len(missing),
+        ).format(addresses=shown, count=len(missing)))
 
 
 def _again(place: TenantPlace, one: Alias) -> str:

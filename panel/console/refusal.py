@@ -36,10 +36,11 @@ def only_looking(request: HttpRequest, place: TenantPlace) -> HttpResponse:
 
 def stopped(request: HttpRequest, place: TenantPlace) -> HttpResponse:
     """403: a tenant that is suspended or closed is only read."""
-    word = _("closed") if place.status is Status.CLOSED else _("suspended")
-    sentence = _("{tenant} is {word}: everything can be read, and nothing changed. Ask your provider.").format(
-        tenant=place.tenant, word=word
-    )
+    sentence = (
+        _("{tenant} is closed: everything can be read, and nothing changed. The settings say whether it can be undone.")
+        if place.tenant.status == Status.CLOSED
+        else _("{tenant} is {word}: everything can be read, and nothing changed. Ask your provider.")
+    ).format(tenant=place.tenant, word=_("closed") if place.status is Status.CLOSED else _("suspended"))
     return _refused(request, place, _("Nothing was changed"), sentence)
 
 

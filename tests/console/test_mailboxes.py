@@ -403,6 +403,10 @@ def test_a_tenant_chooses_limits_up_to_what_the_provider_gave(acme):
 def test_aliases_are_added_changed_and_removed_and_no_neighbours_is_touched(acme):
     theirs = world.alias("info@beta.test", "bob@beta.test")
     acme.post("aliases/add/", address="info", targets="ann@acme.test, x@letters.test", description="The desk")
+    page = acme.post("aliases/add/", address="noone", targets="ann+x@acme.test, an@acme.test, an@beta.test")
+    assert "Nobody has an@acme.test: what leads there" in page, "of what others have nothing is told"
+    Alias.objects.filter(address__local_part="noone").delete()
+    Address.objects.filter(local_part="noone").delete()
     acme.post("aliases/add/", address="@acme.test", targets="ann@acme.test")
     one = Alias.objects.get(address__local_part="info", address__domain=acme.domain)
     assert set(one.targets.values_list("target", flat=True)) == {"ann@acme.test", "x@letters.test"}
