@@ -24,6 +24,7 @@ from panel.tenants.sign_in import passkeys, second_factor
 from tests.support import world
 from tests.support.authenticator import code_of
 from tests.support.console import House
+from tests.support.ordinary_day import LAPTOP
 from tests.support.shown import SENT, Shown, kept
 from tests.support.standing import undone
 
@@ -46,10 +47,11 @@ def rare_pages(house: House, language: str) -> Iterator[Shown]:
         ("person", _nothing_yet),
     ):
         client = house.client(role)
-        client.defaults["HTTP_ACCEPT_LANGUAGE"] = language
+        client.defaults |= {"HTTP_ACCEPT_LANGUAGE": language, "HTTP_USER_AGENT": LAPTOP, "REMOTE_ADDR": ELSEWHERE}
         with undone(), mock.patch.object(passkeys, "site", return_value=SITE):
             yield from steps(house, client)
-        del client.defaults["HTTP_ACCEPT_LANGUAGE"]
+        client.defaults |= {"REMOTE_ADDR": "127.0.0.1"}
+        del client.defaults["HTTP_ACCEPT_LANGUAGE"], client.defaults["HTTP_USER_AGENT"]
     yield from _got(house.client("support viewing"), "looked-into", _tenants(house, "home"), language)
     yield from _got(house.client("no tenant"), "tenants-none", reverse("console:tenants"), language)
 
