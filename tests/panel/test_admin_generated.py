@@ -493,7 +493,6 @@ def test_what_is_not_scoped_has_no_tenant_and_says_why():
         assert bool(CASES[model].unscoped) != hasattr(model, "to_tenant"), model
 
 
-@pytest.mark.once("postgresql")
 @pytest.mark.parametrize("model", SCOPED, ids=named)
 def test_rows_of_another_tenant_are_not_there(model, house, member):
     case = CASES[model]
@@ -526,7 +525,6 @@ def theirs_of(house: House, model: type[models.Model]) -> models.Model:
     )
 
 
-@pytest.mark.once("postgresql")
 @pytest.mark.parametrize("model", [model for model in MODELS if CASES[model].add], ids=named)
 def test_a_foreign_key_to_another_tenants_row_is_refused_beside_its_field(model, house, member):
     case = CASES[model]
@@ -545,7 +543,6 @@ def test_a_foreign_key_to_another_tenants_row_is_refused_beside_its_field(model,
         assert str(theirs) not in answer.content.decode()
 
 
-@pytest.mark.once("sqlite")
 @pytest.mark.parametrize("model", SCOPED, ids=named)
 def test_completion_offers_no_row_of_another_tenant(model, house, member):
     case = CASES[model]
