@@ -173,6 +173,10 @@ def _is_ldh(label: str) -> bool:
     )
 
 
+def _optional_hostname(text: str) -> str:
+    return _hostname(text) if text.strip() else ""
+
+
 def _hostnames(text: str) -> tuple[str, ...]:
     return tuple(_hostname(part) for part in text.split(",") if part.strip())
 
@@ -285,6 +289,12 @@ SETTINGS: Mapping[str, Setting] = {
     "https_proxy": Setting(
         "POSTHOUSE_HTTPS_PROXY", "no", _yes,
         "yes: an HTTPS proxy stands before the panel and sets X-Forwarded-Proto and X-Forwarded-For.",
+    ),
+    "mta_sts": Setting(
+        "POSTHOUSE_MTA_STS", "", _optional_hostname,
+        "The name to which the domains' MTA-STS records lead: others then deliver to them over verified TLS only. The "
+        "HTTPS proxy has a certificate for mta-sts. before each domain. Empty: no domain is told of MTA-STS.",
+        example="mta-sts.example.com",
     ),
     "url": Setting(
         "POSTHOUSE_URL", "", _url,
@@ -422,6 +432,7 @@ class Environment:
     postmaster: str
     http: Listen
     https_proxy: bool
+    mta_sts: str
     url: str
     language: str
     staff_second_factor: bool
@@ -494,6 +505,11 @@ def read(variables: Mapping[str, str] | None = None) -> Environment:
         raise BadSetting(
             f"POSTHOUSE_HTTP={values['http']} is reachable from outside without HTTPS. Put an HTTPS proxy before "
             "it and set POSTHOUSE_HTTPS_PROXY=yes, or listen on 127.0.0.1."
+        )
+    if values["mta_sts"] and not values["https_proxy"]:
+        raise BadSetting(
+            f"POSTHOUSE_MTA_STS={values['mta_sts']} can't be used without HTTPS, by which alone policies are read. Put "
+            "an HTTPS proxy before the panel and set POSTHOUSE_HTTPS_PROXY=yes, or leave it empty."
         )
     return Environment(**{field.name: values[field.name] for field in fields(Environment)})
 

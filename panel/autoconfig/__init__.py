@@ -1,4 +1,4 @@
-"""Telling mail clients their settings, without a login.
+"""Telling mail clients their settings, and other mail servers a domain's policy, without a login.
 
 Thunderbird, Outlook and Apple Mail ask by a person's address, or only by a domain. Every
 proved domain and proved domain alias is answered alike, whoever asks and whether or not

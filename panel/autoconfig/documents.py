@@ -1,4 +1,4 @@
-"""The settings as each mail client wants them. Pure: servers in, bytes out.
+"""The settings as each mail client wants them, and the policy that mail servers ask. Pure: servers in, bytes out.
 
 Thunderbird: "Autoconfig file format", version 1.1 (wiki.mozilla.org). Outlook: MS-OXDSCLI
 and its Outlook schema 2006a. Apple: "Configuration Profile Reference", the mail payload.
@@ -7,12 +7,13 @@ and its Outlook schema 2006a. Apple: "Configuration Profile Reference", the mail
 import plistlib
 import uuid
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from panel.autoconfig.servers import Server
 from panel.rules.addresses import Address, display_domain
 
 AUTODISCOVER = "http://schemas.microsoft.com/exchange/autodiscover/responseschema/2006"
+POLICY_S = 7 * 24 * 3600  # how long others keep a policy; RFC 8461 §3.2 wants weeks
 OUTLOOK = "http://schemas.microsoft.com/exchange/autodiscover/outlook/responseschema/2006a"
 
 
@@ -118,3 +119,9 @@ def _add(parent: ET.Element, **texts: str) -> None:
 def _written(root: ET.Element) -> bytes:
     ET.indent(root)
     return b'<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="utf-8", xml_declaration=False)
+
+
+def mta_sts(mx: Iterable[str]) -> str:
+    """The policy, RFC 8461 §3.2: others deliver to these hosts over verified TLS, or wait."""
+    lines = ("version: STSv1", "mode: enforce", *(f"mx: {name}" for name in mx), f"max_age: {POLICY_S}")
+    return "".join(f"{line}\r\n" for line in lines)

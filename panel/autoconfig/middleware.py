@@ -1,8 +1,8 @@
 """Answers mail clients before the rest of the panel sees them.
 
-They ask under names of the hosted domains: `autoconfig.` and `autodiscover.` before one, or
-itself. ALLOWED_HOSTS holds none of these: they are let in here, for these few addresses
-alone, and neither sessions, cookies nor forms are behind them. Whoever comes by another
+They, and the servers that want a policy, ask under names of the hosted domains: one of
+`servers.PREFIXES` before it, or itself. ALLOWED_HOSTS holds none of these: they are let in
+here, for these few addresses alone, and neither sessions, cookies nor forms are behind them. Whoever comes by another
 name gets the same "nothing here" as for a domain that isn't answered.
 """
 
@@ -61,9 +61,10 @@ def _to_https(request: HttpRequest, view: object) -> HttpResponse | None:
     """Off a connection in the clear, to our own name, for which there is a certificate.
 
     Outlook looks for this redirect at http://autodiscover.DOMAIN. Thunderbird asks in the clear only when
-    nothing answered by HTTPS, and is served: its user sees and confirms the servers' names.
+    nothing answered by HTTPS, and is served: its user sees and confirms the servers' names. A policy is asked for in
+    the clear by our own proxy alone.
     """
     environment = settings.ENVIRONMENT
-    if not environment.https_proxy or request.is_secure() or view is views.thunderbird:
+    if not environment.https_proxy or request.is_secure() or view in (views.thunderbird, views.mta_sts):
         return None
     return HttpResponseRedirect(f"https://{environment.hostname}{request.get_full_path()}")

@@ -9,6 +9,8 @@ from panel.environment import Environment
 from panel.rules.addresses import Address, BadAddress, canonical_domain, parse_address
 from panel.rules.status import Status
 
+POLICY_HOST = "mta-sts."  # RFC 8461 §3.2
+PREFIXES = ("autoconfig.", "autodiscover.", POLICY_HOST)
 MOST_ADDRESS = 1000  # characters looked at; an address has at most 254 bytes
 
 
@@ -58,12 +60,12 @@ def read_address(text: str) -> Address | None:
 
 
 def read_domain(text: str) -> str | None:
-    """The canonical name of an answered domain, from a host: `autoconfig.` and `autodiscover.` belong to none."""
+    """The canonical name of an answered domain, from a host: what stands in `PREFIXES` belongs to none."""
     try:
         name = canonical_domain(text)
     except BadAddress:
         return None
-    for prefix in ("autoconfig.", "autodiscover."):
+    for prefix in PREFIXES:
         if name.startswith(prefix) and is_answered(name.removeprefix(prefix)):
             return name.removeprefix(prefix)
     return name if is_answered(name) else None

@@ -1,4 +1,4 @@
-"""The addresses that mail clients ask. Reached through middleware.Autoconfig alone; `host` is what it let in."""
+"""The addresses that mail clients and servers ask, by middleware.Autoconfig alone; `host` is what it let in."""
 
 from django.conf import settings
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
@@ -6,7 +6,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_POST, require_safe
 
 from panel.autoconfig import documents, question
-from panel.autoconfig.servers import read_address, read_domain, servers
+from panel.autoconfig.servers import POLICY_HOST, read_address, read_domain, servers
 
 XML = "text/xml; charset=utf-8"  # as both clients document it
 PROFILE = "application/x-apple-aspen-config"
@@ -65,3 +65,16 @@ def apple(request: HttpRequest, host: str) -> HttpResponse:
     response = HttpResponse(profile, content_type=PROFILE)
     response.headers["Content-Disposition"] = 'attachment; filename="mail.mobileconfig"'
     return response
+
+
+@require_safe
+def mta_sts(request: HttpRequest, host: str) -> HttpResponse:
+    """The policy of the domain whose policy host is asked, RFC 8461 §3.2. 404: it has none.
+
+    `domain` in place of the host: a proxy that gets certificates as they are needed asks so whether to get one.
+    """
+    name = request.GET.get("domain", host)
+    environment = settings.ENVIRONMENT
+    if not environment.mta_sts or not name.lower().startswith(POLICY_HOST) or read_domain(name) is None:
+        raise Http404
+    return HttpResponse(documents.mta_sts(environment.mx_names), content_type="text/plain")

@@ -52,7 +52,7 @@ def installation(environment: Environment) -> Installation:
     return Installation(
         host=environment.hostname, mx=environment.mx_names, spf=environment.spf,
         ports=tuple((service, environment.public_port(service)) for service in STANDARD_PORTS),
-        takes_reports=bool(environment.postmaster),
+        takes_reports=bool(environment.postmaster), mta_sts=environment.mta_sts,
     )
 
 

@@ -13,6 +13,7 @@ from django.test.utils import CaptureQueriesContext
 
 from panel.autoconfig import question
 from panel.autoconfig.documents import AUTODISCOVER, OUTLOOK
+from panel.domains import checks
 from panel.environment import Listen
 from panel.rules.status import Status
 from tests.support import world
@@ -117,6 +118,31 @@ def test_international_domain_is_found_in_its_own_script(get, tenant):
     assert root.findtext("emailProvider/domain") == "xn--bcher-kva.test"
     assert root.findtext("emailProvider/displayName") == "bücher.test"
     assert get(WELL_KNOWN, "autoconfig.xn--bcher-kva.test").status_code == 200
+
+
+# --- MTA-STS -----------------------------------------------------------------------------------
+
+
+def test_a_policy_is_served_under_its_domains_policy_host(get, domain, unanswered, settings, behind_https):
+    path = "/.well-known/mta-sts.txt"
+    assert get(path, "mta-sts.demo.test").status_code == 404, "without a host for policies there are none"
+    settings.ENVIRONMENT = dataclasses.replace(
+        settings.ENVIRONMENT, mta_sts="mta-sts.host.test", mx_names=("mx1.host.test", "mx2.host.test")
+    )
+    world.domain_alias("alias.test", domain)
+    for host, query in (
+        ("mta-sts.demo.test", {}), ("MTA-STS.demo.test:443", {}), ("mta-sts.alias.test", {}),
+        (HOST, {"domain": "mta-sts.demo.test"}),
+    ):
+        answer = get(path, host, **query)
+        assert answer.status_code == 200 and answer["Content-Type"].startswith("text/plain")
+        assert answer.content == (
+            b"version: STSv1\r\nmode: enforce\r\nmx: mx1.host.test\r\nmx: mx2.host.test\r\nmax_age: 604800\r\n"
+        )
+    for host in ("demo.test", HOST, "autoconfig.demo.test", *(f"mta-sts.{name}" for name in unanswered)):
+        assert get(path, host).status_code == get(path, HOST, domain=host).status_code == 404, host
+    told = {record.key: record.values for record in checks.expected(domain)}
+    assert told["mta-sts"] == ("_mta-sts.mta-sts.host.test",) and told["mta-sts-policy"] == ("mta-sts.host.test",)
 
 
 # --- nothing else is told ------------------------------------------------------------------

@@ -54,6 +54,8 @@ def test_lists_sizes_and_networks_are_read():
     ({"POSTHOUSE_HTTPS_PROXY": "maybe"}, "write yes or no"),
     ({"POSTHOUSE_LEAKED_PASSWORDS": "/nonexistent/leaked.txt"}, "a file that is there"),
     ({"POSTHOUSE_HTTP": "0.0.0.0:8000"}, "POSTHOUSE_HTTPS_PROXY=yes"),
+    ({"POSTHOUSE_MTA_STS": "mta-sts.example.com"}, "POSTHOUSE_HTTPS_PROXY=yes"),
+    ({"POSTHOUSE_MTA_STS": "https://x", "POSTHOUSE_HTTPS_PROXY": "yes"}, "full host name"),
     ({"POSTHOUSE_TLS_CERT": "/etc/cert.pem"}, "set both or neither"),
     ({"POSTHOUSE_POSTMASTER": "nobody"}, "write an address"),
     ({"POSTHOUSE_SEPARATOR": "@"}, "write one of"),
