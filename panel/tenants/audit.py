@@ -16,11 +16,12 @@ MOST_NAME = 254  # as AuditEntry.actor_name has it
 BY_TIE = " as the mailbox's person"  # behind the account that came by its tie
 
 # Of what people are told by letter (operations/notices): of these always,
-TOLD = frozenset({"account.password_set"}) | {
+TOLD = frozenset(
     f"{model}.{act}" for model in ("account", "mailbox") for act in (
-        "passkey_added", "passkey_removed", "second_factor_added", "second_factor_removed", "authenticator_removed",
+        "password_set", "passkey_added", "passkey_removed", "second_factor_added", "second_factor_removed",
+        "authenticator_removed",
     )
-}
+)
 # and of these where nobody did it, but time and the DNS.
 TOLD_OF_NOBODY = frozenset(
     f"{model}.{act}" for model in ("domain", "domainalias")

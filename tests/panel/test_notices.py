@@ -8,6 +8,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from panel.domains.models import Domain
+from panel.mailboxes import services as mailboxes
 from panel.mailboxes.models import Mailbox
 from panel.operations import services as operations
 from panel.operations.models import Look
@@ -180,6 +181,12 @@ def test_a_change_of_what_opens_an_account_is_told_to_it(acme):
     assert "A passkey was added, “Key”" in added.text
     audit.record(owner, "account.password_set", owner, tenant=None, reason=BY_LINK)
     assert told(notices) and "Changed by: whoever opened a link that was sent here\n" in posted()[-1].text
+    box = world.mailbox("ann@acme.test")
+    Mailbox.objects.update(recovery="ann@elsewhere.test")
+    box.refresh_from_db()
+    mailboxes.set_password(box, "another unusual one", actor=owner)
+    assert [to for to, _subject in told(notices)] == ["ann@elsewhere.test", "ann@acme.test"]
+    assert "The password of ann@acme.test was changed." in posted()[-1].text and "organisation" in posted()[-1].text
     assert set(security._SAID) == audit.TOLD and set(domains._ACTIONS) == audit.TOLD_OF_NOBODY
 
 

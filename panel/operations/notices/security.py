@@ -122,6 +122,7 @@ def _passkey(told: dict[str, Any]) -> str:
 
 
 _OF_BOTH: dict[str, Said] = {
+    "password_set": lambda entry, name: _("The password of {name} was changed.").format(name=name),
     "passkey_added": lambda entry, name: _(
         "A passkey was added, “{passkey}”: who holds it signs in to {name}."
     ).format(passkey=_passkey(entry.after), name=name),
@@ -134,7 +135,6 @@ _OF_BOTH: dict[str, Said] = {
 }
 _OF_ACCOUNTS: dict[str, Said] = {
     **_OF_BOTH,
-    "password_set": lambda entry, name: _("The password of {name} was changed.").format(name=name),
     "second_factor_added": lambda entry, name: _(
         "A second factor was added: signing in to {name} takes a code, or a passkey, beside the password now."
     ).format(name=name),
