@@ -43,7 +43,7 @@ def test_a_forgotten_password_is_set_by_the_link_and_a_second_factor_is_asked_fo
     page.click("text=Forgot your password?")
     page.fill("[name=email]", ADMIN)
     page.click("#login-form button[type=submit]")
-    page.wait_for_selector("text=a message with a link is on its way")
+    page.wait_for_selector("text=a link is on its way to it")
     ((letter,),) = posthouse.query("SELECT body FROM sending_content")
     page.goto(re.search(r"http://\S+", bytes(letter).decode())[0])
     for field in ("new", "again"):

@@ -133,6 +133,8 @@ ADDRESSES: dict[str, Expected] = {
         "/autodiscover/autodiscover.json", BAD, NOT_SO
     ),
     "apple.mobileconfig": everybody("/apple.mobileconfig?email=ann@acme.test", FILE, NOT_SO),
+    # And what mail servers ask; nothing while no host for policies is set.
+    ".well-known/mta-sts.txt": everybody("/.well-known/mta-sts.txt?domain=mta-sts.acme.test", NOTHING, NOT_SO),
 }
 OWNERS_ALONE = {User, Membership}
 # Actions that only show something, so that support has them too: {(Message, "explain")}. All others change.
