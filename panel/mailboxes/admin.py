@@ -1,5 +1,6 @@
 """The provider's admin of mailboxes, aliases and credentials."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, ClassVar
 
@@ -44,7 +45,7 @@ from panel.tenants.admin import OptionalReasonForm, PasswordForm, SuspendableAdm
 from panel.tenants.changes import RULES_IN_WORDS
 from panel.tenants.credential_words import credential_words
 from panel.tenants.listed import first, only
-from panel.tenants.models import Tenant
+from panel.tenants.models import SecondFactor, Tenant
 from panel.tenants.scoped_admin import (
     ReasonForm,
     ScopedAdmin,
@@ -491,8 +492,12 @@ class CredentialAdmin(SearchedByAddress):
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return super().has_delete_permission(request, obj) and (obj is None or obj.kind == Credential.Kind.APP)
 
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Credential]:
-        return super().get_queryset(request).annotate(has_factor=is_beside_factor())
+    def read_beside(self, rows: Sequence[Credential]) -> None:
+        mains = [row for row in rows if row.kind == Credential.Kind.MAIN]
+        people = SecondFactor.objects.filter(user__in={row.mailbox.person_id for row in mains})
+        with_factor = set(people.values_list("user", flat=True)) if mains else set()
+        for row in mains:
+            row.has_factor = row.mailbox.person_id in with_factor  # type: ignore[attr-defined]
 
     def offered(self, obj: Credential) -> set[str]:
         return super().offered(obj) - ({"freeze"} if obj.frozen_at else {"unfreeze"})

@@ -168,9 +168,9 @@ class QuickList(ChangeList):
                 raise
             # A value that no column of the kind can hold: told as any other odd filter is.
             raise IncorrectLookupParameters(error) from error
-        if self.model_admin.list_counts:
-            self.result_list = list(self.result_list)
-            count_related(self.result_list, self.model_admin.list_counts)
+        self.result_list = list(self.result_list)
+        count_related(self.result_list, self.model_admin.list_counts)
+        self.model_admin.read_beside(self.result_list)
         if getattr(self.paginator, "is_capped", False):
             # Nothing is chosen "on all pages", and no number is told, where nobody knows how many they are.
             self.result_count = len(self.result_list)

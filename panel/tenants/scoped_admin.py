@@ -1,6 +1,6 @@
 """The admin's base: scoped to what a person may see, changed only through services."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, TypedDict
 from urllib.parse import urlencode
 
@@ -184,6 +184,9 @@ class ScopedAdmin(ModelAdmin):
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[QuickList]:
         return QuickList
+
+    def read_beside(self, rows: Sequence[Any]) -> None:
+        """Set on the rows of a list's page what is asked for all of them at once, not of those before it."""
 
     def get_paginator(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         paginator = super().get_paginator(request, *args, **kwargs)

@@ -210,7 +210,7 @@ CASES: dict[type[models.Model], Case] = {
 # Queries of a list, its session and account included. More than this: look for a query a row.
 LISTS = {
     "plan": 6, "tenant": 7, "user": 6, "membership": 6, "auditentry": 4, "domain": 6, "domainalias": 6, "mailbox": 6,
-    "alias": 7, "credential": 6, "loginevent": 5, "sendinglimit": 6, "outboundroute": 6, "message": 4, "recipient": 4,
+    "alias": 7, "credential": 7, "loginevent": 5, "sendinglimit": 6, "outboundroute": 6, "message": 4, "recipient": 4,
     "bulkact": 5,
 }
 # What the wire doesn't follow: panel accounts, and the queue, which is read afresh at each claim.
